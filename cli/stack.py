@@ -1,0 +1,67 @@
+"""`up`, `down`, `status`: the broker and the Flink cluster on this machine."""
+
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from cli.common import DATA, Data, Json, console, progress
+from deploy.local.stack import Stack
+
+
+def up(
+    data: Data = DATA,
+    taskmanagers: Annotated[int, typer.Option(min=1, help="Number of TaskManagers, one slot each.")] = 1,
+    kafka_port: Annotated[int, typer.Option(help="The broker's port; 0 for any free one.")] = 9092,
+    flink_port: Annotated[int, typer.Option(help="Port of Flink's REST API and web page; 0 for any free one.")] = 8081,
+    metrics_port: Annotated[int, typer.Option(help="First of the Prometheus ports; 0 for any free ones.")] = 9249,
+) -> None:
+    """Start the broker and the Flink cluster, or what of them is not alive."""
+    stack = Stack(data)
+    with progress.status("Starting") as spinner:
+        stack.up(taskmanagers, kafka_port, flink_port, metrics_port, lambda what: spinner.update(f"Starting: {what}"))
+    _show(stack.status())
+
+
+def down(data: Data = DATA) -> None:
+    """Stop everything that `up` started. Data, checkpoints and logs stay."""
+    with progress.status("Stopping"):
+        Stack(data).down()
+    progress.print("Stopped.")
+
+
+def status(data: Data = DATA, json: Json = False) -> None:
+    """Show processes, ports, slots and jobs. Exit status 3 where something is not running."""
+    found = Stack(data).status()
+    if json:
+        console.print_json(data=found)
+    else:
+        _show(found)
+    if not found["running"]:
+        raise typer.Exit(3)
+
+
+def register(app: typer.Typer) -> None:
+    """Add this module's commands."""
+    for command in (up, down, status):
+        app.command(rich_help_panel="The stack")(command)
+
+
+def _show(status: dict[str, Any]) -> None:
+    if not status["processes"]:
+        console.print(f"Nothing runs from {status['data']}.")
+        return
+    table = Table("Process", "Pid", "State", "Memory", "Metrics port")
+    for process in status["processes"]:
+        state = "[green]alive[/green]" if process["alive"] else "[red]dead[/red]"
+        port = str(process["metrics_port"] or "")
+        table.add_row(process["name"], str(process["pid"]), state, f"{process['memory_mb']} MB", port)
+    console.print(table)
+    slots = f", {status['slots_available']} of {status['slots_total']} slots free" if "slots_total" in status else ""
+    console.print(f"Kafka {status['bootstrap_servers']}, Flink {status['flink_url']}{slots}", soft_wrap=True)
+    console.print(f"Logs in {status['data']}/logs", soft_wrap=True)
+    if status["jobs"]:
+        jobs = Table("Job", "Name", "State")
+        for job in status["jobs"]:
+            jobs.add_row(job["jid"], job["name"], job["state"])
+        console.print(jobs)

