@@ -5,17 +5,18 @@ import sys
 import typer
 from rich.markup import escape
 
-from cli import stack
+from cli import check, consume, jobs, produce, stack
 from cli.common import progress
 from deploy.local.stack import StackError
 
 app = typer.Typer(
     help="Headrace: a real-time recommender on Flink. Start with [bold]up[/bold], end with [bold]down[/bold].",
     no_args_is_help=True,
+    add_completion=False,
     pretty_exceptions_show_locals=False,
     rich_markup_mode="rich",
 )
-for module in (stack,):
+for module in (stack, jobs, produce, consume, check):
     module.register(app)
 
 

@@ -7,6 +7,7 @@ from rich.table import Table
 
 from cli.common import DATA, Data, Json, console, progress
 from deploy.local.stack import Stack
+from deploy.local.topics import create_topics, default_topics
 
 
 def up(
@@ -15,11 +16,14 @@ def up(
     kafka_port: Annotated[int, typer.Option(help="The broker's port; 0 for any free one.")] = 9092,
     flink_port: Annotated[int, typer.Option(help="Port of Flink's REST API and web page; 0 for any free one.")] = 8081,
     metrics_port: Annotated[int, typer.Option(help="First of the Prometheus ports; 0 for any free ones.")] = 9249,
+    partitions: Annotated[int, typer.Option(min=1, help="Partitions of `events`, where it does not exist.")] = 4,
 ) -> None:
-    """Start the broker and the Flink cluster, or what of them is not alive."""
+    """Start the broker and the Flink cluster, or what of them is not alive, and create the topics."""
     stack = Stack(data)
     with progress.status("Starting") as spinner:
         stack.up(taskmanagers, kafka_port, flink_port, metrics_port, lambda what: spinner.update(f"Starting: {what}"))
+        spinner.update("Starting: topics")
+        create_topics(stack.bootstrap_servers, default_topics(partitions))
     _show(stack.status())
 
 

@@ -2,6 +2,7 @@
 
 import base64
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -23,6 +24,8 @@ import yaml
 
 CONNECTOR = "org.apache.flink:flink-sql-connector-kafka:5.0.0-2.2"
 BROKER = "org.apache.kafka:kafka_2.13:4.1.1+org.apache.kafka:kafka-tools:4.1.1"
+PACKAGES = ("schema", "model", "operators", "jobs")
+"""What a job may import of the project."""
 HOST = "127.0.0.1"
 MARK = "HEADRACE_PROCESS"
 """Environment variable of every process of a stack, inherited by the Python workers that Flink starts."""
@@ -65,10 +68,14 @@ class Jars(msgspec.Struct):
 
 
 class Stack:
-    """A Kafka broker, a JobManager and TaskManagers whose configuration, data and logs all lie under `data`."""
+    """A Kafka broker, a JobManager and TaskManagers whose configuration, data and logs all lie under `data`.
 
-    def __init__(self, data: Path) -> None:
+    `jars` is where the resolved jars are remembered, `data`/jars if not given; stacks can share it.
+    """
+
+    def __init__(self, data: Path, jars: Path | None = None) -> None:
         self.data = data.resolve()
+        self._jar_folder = (jars or self.data / "jars").resolve()
         self.logs = self.data / "logs"
         self.checkpoints_dir = self.data / "checkpoints"
         self.savepoints_dir = self.data / "savepoints"
@@ -204,6 +211,52 @@ class Stack:
         """Every job the JobManager knows: `jid`, `name`, `state`, `start-time` (epoch ms) and more."""
         return self.rest("/jobs/overview")["jobs"]
 
+    def running_jobs(self) -> list[str]:
+        """The ids of the jobs that have not ended."""
+        return [job["jid"] for job in self.jobs() if job["state"] not in ("FINISHED", "CANCELED", "FAILED")]
+
+    def submit(self, job: Path, *arguments: str, savepoint: str | None = None) -> str:
+        """Submit a Python job, with the project's packages importable on the workers, and return its id.
+
+        `job` is relative to the working folder or to the repository. The packages are staged first, so that a later
+        edit does not reach a running job. `savepoint` is a savepoint or retained checkpoint to start from.
+        """
+        job = job.resolve() if job.exists() else _REPOSITORY / job
+        if not job.exists():
+            raise StackError(f"There is no job {job}.")
+        app = self.data / "app"
+        shutil.rmtree(app, ignore_errors=True)
+        for package in PACKAGES:
+            shutil.copytree(_REPOSITORY / package, app / package, ignore=shutil.ignore_patterns("__pycache__"))
+        if job.is_relative_to(_REPOSITORY / "jobs"):
+            job = app / job.relative_to(_REPOSITORY)
+        start = ["--fromSavepoint", savepoint] if savepoint else []
+        source = ["--jarfile", str(self.connector_jar), "--pyFiles", str(app), "-py", str(job)]
+        output = self.flink("run", "-d", *start, *source, *arguments)
+        found = re.search(r"JobID ([0-9a-f]{32})", output)
+        if found is None:
+            raise StackError(f"{job} submitted nothing:\n{output}")
+        return found[1]
+
+    def cancel(self, job: str) -> None:
+        """Cancel the job and return when it has ended."""
+        self.rest(f"/jobs/{job}?mode=cancel", "PATCH")
+        self._await_end(job)
+
+    def stop_with_savepoint(self, job: str) -> str:
+        """Stop the job with a savepoint and return the savepoint's path. Raises StackError where it fails."""
+        target = {"targetDirectory": self.savepoints_dir.as_uri(), "drain": False}
+        trigger = self.rest(f"/jobs/{job}/stop", "POST", target)["request-id"]
+        deadline = time.monotonic() + _WAIT_S
+        while (answer := self.rest(f"/jobs/{job}/savepoints/{trigger}"))["status"]["id"] != "COMPLETED":
+            if time.monotonic() > deadline:
+                raise StackError(f"The savepoint of job {job} is not complete after {_WAIT_S:.0f} s.")
+            time.sleep(0.2)
+        if "location" not in answer["operation"]:
+            raise StackError(f"The savepoint failed: {answer['operation'].get('failure-cause')}")
+        self._await_end(job)
+        return str(answer["operation"]["location"])
+
     def rest(self, path: str, method: str = "GET", body: Any = None) -> Any:
         """One call of Flink's REST API, decoded. Raises StackError where Flink refuses or does not answer."""
         request = urllib.request.Request(
@@ -242,7 +295,7 @@ class Stack:
 
     def _jars(self) -> Jars:
         """The jars, resolved once: a later call needs no network."""
-        remembered = self.data / "jars.json"
+        remembered = self._jar_folder / "resolved.json"
         if remembered.exists():
             jars = msgspec.json.decode(remembered.read_bytes(), type=Jars)
             if all(Path(jar).exists() for jar in [*jars.broker, jars.connector]):
@@ -250,7 +303,7 @@ class Stack:
         import jgo
 
         broker, connector = (
-            sorted(str(jar) for jar in jgo.build(endpoint, cache_dir=self.data / "jars").path.rglob("*.jar"))
+            sorted(str(jar) for jar in jgo.build(endpoint, cache_dir=self._jar_folder).path.rglob("*.jar"))
             for endpoint in (BROKER, CONNECTOR)
         )
         jars = Jars(broker, next(jar for jar in connector if "flink-sql-connector-kafka" in jar))
@@ -389,6 +442,13 @@ class Stack:
         self._children = [child for child in self._children if child.poll() is None]
         if victims:
             raise StackError(f"These processes do not stop: {', '.join(str(p.pid) for p in victims)}")
+
+    def _await_end(self, job: str) -> None:
+        deadline = time.monotonic() + _WAIT_S
+        while job in self.running_jobs():
+            if time.monotonic() > deadline:
+                raise StackError(f"Job {job} has not ended after {_WAIT_S:.0f} s.")
+            time.sleep(0.2)
 
     def _await(self, name: str, ready: Callable[[], bool]) -> None:
         deadline = time.monotonic() + _WAIT_S

@@ -1,0 +1,29 @@
+"""`test`: every check of the project, the same here as in CI."""
+
+import subprocess
+import sys
+
+import typer
+
+from cli.common import REPOSITORY, progress
+
+
+def test(context: typer.Context) -> None:
+    """Lint, check formatting and types, then run the tests, unit tests first. Stops at the first failure.
+
+    Arguments go to pytest and replace its two runs by one: `headrace test tests/unit -k topics`.
+    """
+    runs = (
+        [["pytest", *context.args]] if context.args else [["pytest", "tests/unit"], ["pytest", "--ignore=tests/unit"]]
+    )
+    for command in [["ruff", "check"], ["ruff", "format", "--check"], ["mypy"], *runs]:
+        progress.rule(" ".join(command), align="left")
+        status = subprocess.run([sys.executable, "-m", *command], cwd=REPOSITORY, check=False).returncode
+        if status:
+            raise typer.Exit(status)
+
+
+def register(app: typer.Typer) -> None:
+    """Add this module's command."""
+    passing = {"allow_extra_args": True, "ignore_unknown_options": True}
+    app.command(rich_help_panel="Development", context_settings=passing)(test)

@@ -1,0 +1,47 @@
+"""`submit`, `cancel`: the recommender's job on the local cluster."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli.common import DATA, Data, console, progress
+from deploy.local.stack import Stack
+
+
+def submit(
+    data: Data = DATA,
+    config: Annotated[
+        Path | None, typer.Option(exists=True, dir_okay=False, help="Configuration of the job (YAML).")
+    ] = None,
+    job: Annotated[str, typer.Option(help="The job's Python file.")] = "jobs/recommend.py",
+    from_savepoint: Annotated[str | None, typer.Option(help="Savepoint or checkpoint to start from.")] = None,
+) -> None:
+    """Submit the job to the cluster and print its id."""
+    with progress.status("Submitting"):
+        arguments = ["--config", str(config.resolve())] if config else []
+        console.print(Stack(data).submit(Path(job), *arguments, savepoint=from_savepoint), soft_wrap=True)
+
+
+def cancel(
+    data: Data = DATA,
+    savepoint: Annotated[bool, typer.Option(help="Stop with a savepoint and print its path.")] = False,
+) -> None:
+    """Cancel every job that has not ended."""
+    stack = Stack(data)
+    running = stack.running_jobs()
+    if not running:
+        progress.print("No job is running.")
+    for job in running:
+        with progress.status(f"Stopping {job}"):
+            if savepoint:
+                console.print(stack.stop_with_savepoint(job), soft_wrap=True)
+            else:
+                stack.cancel(job)
+                progress.print(f"Cancelled {job}.")
+
+
+def register(app: typer.Typer) -> None:
+    """Add this module's commands."""
+    for command in (submit, cancel):
+        app.command(rich_help_panel="The job")(command)

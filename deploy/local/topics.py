@@ -1,0 +1,51 @@
+"""Creates the topics that Headrace reads and writes; they must exist before the job starts."""
+
+from collections.abc import Mapping
+
+import msgspec
+
+
+class Topic(msgspec.Struct, frozen=True):
+    """How a topic is created. A compacted one keeps the newest value of every key."""
+
+    partitions: int = 1
+    compacted: bool = False
+
+
+def default_topics(partitions: int = 1) -> dict[str, Topic]:
+    """The four topics under their default names, `events` with that many partitions."""
+    return {
+        "events": Topic(partitions),
+        "items": Topic(compacted=True),
+        "recommendations": Topic(compacted=True),
+        "dead-letters": Topic(),
+    }
+
+
+def create_topics(bootstrap_servers: str, topics: Mapping[str, Topic]) -> list[str]:
+    """Create those that do not exist and return their names; existing ones stay as they are.
+
+    Returns when every new partition has a leader. Raises kafka.errors.KafkaError where the broker refuses.
+    """
+    from kafka import KafkaAdminClient
+    from kafka.errors import TopicAlreadyExistsError
+
+    admin = KafkaAdminClient(bootstrap_servers=bootstrap_servers)
+    try:
+        existing = set(admin.list_topics())
+        created = []
+        for name, topic in topics.items():
+            if name in existing:
+                continue
+            configs = {"cleanup.policy": "compact" if topic.compacted else "delete"}
+            try:
+                admin.create_topics(
+                    {name: {"num_partitions": topic.partitions, "replication_factor": 1, "configs": configs}},
+                    wait_for_metadata=True,
+                )
+                created.append(name)
+            except TopicAlreadyExistsError:
+                continue  # someone else was quicker
+        return created
+    finally:
+        admin.close()

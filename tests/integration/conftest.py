@@ -1,0 +1,27 @@
+"""The real broker and Flink cluster that the integration tests share."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from deploy.local.stack import Stack
+from deploy.local.topics import create_topics, default_topics
+
+
+@pytest.fixture(scope="session")
+def jars(pytestconfig: pytest.Config) -> Path:
+    """Where resolved jars outlive the session."""
+    return Path(pytestconfig.cache.mkdir("jars")) if pytestconfig.cache else Path(".pytest_cache")
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory, jars: Path) -> Iterator[Stack]:
+    """A running stack with one TaskManager and the default topics, on free ports and its own data folder."""
+    stack = Stack(tmp_path_factory.mktemp("stack"), jars)
+    try:
+        stack.up(kafka_port=0, flink_port=0, metrics_port=0)
+        create_topics(stack.bootstrap_servers, default_topics(partitions=2))
+        yield stack
+    finally:
+        stack.down()

@@ -1,0 +1,155 @@
+"""The one-machine stack: a real broker, a real Flink cluster, and the command line on top."""
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import psutil
+import pytest
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
+from kafka.admin import ConfigResource, ConfigResourceType
+from typer.testing import CliRunner
+
+from cli.__main__ import app
+from deploy.local.stack import MARK, Stack
+from deploy.local.topics import Topic, create_topics, default_topics
+
+pytestmark = pytest.mark.integration
+
+JOB = Path(__file__).with_name("counting_job.py")
+COUNTING = {"counted": Topic(), "counts": Topic()}
+
+
+def headrace(*arguments: str) -> str:
+    result = CliRunner().invoke(app, list(arguments))
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def send(stack: Stack, topic: str, user: str) -> None:
+    producer = KafkaProducer(bootstrap_servers=stack.bootstrap_servers, acks="all")
+    producer.send(topic, b"{}", key=user.encode()).get(timeout=20)
+    producer.close()
+
+
+def messages(stack: Stack, topic: str, count: int, seconds: float = 60) -> list[Any]:
+    """The topic's first `count` values, waiting for them."""
+    consumer = KafkaConsumer(
+        topic,
+        bootstrap_servers=stack.bootstrap_servers,
+        group_id=None,
+        auto_offset_reset="earliest",
+        consumer_timeout_ms=int(seconds * 1000),
+    )
+    found: list[Any] = []
+    for message in consumer:
+        found.append(msgspec.json.decode(message.value))
+        if len(found) == count:
+            break
+    consumer.close()
+    return found
+
+
+def marked(stack: Stack) -> list[psutil.Process]:
+    """Every process that runs for the stack."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get(MARK, "").startswith(f"{stack.data}:"):
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+@pytest.fixture
+def own_stack(tmp_path: Path, jars: Path) -> Iterator[Stack]:
+    stack = Stack(tmp_path, jars)
+    yield stack
+    stack.down()
+
+
+def test_up_again_starts_nothing(stack: Stack) -> None:
+    before = stack.state
+    stack.up(kafka_port=0, flink_port=0, metrics_port=0)
+    assert stack.state == before
+    assert len(stack.taskmanager_pids) == 1
+    assert set(stack.metrics_ports) == {"jobmanager", "taskmanager-1"}
+
+
+def test_topics_are_created_once_and_the_tables_among_them_compacted(stack: Stack) -> None:
+    assert create_topics(stack.bootstrap_servers, default_topics(partitions=8)) == []
+    admin = KafkaAdminClient(bootstrap_servers=stack.bootstrap_servers)
+    partitions = {topic["name"]: len(topic["partitions"]) for topic in admin.describe_topics()}
+    configs = admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, name) for name in default_topics()])
+    admin.close()
+    assert partitions["events"] == 2
+    text = str(configs)
+    assert text.count("compact") >= 2
+
+
+def test_a_mapped_csv_goes_through_the_broker(stack: Stack, tmp_path: Path) -> None:
+    file = tmp_path / "foreign.csv"
+    file.write_text("uid,sku,act,ts\nanna,1,view,1700000000000\nbert,2,cart,2023-11-14T22:13:20Z\n")
+    create_topics(stack.bootstrap_servers, {"mapped": Topic()})
+    data = ("--data", str(stack.data))
+    headrace("produce", str(file), *data, "--topic", "mapped", "--map", "user=uid,item=sku,type=act,time=ts")
+    read = ("consume", *data, "--topic", "mapped", "--from-beginning", "--json")
+    lines = [msgspec.json.decode(line) for line in headrace(*read, "--max", "2").splitlines()]
+    assert [(line["key"], line["value"]["item_id"], line["value"]["timestamp"]) for line in lines] == [
+        ("anna", "1", 1700000000000),
+        ("bert", "2", "2023-11-14T22:13:20Z"),
+    ]
+    assert headrace(*read, "--max", "1", "--user", "bert").count("bert") == 2
+
+
+def test_a_job_survives_a_killed_taskmanager_and_moves_by_savepoint(stack: Stack) -> None:
+    create_topics(stack.bootstrap_servers, COUNTING)
+    data = ("--data", str(stack.data))
+    job = headrace("submit", *data, "--job", str(JOB)).strip()
+    send(stack, "counted", "anna")
+    assert messages(stack, "counts", 1) == [{"count": 1}]
+    wait_for_checkpoint(stack, job)
+
+    (pid,) = stack.taskmanager_pids
+    os.kill(pid, signal.SIGKILL)
+    psutil.wait_procs([psutil.Process(pid)] if psutil.pid_exists(pid) else [], timeout=5)
+    stack.ensure()
+    send(stack, "counted", "anna")
+    assert messages(stack, "counts", 2)[-1] == {"count": 2}
+
+    savepoint = headrace("cancel", *data, "--savepoint").strip()
+    assert stack.running_jobs() == []
+    assert stack.submit(JOB, savepoint=savepoint) in stack.running_jobs()
+    send(stack, "counted", "anna")
+    assert messages(stack, "counts", 3)[-1] == {"count": 3}
+    headrace("cancel", *data)
+    assert stack.running_jobs() == []
+
+
+def test_down_leaves_no_process_and_keeps_the_data(own_stack: Stack) -> None:
+    own_stack.up(kafka_port=0, flink_port=0, metrics_port=0)
+    create_topics(own_stack.bootstrap_servers, COUNTING)
+    own_stack.submit(JOB)
+    send(own_stack, "counted", "anna")
+    assert messages(own_stack, "counts", 1) == [{"count": 1}]
+    assert any("beam_boot" in " ".join(process.cmdline()) for process in marked(own_stack))
+
+    own_stack.down()
+    assert marked(own_stack) == []
+    assert own_stack.status()["processes"] == []
+
+    own_stack.up(kafka_port=0, flink_port=0, metrics_port=0)
+    assert messages(own_stack, "counts", 1) == [{"count": 1}]
+
+
+def wait_for_checkpoint(stack: Stack, job: str) -> None:
+    deadline = time.monotonic() + 30
+    taken = stack.rest(f"/jobs/{job}/checkpoints")["counts"]["completed"]
+    while stack.rest(f"/jobs/{job}/checkpoints")["counts"]["completed"] < taken + 2:
+        assert time.monotonic() < deadline, "no checkpoint within 30 s"
+        time.sleep(0.1)

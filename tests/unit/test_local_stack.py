@@ -1,0 +1,50 @@
+"""The local stack's decisions that need no process of their own."""
+
+import os
+import socket
+from pathlib import Path
+
+import msgspec
+import pytest
+
+import deploy.local.stack as local
+from deploy.local.stack import HOST, Process, Stack, StackError, State
+
+pytestmark = pytest.mark.unit
+
+
+def record(data: Path, pid: int) -> None:
+    state = State(9092, 9093, 8081, 6123, 9249, 1, {"kafka": Process(pid)})
+    (data / "stack.json").write_bytes(msgspec.json.encode(state))
+
+
+def test_a_stack_that_was_never_started_says_how_to_start_it(tmp_path: Path) -> None:
+    stack = Stack(tmp_path)
+    assert stack.status()["running"] is False
+    with pytest.raises(StackError, match="headrace up"):
+        _ = stack.bootstrap_servers
+    stack.down()
+
+
+def test_a_pid_that_belongs_to_another_process_is_neither_alive_nor_stopped(tmp_path: Path) -> None:
+    record(tmp_path, os.getpid())
+    stack = Stack(tmp_path)
+    assert [process["alive"] for process in stack.status()["processes"]] == [False]
+    stack.down()
+    assert not (tmp_path / "stack.json").exists()
+
+
+def test_a_taken_port_is_named_with_its_option(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Stack, "_jars", lambda _: local.Jars([], ""))
+    with socket.socket() as server:
+        server.bind((HOST, 0))
+        server.listen()
+        port = server.getsockname()[1]
+        with pytest.raises(StackError, match=rf"{port}.*--kafka-port"):
+            Stack(tmp_path).up(kafka_port=port)
+
+
+def test_a_missing_libpython_is_named_with_its_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local.find_libpython, "find_libpython", lambda: None)
+    with pytest.raises(StackError, match=r"libpython3\.11"):
+        Stack(tmp_path).up()
