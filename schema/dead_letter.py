@@ -1,0 +1,60 @@
+"""What could not be read, kept with the reason: the topic `dead-letters`."""
+
+import base64
+import sys
+from typing import Literal
+
+import msgspec
+
+from schema.errors import MessageError
+from schema.wire import decode
+
+
+class DeadLetter(msgspec.Struct, omit_defaults=True):
+    """A refused message. `error` is the code of a MessageError, `received_at` is in epoch milliseconds."""
+
+    error: str
+    message: str
+    topic: str
+    partition: int
+    offset: int
+    received_at: int
+    payload: str | None
+    encoding: Literal["base64"] | None = None
+
+    def payload_bytes(self) -> bytes | None:
+        """The payload as it was received; raises ValueError where it is not the base64 it claims to be."""
+        if self.payload is None:
+            return None
+        if self.encoding is None:
+            return self.payload.encode()
+        return base64.b64decode(self.payload, validate=True)
+
+
+_DECODER = msgspec.json.Decoder(DeadLetter)
+_ENCODER = msgspec.json.Encoder()
+
+
+def dead_letter(
+    error: MessageError | tuple[str, str],
+    topic: str,
+    partition: int,
+    offset: int,
+    received_at: int,
+    payload: bytes | None,
+) -> bytes:
+    """A dead letter as JSON, for an error or its (code, message)."""
+    code, message = (error.code, str(error)) if isinstance(error, MessageError) else error
+    text: str | None = None
+    encoding: Literal["base64"] | None = None
+    if payload is not None:
+        try:
+            text = payload.decode()
+        except UnicodeDecodeError:
+            text, encoding = base64.b64encode(payload).decode(), "base64"
+    return _ENCODER.encode(DeadLetter(code, message, topic, partition, offset, received_at, text, encoding))
+
+
+def decode_dead_letter(raw: bytes) -> DeadLetter:
+    """The dead letter in `raw`; raises MessageError."""
+    return decode(_DECODER, raw, sys.maxsize)

@@ -1,0 +1,56 @@
+"""What the shop sells: the compacted topic `items`."""
+
+from datetime import datetime
+
+import msgspec
+
+from schema.errors import MessageError, shown
+from schema.wire import Amount, Id, Millis, Number, decode, epoch_ms, id_text
+
+MAX_ID_LENGTH = 256
+# Years 1 and 9999: a catalogue also holds old books and things still to come.
+_EARLIEST_MS, _LATEST_MS = -62_135_596_800_000, 253_402_300_799_999
+
+
+class Item(msgspec.Struct, omit_defaults=True):
+    """One article. `category` runs from broad to narrow, `created_at` is in epoch milliseconds."""
+
+    # May be absent on the wire, where the key then stands for it.
+    item_id: Id = ""
+    title: str | None = None
+    description: str | None = None
+    category: list[str] = msgspec.field(default_factory=list)
+    brand: str | None = None
+    price: Amount | None = None
+    currency: str | None = None
+    available: bool = True
+    created_at: Millis | None = None
+    image_url: str | None = None
+    embeddings: dict[str, list[Number]] | None = None
+
+
+_DECODER = msgspec.json.Decoder(Item)
+_ENCODER = msgspec.json.Encoder()
+
+
+def parse_item(key: str | None, raw: bytes | None, max_bytes: int = 1_048_576) -> tuple[str, Item | None]:
+    """The item's id and the item, None where it is removed (no value, or JSON null); raises MessageError."""
+    item = None if raw is None or raw == b"null" else decode(_DECODER, raw, max_bytes)
+    item_id: str | None = key if item is None or item.item_id == "" else item.item_id
+    if item_id is None:
+        raise MessageError("missing_field", "item_id", "nothing", "neither in the value nor as the key")
+    item_id = id_text("item_id", item_id, MAX_ID_LENGTH)
+    if item is None:
+        return item_id, None
+    item.item_id = item_id
+    if isinstance(item.created_at, datetime):
+        item.created_at = epoch_ms(item.created_at)
+    if item.created_at is not None and not _EARLIEST_MS <= item.created_at <= _LATEST_MS:
+        reason = "must lie in the years 1 to 9999, as epoch milliseconds"
+        raise MessageError("absurd_timestamp", "created_at", shown(item.created_at), reason)
+    return item_id, item
+
+
+def encode_item(item: Item) -> bytes:
+    """JSON; fields at their defaults are left out."""
+    return _ENCODER.encode(item)

@@ -1,0 +1,45 @@
+"""What a person should see next: the compacted topic `recommendations`."""
+
+import sys
+
+import msgspec
+
+from schema.wire import decode
+
+# The key of the list for people with no history.
+DEFAULT_USER = "__default__"
+
+
+class ScoredItem(msgspec.Struct, gc=False):
+    """An item of a list, with its score and what proposed it."""
+
+    item_id: str
+    score: float
+    source: str
+
+
+class Recommendation(msgspec.Struct):
+    """A user's list, best first. Times are in epoch milliseconds; `event_id` is the event that caused the list."""
+
+    user_id: str
+    list_id: str
+    generated_at: int
+    event_id: str | None
+    event_timestamp: int | None
+    model_version: int
+    strategy: str
+    items: list[ScoredItem]
+
+
+_DECODER = msgspec.json.Decoder(Recommendation)
+_ENCODER = msgspec.json.Encoder()
+
+
+def decode_recommendation(raw: bytes) -> Recommendation:
+    """The list in `raw`; raises MessageError."""
+    return decode(_DECODER, raw, sys.maxsize)
+
+
+def encode_recommendation(recommendation: Recommendation) -> bytes:
+    """JSON."""
+    return _ENCODER.encode(recommendation)

@@ -1,0 +1,89 @@
+"""How JSON becomes a struct: one typed decode, and the search for the fault only where that failed."""
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+import msgspec
+
+from schema.errors import MessageError, shown
+
+T = TypeVar("T")
+
+ABSURD_NUMBER = 1e12
+
+if TYPE_CHECKING:
+    Id = str
+    Millis = int
+else:
+    # What the wire may bring and the parsers turn into the types above: one decode then serves both spellings.
+    Id = str | int
+    Millis = int | Annotated[datetime, msgspec.Meta(tz=True)]
+
+# Bounded well inside float32, which the model computes in.
+Number = Annotated[float, msgspec.Meta(ge=-ABSURD_NUMBER, le=ABSURD_NUMBER)]
+Amount = Annotated[float, msgspec.Meta(ge=0, le=ABSURD_NUMBER)]
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND = timedelta(milliseconds=1)
+
+
+def decode(decoder: msgspec.json.Decoder[T], raw: bytes | None, max_bytes: int) -> T:
+    """Decode one JSON object; raises MessageError with the first field at fault."""
+    if not raw:
+        raise MessageError("empty", None, shown(raw), "no payload")
+    if len(raw) > max_bytes:
+        raise MessageError("too_large", None, shown(raw), f"{len(raw)} bytes, at most {max_bytes} are taken")
+    try:
+        return decoder.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise _fault(raw, decoder.type, error) from None
+
+
+def id_text(field: str, value: str | int, max_length: int) -> str:
+    """An id as text of 1 to `max_length` characters; raises MessageError."""
+    text = value if isinstance(value, str) else str(value)
+    if 0 < len(text) <= max_length:
+        return text
+    if not text:
+        raise MessageError("empty_id", field, shown(text), "an id must not be empty")
+    raise MessageError("id_too_long", field, shown(text), f"{len(text)} characters, at most {max_length} are taken")
+
+
+def epoch_ms(moment: datetime) -> int:
+    """Milliseconds since 1970 UTC, rounded down."""
+    return (moment - _EPOCH) // _MILLISECOND
+
+
+def _fault(raw: bytes, struct: type, error: Exception) -> MessageError:
+    if not raw.strip():
+        return MessageError("empty", None, shown(raw), "no payload")
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError as not_utf8:
+        at = not_utf8.start
+        return MessageError("not_utf8", None, shown(raw[at:]), f"byte {at} is not UTF-8")
+    try:
+        msgspec.json.decode(raw)
+    except msgspec.ValidationError:
+        pass  # JSON whose numbers do not fit; the field is found below
+    except (msgspec.DecodeError, RecursionError) as not_json:
+        return MessageError("not_json", None, shown(text), str(not_json))
+    try:
+        given = msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
+    except msgspec.ValidationError:
+        return MessageError("not_an_object", None, shown(text), "a JSON object is expected")
+    for field in msgspec.structs.fields(struct):
+        name = field.encode_name
+        if name not in given:
+            if field.required:
+                return MessageError("missing_field", name, "nothing", "required")
+            continue
+        try:
+            msgspec.json.decode(given[name], type=field.type)
+        except msgspec.ValidationError as wrong:
+            reason = str(wrong)
+            out_of_range = "out of range" in reason or ">=" in reason or "<=" in reason
+            code = "absurd_number" if out_of_range else "wrong_type"
+            return MessageError(code, name, bytes(given[name]).decode(), reason)
+    # A field given twice, of which only the last is sound.
+    return MessageError("wrong_type", None, shown(text), str(error))
