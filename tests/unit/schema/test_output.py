@@ -1,0 +1,45 @@
+"""Recommendations and dead letters."""
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from schema.dead_letter import dead_letter, decode_dead_letter
+from schema.errors import MessageError
+from schema.recommendation import Recommendation, ScoredItem, decode_recommendation, encode_recommendation
+
+pytestmark = pytest.mark.unit
+
+LIST = Recommendation("u", "l", 2, "e", 1, 7, "fold_in", [ScoredItem("i", 0.5, "cf")])
+
+
+def test_a_recommendation_comes_back_as_it_was_encoded() -> None:
+    raw = encode_recommendation(LIST)
+    assert decode_recommendation(raw) == LIST
+    assert list(msgspec.json.decode(raw)) == [
+        "user_id", "list_id", "generated_at", "event_id", "event_timestamp", "model_version", "strategy", "items",
+    ]  # fmt: skip
+
+
+def test_a_broken_recommendation_names_the_field() -> None:
+    with pytest.raises(MessageError) as caught:
+        decode_recommendation(encode_recommendation(LIST).replace(b"0.5", b"null"))
+    assert (caught.value.code, caught.value.field) == ("wrong_type", "items")
+
+
+@given(st.none() | st.binary() | st.text().map(str.encode))
+def test_the_payload_of_a_dead_letter_comes_back(payload: bytes | None) -> None:
+    error = MessageError("empty_id", "user_id", "''", "an id must not be empty")
+    letter = decode_dead_letter(dead_letter(error, "events", 3, 99, 1_700_000_000_000, payload))
+    assert (letter.error, letter.message) == ("empty_id", "user_id: an id must not be empty (given: '')")
+    assert (letter.topic, letter.partition, letter.offset, letter.received_at) == ("events", 3, 99, 1_700_000_000_000)
+    assert letter.payload_bytes() == payload
+
+
+def test_only_bytes_that_are_not_text_are_base64() -> None:
+    text = msgspec.json.decode(dead_letter(("late", "too late"), "events", 0, 0, 0, "é".encode()))
+    assert (text["error"], text["message"], text["payload"]) == ("late", "too late", "é")
+    assert "encoding" not in text
+    binary = msgspec.json.decode(dead_letter(("late", "too late"), "events", 0, 0, 0, b"\xff"))
+    assert (binary["payload"], binary["encoding"]) == ("/w==", "base64")
