@@ -24,6 +24,8 @@ import yaml
 
 CONNECTOR = "org.apache.flink:flink-sql-connector-kafka:5.0.0-2.2"
 BROKER = "org.apache.kafka:kafka_2.13:4.1.1+org.apache.kafka:kafka-tools:4.1.1"
+LOGGING = "org.apache.logging.log4j:log4j-slf4j-impl:2.24.3"
+"""Without it the broker logs nothing. Resolved on its own: named with the broker it changes that one's versions."""
 PACKAGES = ("schema", "model", "operators", "jobs")
 """What a job may import of the project."""
 HOST = "127.0.0.1"
@@ -61,10 +63,11 @@ class State(msgspec.Struct):
 
 
 class Jars(msgspec.Struct):
-    """Where the resolved jars lie: the broker's class path and the Flink connector."""
+    """Where the jars lie that the coordinates resolved to: the broker's class path and the Flink connector."""
 
     broker: list[str]
     connector: str
+    coordinates: list[str] = []
 
 
 class Stack:
@@ -295,18 +298,21 @@ class Stack:
 
     def _jars(self) -> Jars:
         """The jars, resolved once: a later call needs no network."""
+        coordinates = [BROKER, CONNECTOR, LOGGING]
         remembered = self._jar_folder / "resolved.json"
         if remembered.exists():
             jars = msgspec.json.decode(remembered.read_bytes(), type=Jars)
-            if all(Path(jar).exists() for jar in [*jars.broker, jars.connector]):
+            found = all(Path(jar).exists() for jar in [*jars.broker, jars.connector])
+            if found and jars.coordinates == coordinates:
                 return jars
         import jgo
 
-        broker, connector = (
+        broker, connector, logging = (
             sorted(str(jar) for jar in jgo.build(endpoint, cache_dir=self._jar_folder).path.rglob("*.jar"))
-            for endpoint in (BROKER, CONNECTOR)
+            for endpoint in coordinates
         )
-        jars = Jars(broker, next(jar for jar in connector if "flink-sql-connector-kafka" in jar))
+        broker += [jar for jar in logging if "log4j-slf4j-impl" in jar]
+        jars = Jars(broker, next(jar for jar in connector if "flink-sql-connector-kafka" in jar), coordinates)
         remembered.write_bytes(msgspec.json.encode(jars))
         return jars
 
