@@ -7,8 +7,7 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-DEFAULT_KEY = "__default__"
-"""Key of the list for people without history."""
+from schema.recommendation import DEFAULT_USER
 
 
 class AppendedEvent(msgspec.Struct, frozen=True):
@@ -73,7 +72,7 @@ def prequential(events: Sequence[AppendedEvent], lists: Iterable[AppendedList], 
     for event in judged:
         shown = newest(event.user_id, event.appended_ms)
         if shown is None:
-            shown = newest(DEFAULT_KEY, event.appended_ms) or ()
+            shown = newest(DEFAULT_USER, event.appended_ms) or ()
         if event.item_id in shown[:k]:
             hits += 1
             gain += 1 / math.log2(shown.index(event.item_id) + 2)

@@ -6,10 +6,11 @@ import msgspec
 
 
 class Topic(msgspec.Struct, frozen=True):
-    """How a topic is created. A compacted one keeps the newest value of every key."""
+    """How a topic is created. A compacted one keeps the newest value of every key; `configs` are the broker's own."""
 
     partitions: int = 1
     compacted: bool = False
+    configs: dict[str, str] = {}
 
 
 def default_topics(partitions: int = 1) -> dict[str, Topic]:
@@ -37,7 +38,7 @@ def create_topics(bootstrap_servers: str, topics: Mapping[str, Topic]) -> list[s
         for name, topic in topics.items():
             if name in existing:
                 continue
-            configs = {"cleanup.policy": "compact" if topic.compacted else "delete"}
+            configs = {"cleanup.policy": "compact" if topic.compacted else "delete", **topic.configs}
             try:
                 admin.create_topics(
                     {name: {"num_partitions": topic.partitions, "replication_factor": 1, "configs": configs}},

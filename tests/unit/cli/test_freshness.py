@@ -4,7 +4,8 @@ import math
 
 import pytest
 
-from cli.freshness import DEFAULT_KEY, AppendedEvent, AppendedList, freshness, lags, percentile, prequential
+from cli.freshness import AppendedEvent, AppendedList, freshness, lags, percentile, prequential
+from schema.recommendation import DEFAULT_USER
 
 pytestmark = pytest.mark.unit
 
@@ -55,14 +56,14 @@ def test_an_event_is_held_against_the_newest_list_before_it() -> None:
 
 
 def test_the_default_list_serves_unknown_and_erased_users() -> None:
-    lists = [published(5, "a", user=DEFAULT_KEY), published(10, "b"), AppendedList("u", None, None, 20)]
+    lists = [published(5, "a", user=DEFAULT_USER), published(10, "b"), AppendedList("u", None, None, 20)]
     assert prequential([event("e", 15)], lists) == (0, 0)
     assert prequential([event("e", 30)], lists) == (1, 1)
     assert prequential([event("e", 30, user="stranger")], lists) == (1, 1)
 
 
 def test_an_empty_list_is_not_replaced_by_the_default_list() -> None:
-    assert prequential([event("e", 30)], [published(5, "a", user=DEFAULT_KEY), published(10)]) == (0, 0)
+    assert prequential([event("e", 30)], [published(5, "a", user=DEFAULT_USER), published(10)]) == (0, 0)
 
 
 def test_only_the_last_half_and_the_first_k_count() -> None:
