@@ -1,0 +1,187 @@
+"""The configuration of the job: one TOML file, environment overrides, every fault reported at once."""
+
+import os
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError, field_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+from model.blend import BlendOptions
+from model.cooccurrence import CooccurrenceOptions
+from model.matrix_factorization import MatrixFactorizationOptions
+from model.popularity import PopularityOptions
+from model.profile import DEFAULT_WEIGHTS, ProfileOptions
+from schema.event import EVENT_TYPES
+from schema.vocabulary import VOCABULARIES, vocabulary
+
+
+class SettingsError(ValueError):
+    """The configuration is not valid; the message lists every fault."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Kafka(_Section):
+    """Where the topics are."""
+
+    bootstrap_servers: str = "127.0.0.1:9092"
+    group_id: str = "headrace"
+    events: str = "events"
+    items: str = "items"
+    recommendations: str = "recommendations"
+    dead_letters: str = "dead-letters"
+    start: Literal["earliest-offset", "latest-offset", "group-offsets"] = "earliest-offset"
+    delivery: Literal["at-least-once", "exactly-once"] = "at-least-once"
+    transaction_timeout_ms: Annotated[int, Field(ge=60_000, le=900_000)] = 900_000
+    properties: dict[str, str] = {}
+
+
+class Events(_Section):
+    """What is a valid event, and what its type is worth."""
+
+    vocabularies: list[str] = []
+    vocabulary: dict[str, str] = {}
+    max_bytes: PositiveInt = 65_536
+    max_id_length: PositiveInt = 256
+    max_future_s: PositiveInt = 86_400
+    weights: dict[str, Annotated[float, Field(ge=0)]] = {}
+
+    @field_validator("vocabularies")
+    @classmethod
+    def _known_vocabularies(cls, names: list[str]) -> list[str]:
+        unknown = sorted(set(names) - set(VOCABULARIES))
+        if unknown:
+            raise ValueError(f"unknown {', '.join(unknown)}; known are {', '.join(VOCABULARIES)}")
+        return names
+
+    @field_validator("vocabulary")
+    @classmethod
+    def _known_targets(cls, table: dict[str, str]) -> dict[str, str]:
+        unknown = sorted(set(table.values()) - set(EVENT_TYPES))
+        if unknown:
+            raise ValueError(f"maps to unknown event types {', '.join(unknown)}; known are {', '.join(EVENT_TYPES)}")
+        return table
+
+    @field_validator("weights")
+    @classmethod
+    def _known_types(cls, weights: dict[str, float]) -> dict[str, float]:
+        unknown = sorted(set(weights) - set(EVENT_TYPES))
+        if unknown:
+            raise ValueError(f"unknown event types {', '.join(unknown)}; known are {', '.join(EVENT_TYPES)}")
+        return weights
+
+
+class Profiles(_Section):
+    """Bounds of a user's state."""
+
+    max_interactions: PositiveInt = 200
+    max_event_ids: PositiveInt = 64
+    history_length: Annotated[int, Field(ge=1, le=1024)] = 50
+    allowed_lateness_s: PositiveInt = 86_400
+    ttl_days: PositiveInt = 180
+
+
+class Lists(_Section):
+    """What is sent."""
+
+    k: Annotated[int, Field(ge=1, le=1000)] = 20
+    exclude: Literal["none", "purchased", "seen"] = "purchased"
+    send_unchanged: bool = False
+    remembered_users: PositiveInt = 100_000
+
+
+class Models(_Section):
+    """The models and their blend."""
+
+    device: str = "auto"
+    neighbours: PositiveInt = 256
+    dimensions: Annotated[int, Field(ge=2, le=512)] = 64
+    reservoir: PositiveInt = 4096
+    step: PositiveInt = 64
+    popularity_half_life_days: PositiveFloat = 14.0
+    cooccurrence_weight: Annotated[float, Field(ge=0)] = 1.0
+    factorization_weight: Annotated[float, Field(ge=0)] = 0.3
+    popularity_weight: Annotated[float, Field(gt=0)] = 0.01
+    compact_after_events: PositiveInt = 50_000
+
+
+class Flink(_Section):
+    """How the job runs."""
+
+    window_ms: Annotated[int, Field(ge=1, le=10_000)] = 20
+    buffer_timeout_ms: Annotated[int, Field(ge=0)] = 2
+    parallelism: PositiveInt = 1
+    max_parallelism: PositiveInt = 128
+    checkpoint_interval_ms: Annotated[int, Field(ge=100)] = 5_000
+    restart_attempts: PositiveInt = 1_000_000
+    restart_delay_s: PositiveInt = 1
+
+
+class Settings(BaseSettings):
+    """The whole configuration; each field can be set as HEADRACE_SECTION__FIELD in the environment."""
+
+    model_config = SettingsConfigDict(env_prefix="HEADRACE_", env_nested_delimiter="__", extra="forbid", frozen=True)
+
+    kafka: Kafka = Kafka()
+    events: Events = Events()
+    profiles: Profiles = Profiles()
+    lists: Lists = Lists()
+    models: Models = Models()
+    flink: Flink = Flink()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The environment goes before the file, the file before the defaults."""
+        file = os.environ.get("HEADRACE_CONFIG")
+        return (env_settings, TomlConfigSettingsSource(settings_cls, file)) if file else (env_settings,)
+
+    def vocabulary(self) -> dict[str, str]:
+        """Foreign event types and ours."""
+        return vocabulary(self.events.vocabularies, self.events.vocabulary)
+
+    def profile_options(self) -> ProfileOptions:
+        """The part that the profile needs."""
+        return ProfileOptions(
+            max_interactions=self.profiles.max_interactions,
+            max_event_ids=self.profiles.max_event_ids,
+            history_length=self.profiles.history_length,
+            allowed_lateness_ms=self.profiles.allowed_lateness_s * 1000,
+            exclude=self.lists.exclude,
+            weights=DEFAULT_WEIGHTS | self.events.weights,
+        )
+
+    def blend_options(self) -> BlendOptions:
+        """The part that the models need."""
+        models = self.models
+        return BlendOptions(
+            CooccurrenceOptions(neighbours=models.neighbours),
+            MatrixFactorizationOptions(dimensions=models.dimensions, reservoir=models.reservoir, step=models.step),
+            PopularityOptions(half_life_ms=models.popularity_half_life_days * 86_400_000),
+            (models.cooccurrence_weight, models.factorization_weight, models.popularity_weight),
+            models.device,
+        )
+
+
+def load_settings(file: Path | None = None) -> Settings:
+    """Read and validate the configuration. Raises SettingsError naming every field that is at fault and its value."""
+    if file:
+        os.environ["HEADRACE_CONFIG"] = str(file)
+    try:
+        return Settings()
+    except ValidationError as error:
+        faults = [
+            f"  {'.'.join(map(str, fault['loc']))} = {fault['input']!r}: {fault['msg']}" for fault in error.errors()
+        ]
+        raise SettingsError("\n".join([f"The configuration has {len(faults)} faults:", *faults])) from error
+    except ValueError as error:
+        raise SettingsError(f"The configuration cannot be read: {error}") from error

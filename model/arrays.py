@@ -1,0 +1,42 @@
+"""Arrays as bytes, and tensors that grow by rows."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+
+def pack_array(array: npt.NDArray[Any]) -> bytes:
+    """The array's elements in little-endian C order; shape and dtype are the reader's to know."""
+    return np.ascontiguousarray(array).tobytes()
+
+
+def unpack_array(packed: bytes, dtype: Any) -> npt.NDArray[Any]:
+    """The inverse of `pack_array`, one-dimensional and writable."""
+    return np.frombuffer(packed, dtype).copy()
+
+
+def unpack_tensor(packed: bytes, dtype: Any, device: torch.device) -> torch.Tensor:
+    """The same as a tensor on the device."""
+    return torch.from_numpy(unpack_array(packed, dtype)).to(device)
+
+
+def grown(tensor: torch.Tensor, rows: int, fill: float) -> torch.Tensor:
+    """The tensor with at least `rows` rows; new ones hold `fill`.
+
+    The rows are a view into storage that doubles, so that growing by one row at a time stays cheap.
+    """
+    size = len(tensor)
+    if rows <= size:
+        return tensor
+    capacity = tensor.untyped_storage().nbytes() // max(tensor.element_size() * int(np.prod(tensor.shape[1:])), 1)
+    if rows > capacity:
+        larger = torch.full(
+            (max(rows, 2 * size, 1024), *tensor.shape[1:]), fill, dtype=tensor.dtype, device=tensor.device
+        )
+        larger[:size] = tensor
+        return larger[:rows]
+    whole = torch.as_strided(tensor, (rows, *tensor.shape[1:]), tensor.stride())
+    whole[size:] = fill
+    return whole

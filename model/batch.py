@@ -1,0 +1,50 @@
+"""Snapshots as arrays: what every model learns from and scores for."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from model.item_index import ItemIndex
+from model.snapshot import Snapshot
+
+Rows = npt.NDArray[np.int64]
+Weights = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Histories of B users, padded to the longest.
+
+    `items` int64 [B, H], newest first, -1 where there is none; `weights` float32 [B, H], 0 where there is none;
+    `event_index` int64 [B], the column of the event's own item or -1; `timestamps` int64 [B], epoch milliseconds;
+    `users` the B user ids.
+    """
+
+    items: Rows
+    weights: Weights
+    event_index: Rows
+    timestamps: Rows
+    users: list[str]
+
+
+def to_batch(snapshots: Sequence[Snapshot], index: ItemIndex, learn: bool) -> Batch:
+    """Turn snapshots into arrays; with `learn` unknown items get a row, without it they are left out (-1)."""
+    length = max((len(s.history) for s in snapshots), default=0)
+    items = np.full((len(snapshots), length), -1, np.int64)
+    weights = np.zeros((len(snapshots), length), np.float32)
+    for n, s in enumerate(snapshots):
+        size = len(s.history)
+        if learn:
+            index.extend(reversed(s.history))
+        items[n, :size] = index.rows(s.history)
+        weights[n, :size] = s.weights
+    weights[items < 0] = 0.0
+    return Batch(
+        items,
+        weights,
+        np.array([s.event_index for s in snapshots], np.int64),
+        np.array([s.event_timestamp for s in snapshots], np.int64),
+        [s.user_id for s in snapshots],
+    )

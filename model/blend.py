@@ -1,0 +1,211 @@
+"""The recommender: three models behind one catalogue, blended into one list.
+
+The learner holds one and calls `learn`; every scorer holds a replica and calls `apply` with what `learn` returned.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+import numpy as np
+import torch
+
+from model.arrays import grown, pack_array, unpack_tensor
+from model.batch import to_batch
+from model.cooccurrence import Cooccurrence, CooccurrenceDelta, CooccurrenceOptions
+from model.item_index import ItemIndex
+from model.matrix_factorization import MatrixFactorization, MatrixFactorizationDelta, MatrixFactorizationOptions
+from model.popularity import Popularity, PopularityDelta, PopularityOptions
+from model.snapshot import Snapshot
+
+VERSION = 1
+"""The version byte of packed deltas and packed recommenders."""
+
+
+@dataclass(frozen=True)
+class BlendOptions:
+    """Options of the three models, and the weight of each in the blend."""
+
+    cooccurrence: CooccurrenceOptions = field(default_factory=CooccurrenceOptions)
+    factorization: MatrixFactorizationOptions = field(default_factory=MatrixFactorizationOptions)
+    popularity: PopularityOptions = field(default_factory=PopularityOptions)
+    weights: tuple[float, float, float] = (1.0, 0.3, 0.01)
+    device: str = "cpu"
+
+
+class CatalogueChange(msgspec.Struct, array_like=True):
+    """Whether an item may be on lists from now on."""
+
+    item_id: str
+    available: bool
+
+
+class Delta(msgspec.Struct, array_like=True):
+    """What one call of `learn` changed: model version before and after, new item ids, and each model's part."""
+
+    before: int
+    after: int
+    new_items: list[str]
+    cooccurrence: CooccurrenceDelta
+    factorization: MatrixFactorizationDelta
+    popularity: PopularityDelta
+    catalogue: list[CatalogueChange]
+
+
+class RankedList(msgspec.Struct):
+    """A user's list, best first: item ids, scores, and the model that gave each item most of its score."""
+
+    item_ids: list[str]
+    scores: list[float]
+    sources: list[str]
+
+
+class _Packed(msgspec.Struct, array_like=True):
+    version: int
+    items: list[str]
+    blocked: bytes
+    models: list[dict[str, bytes]]
+
+
+_delta_encoder, _delta_decoder = msgspec.msgpack.Encoder(), msgspec.msgpack.Decoder(Delta)
+_packed_decoder = msgspec.msgpack.Decoder(_Packed)
+
+
+def pack_delta(delta: Delta) -> bytes:
+    """The delta as a version byte and MessagePack."""
+    return bytes((VERSION,)) + _delta_encoder.encode(delta)
+
+
+def unpack_delta(packed: bytes) -> Delta:
+    """The inverse of `pack_delta`. Raises ValueError on a version that this code does not know."""
+    _require_version(packed)
+    return _delta_decoder.decode(memoryview(packed)[1:])
+
+
+def _require_version(packed: bytes) -> None:
+    if packed[0] != VERSION:
+        raise ValueError(f"model state has version {packed[0]}, this code reads {VERSION}")
+
+
+def pick_device(name: str) -> torch.device:
+    """The named torch device; `auto` is a GPU where there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else torch.device(name)
+
+
+class Recommender:
+    """Item index, availability, and the models. `version` counts the batches learned from."""
+
+    def __init__(self, options: BlendOptions) -> None:
+        self.options = options
+        self.device = pick_device(options.device)
+        self.index = ItemIndex()
+        self.version = 0
+        self.blocked = torch.empty(0, dtype=torch.bool, device=self.device)
+        self.cooccurrence = Cooccurrence(options.cooccurrence, self.device)
+        self.factorization = MatrixFactorization(options.factorization, self.device)
+        self.popularity = Popularity(options.popularity, self.device)
+        self.models = (self.cooccurrence, self.factorization, self.popularity)
+
+    def _resize(self) -> None:
+        for model in self.models:
+            model.resize(len(self.index))
+        self.blocked = grown(self.blocked, len(self.index), False)
+
+    def learn(self, snapshots: Sequence[Snapshot], catalogue: Sequence[CatalogueChange] = ()) -> Delta:
+        """Learn from the events, in their order, and from catalogue changes; returns what changed."""
+        known = len(self.index)
+        batch = to_batch(snapshots, self.index, learn=True)
+        self.index.extend(change.item_id for change in catalogue)
+        self._resize()
+        self._block(catalogue)
+        before, self.version = self.version, self.version + 1
+        return Delta(
+            before,
+            self.version,
+            self.index.ids[known:],
+            self.cooccurrence.learn(batch),
+            self.factorization.learn(batch),
+            self.popularity.learn(batch),
+            list(catalogue),
+        )
+
+    def apply(self, delta: Delta) -> None:
+        """Follow the learner by one delta. Raises ValueError where a delta before it is missing."""
+        if delta.before != self.version:
+            raise ValueError(f"delta {delta.before} to {delta.after} does not follow version {self.version}")
+        self.index.extend(delta.new_items)
+        self._resize()
+        self._block(delta.catalogue)
+        self.cooccurrence.apply(delta.cooccurrence)
+        self.factorization.apply(delta.factorization)
+        self.popularity.apply(delta.popularity)
+        self.version = delta.after
+
+    def _block(self, catalogue: Sequence[CatalogueChange]) -> None:
+        if catalogue:
+            rows = torch.tensor(self.index.rows(c.item_id for c in catalogue), device=self.device)
+            self.blocked[rows] = torch.tensor([not c.available for c in catalogue], device=self.device)
+
+    def recommend(self, snapshots: Sequence[Snapshot], k: int) -> list[RankedList]:
+        """The k best items for each history, best first; fewer where fewer are known.
+
+        An unknown user is a snapshot with an empty history: popularity alone makes that list.
+        """
+        if not len(self.index) or not snapshots:
+            return [RankedList([], [], []) for _ in snapshots]
+        batch = to_batch(snapshots, self.index, learn=False)
+        items = torch.from_numpy(batch.items).to(self.device)
+        weights = torch.from_numpy(batch.weights).to(self.device)
+        parts = [self.cooccurrence.score(items, weights), self.factorization.score(items, weights).clamp_(min=0)]
+        for part, weight in zip(parts, self.options.weights, strict=False):
+            part *= weight / part.amax(1, keepdim=True).clamp(min=1e-9)
+        popular = self.popularity.score() * self.options.weights[2]
+        scores = parts[0] + parts[1]
+        scores += popular
+        scores.masked_fill_(self.blocked, -torch.inf)
+        self._exclude(scores, snapshots)
+        values, best = torch.topk(scores, min(k, scores.shape[1]))
+        shares = torch.stack([*(part.gather(1, best) for part in parts), popular[best]])
+        return self._ranked(values, best, shares.argmax(0))
+
+    def _exclude(self, scores: torch.Tensor, snapshots: Sequence[Snapshot]) -> None:
+        rows: list[int] = []
+        columns: list[int] = []
+        for n, snapshot in enumerate(snapshots):
+            if snapshot.excluded:
+                known = [row for row in self.index.rows(snapshot.excluded) if row >= 0]
+                columns += known
+                rows += [n] * len(known)
+        if rows:
+            scores[torch.tensor(rows, device=self.device), torch.tensor(columns, device=self.device)] = -torch.inf
+
+    def _ranked(self, values: torch.Tensor, best: torch.Tensor, sources: torch.Tensor) -> list[RankedList]:
+        ids, names = self.index.ids, [model.name for model in self.models]
+        lists = []
+        usable = (values > -torch.inf).sum(1).tolist()
+        for size, row_values, row_best, row_sources in zip(
+            usable, values.tolist(), best.tolist(), sources.tolist(), strict=True
+        ):
+            lists.append(
+                RankedList([ids[i] for i in row_best[:size]], row_values[:size], [names[s] for s in row_sources[:size]])
+            )
+        return lists
+
+    def pack(self) -> bytes:
+        """The whole recommender, for a learner's state or a new replica."""
+        blocked = pack_array(self.blocked.cpu().numpy())
+        packed = _Packed(self.version, self.index.ids, blocked, [model.snapshot() for model in self.models])
+        return bytes((VERSION,)) + _delta_encoder.encode(packed)
+
+    @classmethod
+    def unpack(cls, packed: bytes, options: BlendOptions) -> "Recommender":
+        """The inverse of `pack`. Raises ValueError on a version that this code does not know."""
+        _require_version(packed)
+        state = _packed_decoder.decode(memoryview(packed)[1:])
+        recommender = cls(options)
+        recommender.version = state.version
+        recommender.index.extend(state.items)
+        recommender.blocked = unpack_tensor(state.blocked, np.bool_, recommender.device)
+        for model, arrays in zip(recommender.models, state.models, strict=True):
+            model.load(arrays)
+        return recommender

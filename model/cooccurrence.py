@@ -1,0 +1,182 @@
+"""Item-to-item co-occurrence with recency decay, kept up to date with every interaction.
+
+Source: Huang et al., "TencentRec: Real-time Stream Recommendation in Practice", SIGMOD 2015, sections 4.1 (incremental
+item-based collaborative filtering) and 4.1.4 (pruning to the strongest neighbours).
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import numpy as np
+import torch
+
+from model.arrays import grown, pack_array, unpack_tensor
+from model.batch import Batch, Rows
+
+
+@dataclass(frozen=True)
+class CooccurrenceOptions:
+    """`neighbours` bounds a row. The n-th newest item of a history counts (1+n)^-`pair_decay` when a pair is learned and
+    (1+n)^-`query_decay` when a list is made; `source_power` and `target_power` divide by item counts to that power."""
+
+    neighbours: int = 256
+    history: int = 50
+    query_history: int = 50
+    pair_decay: float = 0.5
+    query_decay: float = 1.0
+    source_power: float = 0.4
+    target_power: float = 0.5
+
+
+class CooccurrenceDelta(msgspec.Struct, array_like=True):
+    """The slots and item counts that changed, as packed arrays: slot int64, neighbour int32, weight float32; item
+    int64, count float32."""
+
+    slots: bytes
+    neighbours: bytes
+    weights: bytes
+    items: bytes
+    counts: bytes
+
+
+class Cooccurrence:
+    """Symmetric decayed pair counts in rows of bounded length.
+
+    `neighbours` int32 [N, M] and `weights` float32 [N, M] hold item i's neighbours in row i, -1 where a slot is free;
+    `counts` float32 [N] how often each item was interacted with.
+    """
+
+    name = "cooccurrence"
+
+    def __init__(self, options: CooccurrenceOptions, device: torch.device) -> None:
+        self.options = options
+        self.device = device
+        self.neighbours = torch.empty(0, options.neighbours, dtype=torch.int32, device=device)
+        self.weights = torch.empty(0, options.neighbours, device=device)
+        self.counts = torch.empty(0, device=device)
+        ranks = torch.arange(1024, dtype=torch.float32, device=device)
+        self._query_weights = (1 + ranks) ** -options.query_decay
+        self._pair_weights = ((1 + ranks) ** -options.pair_decay).cpu().numpy()
+
+    def resize(self, items: int) -> None:
+        """Make room for `items` rows."""
+        self.neighbours = grown(self.neighbours, items, -1)
+        self.weights = grown(self.weights, items, 0)
+        self.counts = grown(self.counts, items, 0)
+
+    def learn(self, batch: Batch) -> CooccurrenceDelta:
+        """Count each new interaction against the items before it in the same history, on the CPU.
+
+        Sums of pairs do not depend on how the stream is cut into batches, up to rounding and to which weak neighbours a
+        full row gives up.
+        """
+        taught = np.flatnonzero(batch.event_index >= 0)
+        at = batch.event_index[taught]
+        targets = batch.items[taught, at]
+        counts = self.counts.numpy()
+        np.add.at(counts, targets, 1.0)
+        sources, targets_of, weights = self._pairs(batch.items[taught], at, targets)
+        slots = self._add(
+            np.concatenate([sources, targets_of]), np.concatenate([targets_of, sources]), np.concatenate([weights] * 2)
+        )
+        items = np.unique(targets)
+        return CooccurrenceDelta(
+            pack_array(slots),
+            pack_array(self.neighbours.numpy().reshape(-1)[slots]),
+            pack_array(self.weights.numpy().reshape(-1)[slots]),
+            pack_array(items),
+            pack_array(counts[items]),
+        )
+
+    def _pairs(self, items: Rows, at: Rows, targets: Rows) -> tuple[Rows, Rows, Any]:
+        """The pairs (older item, new item, weight) of each row; the distance is counted from the new item."""
+        columns = np.arange(items.shape[1])[None, :]
+        distance = columns - at[:, None] - 1
+        valid = (items >= 0) & (distance >= 0) & (distance < self.options.history)
+        rows, cols = np.nonzero(valid)
+        return items[rows, cols], targets[rows], self._pair_weights[distance[rows, cols]]
+
+    def _add(self, rows: Rows, cols: Rows, weights: Any) -> Rows:
+        """Add the weights to the pairs and return the slots that changed, ascending."""
+        if not len(rows):
+            return np.empty(0, np.int64)
+        keys, inverse = np.unique((rows << 32) | cols, return_inverse=True)
+        sums = np.bincount(inverse, weights, len(keys)).astype(np.float32)
+        rows, cols = keys >> 32, keys & 0xFFFFFFFF
+        table, values = self.neighbours.numpy(), self.weights.numpy()
+        width = table.shape[1]
+        found = table[rows] == cols[:, None].astype(np.int32)
+        known = found.any(axis=1)
+        slots = rows * width + found.argmax(axis=1)
+        values.reshape(-1)[slots[known]] += sums[known]
+        changed = [slots[known]]
+        new = np.flatnonzero(~known)
+        if len(new):
+            # `rows` is sorted, so the new neighbours of one row stand together.
+            first = np.flatnonzero(np.diff(rows[new], prepend=-1))
+            for start, end in zip(first, np.append(first[1:], len(new)), strict=True):
+                members = new[start:end]
+                changed.append(self._insert(int(rows[members[0]]), cols[members], sums[members]))
+        return np.unique(np.concatenate(changed))
+
+    def _insert(self, row: int, cols: Rows, sums: Any) -> Rows:
+        """Put new neighbours into a row; a full row first gives up its weakest quarter."""
+        neighbours, weights = self.neighbours.numpy()[row], self.weights.numpy()[row]
+        width = len(neighbours)
+        changed = np.empty(0, np.int64)
+        if len(cols) > width:
+            strongest = np.argsort(-sums, kind="stable")[:width]
+            cols, sums = cols[strongest], sums[strongest]
+        free = np.flatnonzero(neighbours < 0)
+        if len(free) < len(cols):
+            give_up = max(width // 4, len(cols))
+            weakest = np.argsort(np.where(neighbours < 0, -1.0, weights), kind="stable")[:give_up]
+            neighbours[weakest], weights[weakest] = -1, 0
+            changed, free = weakest, np.sort(weakest)
+        place = free[: len(cols)]
+        neighbours[place], weights[place] = cols, sums
+        return row * width + np.concatenate([changed, place])
+
+    def apply(self, delta: CooccurrenceDelta) -> None:
+        """Follow the learner: write the changed slots and counts."""
+        slots = unpack_tensor(delta.slots, np.int64, self.device)
+        self.neighbours.view(-1)[slots] = unpack_tensor(delta.neighbours, np.int32, self.device)
+        self.weights.view(-1)[slots] = unpack_tensor(delta.weights, np.float32, self.device)
+        items = unpack_tensor(delta.items, np.int64, self.device)
+        self.counts[items] = unpack_tensor(delta.counts, np.float32, self.device)
+
+    def score(self, items: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+        """Scores float32 [B, N] for histories `items` int64 [B, H] (-1 for none) with `weights` float32 [B, H]."""
+        items, weights = items[:, : self.options.query_history], weights[:, : self.options.query_history]
+        size, total = len(items), len(self.counts)
+        sources = items.clamp(min=0)
+        damped = (
+            weights
+            * self._query_weights[: items.shape[1]]
+            / self.counts[sources].clamp(min=1) ** self.options.source_power
+        )
+        neighbours = self.neighbours[sources]
+        # Free slots weigh nothing, so they may all fall on item 0.
+        flat = neighbours.clamp_(min=0).add_(
+            (torch.arange(size, device=self.device, dtype=torch.int32) * total)[:, None, None]
+        )
+        values = self.weights[sources].mul_(damped[..., None])
+        scores = torch.zeros(size * total, device=self.device)
+        scores.index_add_(0, flat.view(-1), values.view(-1))
+        return scores.view(size, total).mul_(self.counts.clamp(min=1) ** -self.options.target_power)
+
+    def snapshot(self) -> dict[str, bytes]:
+        """The parameters as packed arrays."""
+        return {
+            "neighbours": pack_array(self.neighbours.cpu().numpy()),
+            "weights": pack_array(self.weights.cpu().numpy()),
+            "counts": pack_array(self.counts.cpu().numpy()),
+        }
+
+    def load(self, arrays: dict[str, bytes]) -> None:
+        """The inverse of `snapshot`."""
+        width = self.options.neighbours
+        self.neighbours = unpack_tensor(arrays["neighbours"], np.int32, self.device).view(-1, width)
+        self.weights = unpack_tensor(arrays["weights"], np.float32, self.device).view(-1, width)
+        self.counts = unpack_tensor(arrays["counts"], np.float32, self.device)

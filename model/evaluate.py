@@ -1,0 +1,105 @@
+"""Prequential evaluation: for each event take the user's list, test it against the event, then learn from the event.
+
+Source: Gama, Sebastião, Rodrigues, "On evaluating stream learning algorithms", Machine Learning 90, 2013 (predictive
+sequential, test-then-train).
+"""
+
+import math
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from model.blend import BlendOptions, Recommender
+from model.profile import Profile, ProfileOptions, apply_event, snapshot
+from model.snapshot import Snapshot
+from schema.event import Event
+
+
+@dataclass
+class Scores:
+    """Sums over the tested events of one kind."""
+
+    events: int = 0
+    hit: float = 0.0
+    ndcg: float = 0.0
+    mrr: float = 0.0
+
+    def add(self, rank: int | None) -> None:
+        """Add one event whose item stood at `rank` (0 is best), or on no place of the list."""
+        self.events += 1
+        if rank is not None:
+            self.hit += 1
+            self.ndcg += 1 / math.log2(rank + 2)
+            self.mrr += 1 / (rank + 1)
+
+    def means(self) -> dict[str, float]:
+        """events, hit, ndcg and mrr, the last three as means."""
+        n = max(self.events, 1)
+        return {"events": self.events, "hit": self.hit / n, "ndcg": self.ndcg / n, "mrr": self.mrr / n}
+
+
+@dataclass
+class Report:
+    """What `evaluate` found over the last half of the events."""
+
+    all: Scores = field(default_factory=Scores)
+    new: Scores = field(default_factory=Scores)
+    carts_and_purchases: Scores = field(default_factory=Scores)
+    coverage: float = 0.0
+    events_per_second: float = 0.0
+
+
+_NOBODY = Snapshot("", "", 0, 0, [], [])
+
+
+def evaluate(
+    events: list[Event],
+    k: int,
+    exclude_seen: bool,
+    profile_options: ProfileOptions,
+    options: BlendOptions,
+    on_list: Callable[[int, Event, list[str]], Any] | None = None,
+) -> Report:
+    """Replay `events`, which must be in time order, through the model of the job.
+
+    `on_list` hears of every event with its index and the list before learning. Every event is learned from at once, so
+    a list never depends on a later event. The measured rate includes lists for all events.
+    """
+    recommender = Recommender(options)
+    profiles: dict[str, Profile] = {}
+    latest: dict[str, Snapshot] = {}
+    seen: dict[str, set[str]] = defaultdict(set)
+    report, listed = Report(), set[str]()
+    started = time.perf_counter()
+    for number, event in enumerate(events):
+        profile = profiles.setdefault(event.user_id, Profile())
+        query = latest.get(event.user_id, _NOBODY)
+        before = seen[event.user_id]
+        if exclude_seen:
+            query.excluded = list(before)
+        (ranked,) = recommender.recommend([query], k)
+        if on_list:
+            on_list(number, event, ranked.item_ids)
+        if number >= len(events) // 2 and event.item_id is not None:
+            listed.update(ranked.item_ids)
+            rank = ranked.item_ids.index(event.item_id) if event.item_id in ranked.item_ids else None
+            for scores in _kinds(report, event, before):
+                scores.add(rank)
+        if event.item_id is not None:
+            before.add(event.item_id)
+        outcome = apply_event(profile, event, profile_options)
+        latest[event.user_id] = snapshot(profile, event, outcome, event.timestamp, profile_options)
+        recommender.learn([latest[event.user_id]])
+    report.events_per_second = len(events) / max(time.perf_counter() - started, 1e-9)
+    report.coverage = len(listed) / max(len(recommender.index), 1)
+    return report
+
+
+def _kinds(report: Report, event: Event, before: set[str]) -> Iterable[Scores]:
+    yield report.all
+    if event.item_id not in before:
+        yield report.new
+    if event.event_type in ("add_to_cart", "purchase"):
+        yield report.carts_and_purchases

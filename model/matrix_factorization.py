@@ -1,0 +1,180 @@
+"""Implicit-feedback matrix factorisation that follows the stream.
+
+Source: Hu, Koren, Volinsky, "Collaborative Filtering for Implicit Feedback Datasets", ICDM 2008, equations 4 and 5.
+User vectors are folded in from the history in closed form (eq. 4); item vectors get the same closed-form half-step
+(eq. 5) over a reservoir of recent users' histories, for the items whose vectors are most out of date.
+"""
+
+from dataclasses import dataclass
+from zlib import crc32
+
+import msgspec
+import numpy as np
+import torch
+
+from model.arrays import grown, pack_array, unpack_array, unpack_tensor
+from model.batch import Batch, Rows
+
+
+@dataclass(frozen=True)
+class MatrixFactorizationOptions:
+    """`step` interactions make one step, in which at most `step_users` users and `step_items` items are solved, each
+    item over at most `step_item_users` users of a reservoir of `reservoir` users. The loss is
+    sum c (1 - xy)^2 + `unobserved` * sum over all (xy)^2 + `regularization` (|x|^2 + |y|^2)."""
+
+    dimensions: int = 64
+    history: int = 50
+    query_decay: float = 1.0
+    unobserved: float = 0.1
+    regularization: float = 3.0
+    reservoir: int = 4096
+    step: int = 64
+    step_users: int = 32
+    step_items: int = 64
+    step_item_users: int = 512
+    seed: int = 1
+
+
+class MatrixFactorizationDelta(msgspec.Struct, array_like=True):
+    """The items int64 whose vectors changed, and the vectors float32 [n, dimensions]."""
+
+    items: bytes
+    vectors: bytes
+
+
+class MatrixFactorization:
+    """`vectors` float32 [N, dimensions]: the items. The reservoir and the open step exist on the learner only."""
+
+    name = "factorization"
+
+    def __init__(self, options: MatrixFactorizationOptions, device: torch.device) -> None:
+        self.options = options
+        self.device = device
+        size = options.dimensions
+        self.vectors = torch.empty(0, size, device=device)
+        self._gram: torch.Tensor | None = None
+        self._identity = torch.eye(size, device=device)
+        self._decay = (1 + torch.arange(options.history, dtype=torch.float32, device=device)) ** -options.query_decay
+        # Row u of the reservoir: the newest history of the last user that falls there, and the folded-in vector.
+        self._reservoir = np.full((options.reservoir, options.history), -1, np.int64)
+        self._users = np.zeros((options.reservoir, size), np.float32)
+        self._stale = np.zeros(0, np.float32)
+        self._open_users: list[int] = []
+        self._open = 0
+
+    def resize(self, items: int) -> None:
+        """Make room for `items` rows; a new vector is small and depends on the seed and the row alone."""
+        size = len(self.vectors)
+        if items <= size:
+            return
+        self.vectors = grown(self.vectors, items, 0)
+        generator = torch.Generator().manual_seed(self.options.seed)
+        for row in range(size, items):
+            generator.manual_seed(self.options.seed * 1_000_003 + row)
+            self.vectors[row] = 0.1 * torch.randn(self.options.dimensions, generator=generator)
+        self._gram = None
+        self._stale = np.append(self._stale, np.zeros(items - size, np.float32))
+
+    def learn(self, batch: Batch) -> MatrixFactorizationDelta:
+        """Take the interactions one by one; every `step` of them item vectors move, wherever a batch is cut."""
+        changed = []
+        for n in np.flatnonzero(batch.event_index >= 0):
+            row = crc32(batch.users[n].encode()) % self.options.reservoir
+            history = batch.items[n, : self.options.history]
+            self._reservoir[row, : len(history)] = history
+            self._reservoir[row, len(history) :] = -1
+            if row in self._open_users:
+                self._open_users.remove(row)
+            self._open_users.append(row)
+            self._stale[batch.items[n, batch.event_index[n]]] += 1
+            self._open += 1
+            if self._open == self.options.step:
+                changed.append(self._step())
+        items = np.unique(np.concatenate(changed)) if changed else np.empty(0, np.int64)
+        vectors = self.vectors[torch.from_numpy(items).to(self.device)]
+        return MatrixFactorizationDelta(pack_array(items), pack_array(vectors.cpu().numpy()))
+
+    def _step(self) -> Rows:
+        """Refold the step's newest users, then solve the stalest items. Returns the items, ascending."""
+        options = self.options
+        users = np.array(self._open_users[-options.step_users :], np.int64)
+        self._open_users, self._open = [], 0
+        histories = torch.from_numpy(self._reservoir[users]).to(self.device)
+        self._users[users] = self.fold_in(histories, torch.ones(histories.shape, device=self.device)).cpu().numpy()
+        stalest = np.argsort(-self._stale, kind="stable")[: options.step_items]
+        items = np.sort(stalest[self._stale[stalest] > 0])
+        self._stale[items] = 0
+        # Items that wait grow staler, so that the tail gets its turn too.
+        self._stale[self._stale > 0] += 1 / 64
+        place = np.full(len(self.vectors) + 1, -1, np.int64)
+        place[items] = np.arange(len(items))
+        rows, columns = np.nonzero(place[self._reservoir] >= 0)
+        order = np.argsort(place[self._reservoir[rows, columns]], kind="stable")
+        rows, columns = rows[order], columns[order]
+        bounds = np.searchsorted(place[self._reservoir[rows, columns]], np.arange(len(items) + 1))
+        users_of = torch.from_numpy(self._users[rows]).to(self.device)
+        all_users = torch.from_numpy(self._users).to(self.device)
+        prior = options.unobserved * (all_users.T @ all_users) + options.regularization * self._identity
+        left = prior.repeat(len(items), 1, 1)
+        right = torch.zeros(len(items), options.dimensions, device=self.device)
+        for n in range(len(items)):
+            part = slice(max(bounds[n], bounds[n + 1] - options.step_item_users), bounds[n + 1])
+            left[n] += users_of[part].T @ users_of[part]
+            right[n] = users_of[part].sum(0)
+        self._move(torch.from_numpy(items).to(self.device), _solve(left, right))
+        return items
+
+    def _move(self, items: torch.Tensor, vectors: torch.Tensor) -> None:
+        self.vectors[items] = vectors
+        self._gram = None
+
+    def apply(self, delta: MatrixFactorizationDelta) -> None:
+        """Follow the learner."""
+        items = unpack_tensor(delta.items, np.int64, self.device)
+        if len(items):
+            vectors = unpack_tensor(delta.vectors, np.float32, self.device)
+            self._move(items, vectors.view(-1, self.options.dimensions))
+
+    def fold_in(self, items: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+        """User vectors float32 [B, dimensions] of histories `items` int64 [B, H] (-1 for none) with confidence
+        `weights` float32 [B, H], newest first: eq. 4, the confidence decayed with the place in the history."""
+        items = items[:, : self.options.history]
+        confidence = weights[:, : self.options.history] * (items >= 0) * self._decay[: items.shape[1]]
+        if self._gram is None:
+            self._gram = self.vectors.T @ self.vectors
+        vectors = self.vectors[items.clamp(min=0)]
+        weighted = vectors * confidence[..., None]
+        prior = self.options.unobserved * self._gram + self.options.regularization * self._identity
+        left = torch.baddbmm(prior.expand(len(items), -1, -1), weighted.transpose(1, 2), vectors)
+        return _solve(left, weighted.sum(1))
+
+    def score(self, items: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+        """Scores float32 [B, N] for the histories."""
+        return self.fold_in(items, weights) @ self.vectors.T
+
+    def snapshot(self) -> dict[str, bytes]:
+        """The parameters, the reservoir and the open step as packed arrays."""
+        return {
+            "vectors": pack_array(self.vectors.cpu().numpy()),
+            "reservoir": pack_array(self._reservoir),
+            "users": pack_array(self._users),
+            "stale": pack_array(self._stale),
+            "open_users": pack_array(np.array(self._open_users, np.int64)),
+            "open": str(self._open).encode(),
+        }
+
+    def load(self, arrays: dict[str, bytes]) -> None:
+        """The inverse of `snapshot`."""
+        self.vectors = unpack_tensor(arrays["vectors"], np.float32, self.device).view(-1, self.options.dimensions)
+        self._gram = None
+        self._reservoir = unpack_array(arrays["reservoir"], np.int64).reshape(self._reservoir.shape)
+        self._users = unpack_array(arrays["users"], np.float32).reshape(self._users.shape)
+        self._stale = unpack_array(arrays["stale"], np.float32)
+        self._open_users = unpack_array(arrays["open_users"], np.int64).tolist()
+        self._open = int(arrays["open"])
+
+
+def _solve(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    """Solve symmetric positive definite systems [B, d, d] x = [B, d]."""
+    factor, _ = torch.linalg.cholesky_ex(left)
+    return torch.cholesky_solve(right[..., None], factor)[..., 0]

@@ -1,0 +1,87 @@
+"""Time-decayed popularity: what people without history get.
+
+Source: Cormode et al., "Forward decay: a practical time decay model for streaming systems", ICDE 2009, section 3: each
+event weighs exp(rate * (t - landmark)), so that sums do not depend on the order of events.
+"""
+
+import math
+from dataclasses import dataclass
+
+import msgspec
+import numpy as np
+import torch
+
+from model.arrays import grown, pack_array, unpack_tensor
+from model.batch import Batch
+
+_MAX_EXPONENT = 40.0
+
+
+@dataclass(frozen=True)
+class PopularityOptions:
+    """`half_life_ms`: the event time in which an interaction loses half its weight."""
+
+    half_life_ms: float = 14 * 86_400_000.0
+
+
+class PopularityDelta(msgspec.Struct, array_like=True):
+    """The landmark (epoch ms), and the changed items int64 with their sums float32."""
+
+    landmark: int
+    items: bytes
+    sums: bytes
+
+
+class Popularity:
+    """`sums` float32 [N]: the decayed number of interactions of each item, relative to `landmark`."""
+
+    name = "popularity"
+
+    def __init__(self, options: PopularityOptions, device: torch.device) -> None:
+        self.device = device
+        self.sums = torch.empty(0, device=device)
+        self.landmark = 0
+        self._rate = math.log(2) / options.half_life_ms
+
+    def resize(self, items: int) -> None:
+        """Make room for `items` rows."""
+        self.sums = grown(self.sums, items, 0)
+
+    def learn(self, batch: Batch) -> PopularityDelta:
+        """Add the batch's interactions."""
+        taught = np.flatnonzero(batch.event_index >= 0)
+        targets = batch.items[taught, batch.event_index[taught]]
+        times = batch.timestamps[taught]
+        if len(times) and (self.landmark == 0 or (times.max() - self.landmark) * self._rate > _MAX_EXPONENT):
+            self._move_landmark(int(times.max()))
+        exponents = np.maximum((times - self.landmark) * self._rate, -_MAX_EXPONENT)
+        sums = self.sums.numpy()
+        np.add.at(sums, targets, np.exp(exponents).astype(np.float32))
+        items = np.unique(targets)
+        return PopularityDelta(self.landmark, pack_array(items), pack_array(sums[items]))
+
+    def _move_landmark(self, landmark: int) -> None:
+        if self.landmark:
+            self.sums *= math.exp((self.landmark - landmark) * self._rate)
+        self.landmark = landmark
+
+    def apply(self, delta: PopularityDelta) -> None:
+        """Follow the learner."""
+        if delta.landmark != self.landmark:
+            self._move_landmark(delta.landmark)
+        self.sums[unpack_tensor(delta.items, np.int64, self.device)] = unpack_tensor(
+            delta.sums, np.float32, self.device
+        )
+
+    def score(self) -> torch.Tensor:
+        """Scores float32 [N]: the share of the most popular item's."""
+        return self.sums / self.sums.max().clamp(min=1e-30) if len(self.sums) else self.sums
+
+    def snapshot(self) -> dict[str, bytes]:
+        """The parameters as packed arrays."""
+        return {"sums": pack_array(self.sums.cpu().numpy()), "landmark": str(self.landmark).encode()}
+
+    def load(self, arrays: dict[str, bytes]) -> None:
+        """The inverse of `snapshot`."""
+        self.sums = unpack_tensor(arrays["sums"], np.float32, self.device)
+        self.landmark = int(arrays["landmark"])

@@ -1,0 +1,179 @@
+"""A user's profile: what one person did, bounded, packed into the bytes of one keyed state."""
+
+from bisect import bisect_right
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from typing import NamedTuple
+
+import msgspec
+
+from model.snapshot import Snapshot
+from schema.event import EVENT_TYPES, Event
+
+VERSION = 1
+"""The first byte of a packed profile."""
+
+TYPE_INDEX = {name: index for index, name in enumerate(EVENT_TYPES)}
+DEFAULT_WEIGHTS = {
+    "view": 1.0,
+    "add_to_cart": 1.0,
+    "favorite": 1.0,
+    "purchase": 1.0,
+    "rating": 1.0,
+    "remove_from_cart": 0.0,
+    "search": 0.0,
+    "impression": 0.0,
+    "dislike": 0.0,
+}
+"""Confidence of an interaction by event type; 0 teaches nothing and is not kept in the history."""
+
+
+@dataclass(frozen=True)
+class ProfileOptions:
+    """Bounds and rules of a profile. Times are milliseconds of event time."""
+
+    max_interactions: int = 200
+    max_event_ids: int = 64
+    max_items: int = 200
+    history_length: int = 50
+    allowed_lateness_ms: int = 86_400_000
+    exclude: str = "purchased"
+    weights: Mapping[str, float] = field(default_factory=lambda: dict(DEFAULT_WEIGHTS))
+
+
+class Profile(msgspec.Struct, array_like=True):
+    """The state of one user. The four interaction lists are parallel and in event-time order, oldest first."""
+
+    items: list[str] = []
+    types: list[int] = []
+    weights: list[float] = []
+    times: list[int] = []
+    counters: list[int] = msgspec.field(default_factory=lambda: [0] * len(EVENT_TYPES))
+    first_seen: int = 0
+    last_seen: int = 0
+    event_ids: list[int] = []
+    purchased: list[str] = []
+    disliked: list[str] = []
+    late: int = 0
+
+
+class Outcome(NamedTuple):
+    """What applying an event did: `accepted` (else a duplicate), `late`, and the interaction's place, -1 for none."""
+
+    accepted: bool
+    late: bool
+    position: int
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(Profile)
+
+
+def pack_profile(profile: Profile) -> bytes:
+    """The profile as a version byte and MessagePack."""
+    return bytes((VERSION,)) + _encoder.encode(profile)
+
+
+def unpack_profile(packed: bytes) -> Profile:
+    """The inverse of `pack_profile`, for every version that was ever written.
+
+    Raises ValueError naming a version that this code does not know.
+    """
+    if packed[0] != VERSION:
+        raise ValueError(f"profile state has version {packed[0]}, this code reads {VERSION}")
+    return _decoder.decode(memoryview(packed)[1:])
+
+
+def event_digest(event_id: str) -> int:
+    """Eight bytes of BLAKE2b, enough to tell the recent events of one user apart."""
+    return int.from_bytes(blake2b(event_id.encode(), digest_size=8).digest(), "big")
+
+
+def apply_event(profile: Profile, event: Event, options: ProfileOptions) -> Outcome:
+    """Apply one event to the profile in place; an event seen before changes nothing.
+
+    An event out of order is put where its timestamp belongs. One that is more than `allowed_lateness_ms` older than
+    the user's newest is counted and learned from no more. Any event type but `erase_user` is taken.
+    """
+    digest = event_digest(event.event_id)
+    if digest in profile.event_ids:
+        return Outcome(False, False, -1)
+    profile.event_ids.append(digest)
+    if len(profile.event_ids) > options.max_event_ids:
+        del profile.event_ids[0]
+    profile.counters[TYPE_INDEX[event.event_type]] += 1
+    late = event.timestamp < profile.last_seen - options.allowed_lateness_ms
+    first = sum(profile.counters) == 1
+    profile.first_seen = event.timestamp if first else min(profile.first_seen, event.timestamp)
+    profile.last_seen = max(profile.last_seen, event.timestamp)
+    if late:
+        profile.late += 1
+        return Outcome(True, True, -1)
+    if event.item_id is None:
+        return Outcome(True, False, -1)
+    if event.event_type == "purchase":
+        _remember(profile.purchased, event.item_id, options.max_items)
+    elif event.event_type == "dislike":
+        _remember(profile.disliked, event.item_id, options.max_items)
+    weight = options.weights.get(event.event_type, 0.0)
+    if weight <= 0.0:
+        return Outcome(True, False, -1)
+    position = bisect_right(profile.times, event.timestamp)
+    profile.items.insert(position, event.item_id)
+    profile.types.insert(position, TYPE_INDEX[event.event_type])
+    profile.weights.insert(position, weight)
+    profile.times.insert(position, event.timestamp)
+    if len(profile.items) > options.max_interactions:
+        for column in (profile.items, profile.types, profile.weights, profile.times):
+            del column[0]
+        position -= 1
+    return Outcome(True, False, position)
+
+
+def _remember(items: list[str], item_id: str, bound: int) -> None:
+    """Move the item to the end of the bounded list."""
+    if item_id in items:
+        items.remove(item_id)
+    items.append(item_id)
+    if len(items) > bound:
+        del items[0]
+
+
+def snapshot(profile: Profile, event: Event, outcome: Outcome, appended_at: int, options: ProfileOptions) -> Snapshot:
+    """What the learner and the scorer need to know after `event`: the newest `history_length` distinct items.
+
+    An item that stands more than once in the profile counts once, where it stood last, with its largest weight.
+    The event's item is taught only where it is inside that window.
+    """
+    newest: dict[str, float] = {}
+    weights = profile.weights
+    for n in range(len(profile.items) - 1, -1, -1):
+        item, weight = profile.items[n], weights[n]
+        seen = newest.get(item)
+        if seen is None:
+            if len(newest) == options.history_length:
+                break
+            newest[item] = weight
+        elif weight > seen:
+            newest[item] = weight
+    history = list(newest)
+    event_index = -1
+    if outcome.position >= 0 and event.item_id in newest:
+        event_index = history.index(event.item_id)
+    excluded = profile.disliked
+    if options.exclude == "purchased":
+        excluded = excluded + profile.purchased
+    elif options.exclude == "seen":
+        excluded = excluded + profile.purchased + profile.items
+    return Snapshot(
+        user_id=event.user_id,
+        event_id=event.event_id,
+        event_timestamp=event.timestamp,
+        appended_at=appended_at,
+        history=history,
+        weights=list(newest.values()),
+        event_index=event_index,
+        item_id=event.item_id,
+        excluded=excluded,
+    )

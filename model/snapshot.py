@@ -1,0 +1,37 @@
+"""What one accepted event tells the learner and the scorer: the event and the user's weighted history after it."""
+
+import msgspec
+
+
+class Snapshot(msgspec.Struct, array_like=True):
+    """One accepted event and the history that it left, newest item first, each item once.
+
+    `weights[n]` belongs to `history[n]`. `event_index` is where the event's own item stands in `history`, or -1 where
+    the event teaches nothing about items (a search, an impression, a late event). `excluded` are items that must not
+    be on the list beyond what the configuration leaves out of `history`. Times are epoch milliseconds.
+    """
+
+    user_id: str
+    event_id: str
+    event_timestamp: int
+    appended_at: int
+    history: list[str]
+    weights: list[float]
+    event_index: int = -1
+    item_id: str | None = None
+    excluded: list[str] = []
+    erased: bool = False
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(Snapshot)
+
+
+def pack_snapshot(snapshot: Snapshot) -> bytes:
+    """The snapshot as MessagePack."""
+    return _encoder.encode(snapshot)
+
+
+def unpack_snapshot(packed: bytes) -> Snapshot:
+    """The inverse of `pack_snapshot`. Raises msgspec.DecodeError or msgspec.ValidationError on other bytes."""
+    return _decoder.decode(packed)
