@@ -12,7 +12,7 @@ from deploy.local.stack import Stack
 def submit(
     data: Data = DATA,
     config: Annotated[
-        Path | None, typer.Option(exists=True, dir_okay=False, help="Configuration of the job (YAML).")
+        Path | None, typer.Option(exists=True, dir_okay=False, help="configuration of the job (TOML).")
     ] = None,
     job: Annotated[str, typer.Option(help="The job's Python file.")] = "jobs/recommend.py",
     from_savepoint: Annotated[str | None, typer.Option(help="Savepoint or checkpoint to start from.")] = None,

@@ -1,0 +1,41 @@
+"""The few PyFlink calls that its public API lacks, or hides."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from pyflink.common import Configuration, Types
+from pyflink.datastream import DataStream, StreamExecutionEnvironment
+from pyflink.datastream.data_stream import KeyedStream
+from pyflink.java_gateway import get_gateway
+
+
+@contextmanager
+def process_mode(environment: StreamExecutionEnvironment) -> Iterator[None]:
+    """Operators built inside run in a Python process of their own instead of the JVM's thread.
+
+    The mode is read when an operator is built and again when the job starts, so `thread` is set again at the end.
+    """
+    for_mode = {}
+    for mode in ("process", "thread"):
+        for_mode[mode] = Configuration()
+        for_mode[mode].set_string("python.execution-mode", mode)
+    environment.configure(for_mode["process"])
+    yield
+    environment.configure(for_mode["thread"])
+
+
+def keyed_in_jvm(stream: DataStream, value_type: Any, key_type: Any) -> KeyedStream:
+    """Key a stream of Row(key, value) by its first field without the Python hop that `key_by` adds; the operator
+    after it sees the value alone."""
+    selector = get_gateway().jvm.KeyByKeySelector()
+    java = stream._j_data_stream.keyBy(selector, Types.ROW([key_type]).get_java_type_info())
+    return KeyedStream(java, value_type, stream)
+
+
+def settings_of(options: dict[str, str]) -> Configuration:
+    """A Flink configuration of these options."""
+    configuration = Configuration()
+    for key, value in options.items():
+        configuration.set_string(key, value)
+    return configuration

@@ -1,0 +1,178 @@
+"""The main job: `flink run -py jobs/recommend.py --config FILE`. One event in, one better list out."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from pyflink.common import Types
+from pyflink.datastream import StreamExecutionEnvironment
+from pyflink.datastream.state import MapStateDescriptor
+from pyflink.table import Schema, StreamTableEnvironment
+
+from jobs.flink import keyed_in_jvm, process_mode, settings_of
+from jobs.settings import Settings, SettingsError, load_settings
+from operators.catalogue import CATALOGUE_SHARD, CatalogueFunction
+from operators.learner import DELTAS, LearnerFunction
+from operators.profile import DEAD_LETTERS, SNAPSHOTS, ProfileFunction
+from operators.scorer import LISTS, ScorerFunction
+from schema.event import EventParser
+
+BYTES = Types.PRIMITIVE_ARRAY(Types.BYTE())
+BATCH = Types.ROW([Types.LONG(), Types.OBJECT_ARRAY(BYTES)])
+
+
+def flink_options(settings: Settings) -> dict[str, str]:
+    """What a production job must set, beyond what the cluster's own configuration says."""
+    python = os.environ.get("HEADRACE_PYTHON", sys.executable)
+    return {
+        "python.execution-mode": "thread",
+        "python.executable": python,
+        "python.client.executable": python,
+        # A batch is one element; a larger bundle would only delay it.
+        "python.fn-execution.bundle.size": "1",
+        "execution.buffer-timeout.interval": f"{settings.flink.buffer_timeout_ms}ms",
+        "state.backend.type": "rocksdb",
+        "execution.checkpointing.interval": f"{settings.flink.checkpoint_interval_ms}ms",
+        "execution.checkpointing.mode": "EXACTLY_ONCE",
+        "restart-strategy.type": "fixed-delay",
+        "restart-strategy.fixed-delay.attempts": str(settings.flink.restart_attempts),
+        "restart-strategy.fixed-delay.delay": f"{settings.flink.restart_delay_s}s",
+        "pipeline.object-reuse": "true",
+        "pipeline.max-parallelism": str(settings.flink.max_parallelism),
+    }
+
+
+def create_tables(tables: StreamTableEnvironment, settings: Settings) -> None:
+    """The four topics as tables; payloads stay bytes, so that a malformed message reaches Python whole."""
+    kafka = settings.kafka
+    extra = "".join(f", 'properties.{key}'='{value}'" for key, value in kafka.properties.items())
+    common = f"'connector'='kafka', 'properties.bootstrap.servers'='{kafka.bootstrap_servers}'{extra}"
+    place = "`partition` int metadata virtual, `offset` bigint metadata virtual"
+    source = f"'properties.group.id'='{kafka.group_id}', 'value.format'='raw'"
+    tables.execute_sql(
+        f"""create table events (payload bytes, {place}, appended_at timestamp_ltz(3) metadata from 'timestamp' virtual)
+        with ({common}, 'topic'='{kafka.events}', 'scan.startup.mode'='{kafka.start}', {source})"""
+    )
+    tables.execute_sql(
+        f"""create table items (item_id string, payload bytes, {place})
+        with ({common}, 'topic'='{kafka.items}', 'scan.startup.mode'='earliest-offset', {source},
+        'key.format'='raw', 'key.fields'='item_id', 'value.fields-include'='EXCEPT_KEY')"""
+    )
+    sink = (
+        f"'sink.delivery-guarantee'='{kafka.delivery}', 'value.format'='raw', "
+        f"'properties.transaction.timeout.ms'='{kafka.transaction_timeout_ms}'"
+    )
+    tables.execute_sql(
+        f"""create table recommendations (user_id string, payload string)
+        with ({common}, 'topic'='{kafka.recommendations}', {sink}, 'sink.transactional-id-prefix'='headrace-lists',
+        'key.format'='raw', 'key.fields'='user_id', 'value.fields-include'='EXCEPT_KEY')"""
+    )
+    tables.execute_sql(
+        f"""create table dead_letters (payload bytes)
+        with ({common}, 'topic'='{kafka.dead_letters}', {sink}, 'sink.transactional-id-prefix'='headrace-dead')"""
+    )
+
+
+def build(environment: StreamExecutionEnvironment, settings: Settings) -> None:
+    """The way of an event, from the topic `events` to the topic `recommendations`."""
+    tables = StreamTableEnvironment.create(environment)
+    create_tables(tables, settings)
+    shards, models, lists = settings.flink.parallelism, settings.models, settings.lists
+    parser = EventParser(
+        settings.vocabulary(),
+        settings.events.max_bytes,
+        settings.events.max_id_length,
+        settings.events.max_future_s * 1000,
+    )
+
+    event_type = Types.ROW([Types.STRING(), BYTES, Types.INT(), Types.LONG(), Types.LONG()])
+    events = tables.to_append_stream(
+        tables.sql_query(
+            """select coalesce(json_value(decode(payload, 'UTF-8'), '$.user_id'), '') as user_id,
+            row('', payload, `partition`, `offset`,
+              1000 * extract(epoch from appended_at) + extract(millisecond from appended_at)) from events"""
+        ),
+        Types.ROW([Types.STRING(), event_type]),
+    )
+    profiles = (
+        keyed_in_jvm(events, event_type, Types.STRING())
+        .process(
+            ProfileFunction(
+                settings.profile_options(), parser, settings.kafka.events, shards, settings.profiles.ttl_days
+            ),
+            SNAPSHOTS,
+        )
+        .name("profile")
+        .uid("profile")
+    )
+    items = tables.to_append_stream(
+        tables.sql_query("select item_id, payload, `partition`, `offset` from items"),
+        Types.ROW([Types.STRING(), BYTES, Types.INT(), Types.LONG()]),
+    )
+    catalogue = items.process(CatalogueFunction(settings.kafka.items), SNAPSHOTS).name("catalogue").uid("catalogue")
+
+    by_time = Schema.new_builder().column("shard", "BIGINT").column("request", "BYTES")
+    requests = profiles.union(catalogue)
+    tables.create_temporary_view(
+        "requests", tables.from_data_stream(requests, by_time.column_by_expression("at", "PROCTIME()").build())
+    )
+    windows = f"tumble(table requests, descriptor(at), interval '{settings.flink.window_ms / 1000:.3f}' second(1, 3))"
+    batches = tables.to_append_stream(
+        tables.sql_query(
+            f"""select shard, row(shard, array_agg(request)) as batch
+            from table({windows}) group by shard, window_start, window_end"""
+        ),
+        Types.ROW([Types.LONG(), BATCH]),
+    )
+    tables.create_temporary_view("batches", tables.from_data_stream(batches).alias("shard", "batch"))
+    for_learner = tables.to_append_stream(
+        tables.sql_query("select cast(0 as bigint), batch from batches"), Types.ROW([Types.LONG(), BATCH])
+    )
+    for_scorer = tables.to_append_stream(
+        tables.sql_query(f"select shard, batch from batches where shard <> {CATALOGUE_SHARD}"),
+        Types.ROW([Types.LONG(), BATCH]),
+    )
+
+    with process_mode(environment):
+        deltas = (
+            keyed_in_jvm(for_learner, BATCH, Types.LONG())
+            .process(LearnerFunction(settings.blend_options(), models.compact_after_events), DELTAS)
+            .name("learner")
+            .uid("learner")
+            .set_parallelism(1)
+        )
+        replicas = MapStateDescriptor("replicas", Types.STRING(), Types.STRING())
+        ranked = (
+            keyed_in_jvm(for_scorer, BATCH, Types.LONG())
+            .connect(deltas.broadcast(replicas))
+            .process(
+                ScorerFunction(settings.blend_options(), lists.k, lists.send_unchanged, lists.remembered_users), LISTS
+            )
+            .name("scorer")
+            .uid("scorer")
+        )
+
+    dead = profiles.get_side_output(DEAD_LETTERS).union(catalogue.get_side_output(DEAD_LETTERS))
+    inserts = tables.create_statement_set()
+    inserts.add_insert("recommendations", tables.from_data_stream(ranked))
+    inserts.add_insert("dead_letters", tables.from_data_stream(dead))
+    inserts.attach_as_datastream()
+
+
+def main() -> None:
+    """Validate the configuration, then submit. A faulty configuration stops here with every fault."""
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("--config", type=Path, help="TOML file; HEADRACE_SECTION__FIELD overrides it")
+    try:
+        settings = load_settings(arguments.parse_args().config)
+    except SettingsError as error:
+        sys.exit(str(error))
+    environment = StreamExecutionEnvironment.get_execution_environment(settings_of(flink_options(settings)))
+    environment.set_parallelism(settings.flink.parallelism)
+    build(environment, settings)
+    environment.execute("headrace")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+"""Keyed by user: validates an event, applies it to the user's profile, and hands on one snapshot."""
+
+import time
+from collections.abc import Iterator
+from zlib import crc32
+
+from pyflink.common import Row, Types
+from pyflink.common.time import Duration
+from pyflink.datastream import KeyedProcessFunction, OutputTag, RuntimeContext
+from pyflink.datastream.state import StateTtlConfig, ValueStateDescriptor
+
+from model.profile import Profile, ProfileOptions, apply_event, pack_profile, snapshot, unpack_profile
+from model.snapshot import Snapshot, pack_snapshot
+from schema.dead_letter import dead_letter
+from schema.errors import MessageError
+from schema.event import EventParser
+
+SNAPSHOTS = Types.ROW_NAMED(["shard", "request"], [Types.LONG(), Types.PRIMITIVE_ARRAY(Types.BYTE())])
+DEAD_LETTERS = OutputTag("dead-letters", Types.ROW_NAMED(["payload"], [Types.PRIMITIVE_ARRAY(Types.BYTE())]))
+
+
+class ProfileFunction(KeyedProcessFunction):
+    """In: Row(user_id, payload, partition, offset, appended_at). Out: Row(shard, packed Snapshot), and dead letters.
+
+    Keyed state `profile`: one packed `model.profile.Profile`, kept for `ttl_days` after the user's last event.
+    """
+
+    def __init__(self, options: ProfileOptions, parser: EventParser, topic: str, shards: int, ttl_days: int) -> None:
+        self._options, self._parser, self._topic, self._shards, self._ttl_days = (
+            options,
+            parser,
+            topic,
+            shards,
+            ttl_days,
+        )
+
+    def open(self, runtime_context: RuntimeContext) -> None:
+        """Register the state and the counters."""
+        descriptor = ValueStateDescriptor("profile", Types.PICKLED_BYTE_ARRAY())
+        descriptor.enable_time_to_live(StateTtlConfig.new_builder(Duration.of_days(self._ttl_days)).build())
+        self._state = runtime_context.get_state(descriptor)
+        self._metrics = runtime_context.get_metrics_group().add_group("headrace")
+        self._accepted = self._metrics.counter("events_accepted")
+        self._late = self._metrics.counter("events_late")
+        self._duplicate = self._metrics.counter("events_duplicate")
+        self._dead: dict[str, object] = {}
+
+    def process_element(self, value: Row, ctx: KeyedProcessFunction.Context) -> Iterator[object]:
+        """Apply one event."""
+        _, payload, partition, offset, appended_at = value
+        payload = None if payload is None else bytes(payload)
+        now = int(time.time() * 1000)
+        try:
+            event = self._parser.parse(payload, now)
+        except MessageError as error:
+            self._count_dead(error.code)
+            yield DEAD_LETTERS, Row(dead_letter(error, self._topic, partition, offset, now, payload))
+            return
+        shard = crc32(event.user_id.encode()) % self._shards
+        if event.event_type == "erase_user":
+            self._state.clear()
+            self._accepted.inc()
+            erased = Snapshot(event.user_id, event.event_id, event.timestamp, appended_at, [], [], erased=True)
+            yield Row(shard, pack_snapshot(erased))
+            return
+        packed = self._state.value()
+        profile = Profile() if packed is None else unpack_profile(packed)
+        outcome = apply_event(profile, event, self._options)
+        if not outcome.accepted:
+            self._duplicate.inc()
+            return
+        self._accepted.inc()
+        if outcome.late:
+            self._late.inc()
+        self._state.update(pack_profile(profile))
+        yield Row(shard, pack_snapshot(snapshot(profile, event, outcome, appended_at, self._options)))
+
+    def _count_dead(self, code: str) -> None:
+        if code not in self._dead:
+            self._dead[code] = self._metrics.add_group("code", code).counter("dead_letters")
+        self._dead[code].inc()  # type: ignore[attr-defined]

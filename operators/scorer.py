@@ -1,0 +1,136 @@
+"""Keyed by shard: follows the learner's model by deltas and makes the lists of each micro-batch."""
+
+import math
+import time
+from collections import OrderedDict
+from collections.abc import Iterator
+from uuid import uuid4
+
+import msgspec
+import torch
+from pyflink.common import Row, Types
+from pyflink.datastream import RuntimeContext
+from pyflink.datastream.functions import KeyedBroadcastProcessFunction
+from pyflink.datastream.state import ListStateDescriptor
+
+from model.blend import BlendOptions, RankedList, Recommender, unpack_delta
+from model.snapshot import Snapshot, unpack_snapshot
+from schema.recommendation import DEFAULT_USER, Recommendation, ScoredItem, encode_recommendation
+
+LISTS = Types.ROW_NAMED(["user_id", "payload"], [Types.STRING(), Types.STRING()])
+_RETRY_MS = 20
+_SMOOTHING = 0.001
+
+
+class ScorerFunction(KeyedBroadcastProcessFunction):
+    """In: Row(shard, requests) and, broadcast, Row(whole, payload) of the learner. Out: Row(user_id, list or None).
+
+    Until the learner has sent the whole model after a start, batches wait in the keyed state `waiting`. The lists last
+    sent are a bounded cache: what it loses costs one repeated list.
+    """
+
+    def __init__(self, options: BlendOptions, k: int, send_unchanged: bool, remembered_users: int) -> None:
+        self._options, self._k = options, k
+        self._send_unchanged, self._remembered_users = send_unchanged, remembered_users
+
+    def open(self, runtime_context: RuntimeContext) -> None:
+        """Register the state and the metrics."""
+        torch.set_num_threads(1)
+        self._waiting = runtime_context.get_list_state(ListStateDescriptor("waiting", Types.PICKLED_BYTE_ARRAY()))
+        self._replica: Recommender | None = None
+        self._sent: OrderedDict[str, list[str]] = OrderedDict()
+        metrics = runtime_context.get_metrics_group().add_group("headrace")
+        self._lists_sent = metrics.counter("lists_sent")
+        self._gauges = {"batch_size": 0.0, "scorer_ms": 0.0, "freshness_ms": 0.0, "model_version": 0.0}
+        # PyFlink's gauges are integers, so the two qualities are in millionths.
+        self._gauges |= {"prequential_hit": 0.0, "prequential_ndcg": 0.0}
+        for name in self._gauges:
+            scale = 1_000_000 if name.startswith("prequential") else 1
+            metrics.gauge(name, lambda name=name, scale=scale: int(self._gauges[name] * scale))
+
+    def process_broadcast_element(self, value: Row, ctx: KeyedBroadcastProcessFunction.Context) -> Iterator[Row]:
+        """Follow the learner."""
+        whole, payload = value
+        if whole:
+            self._replica = Recommender.unpack(payload, self._options)
+        elif self._replica is not None:
+            self._replica.apply(unpack_delta(payload))
+            self._gauges["model_version"] = self._replica.version
+        yield from ()
+
+    def process_element(self, value: Row, ctx: KeyedBroadcastProcessFunction.ReadOnlyContext) -> Iterator[Row]:
+        """Make the lists of one micro-batch."""
+        _, requests = value
+        requests = [bytes(request) for request in requests]
+        if self._replica is None:
+            self._waiting.add(msgspec.msgpack.encode(requests))
+            ctx.timer_service().register_processing_time_timer(int(time.time() * 1000) + _RETRY_MS)
+            return
+        yield from self._lists(requests)
+
+    def on_timer(self, timestamp: int, ctx: KeyedBroadcastProcessFunction.OnTimerContext) -> Iterator[Row]:
+        """Serve what waited for the model, or wait on."""
+        if self._replica is None:
+            ctx.timer_service().register_processing_time_timer(int(time.time() * 1000) + _RETRY_MS)
+            return
+        for entry in list(self._waiting.get() or ()):
+            yield from self._lists(msgspec.msgpack.decode(entry, type=list[bytes]))
+        self._waiting.clear()
+
+    def _lists(self, requests: list[bytes]) -> Iterator[Row]:
+        assert self._replica is not None
+        started = time.perf_counter()
+        newest: dict[str, Snapshot] = {}
+        for request in requests:
+            snapshot = unpack_snapshot(request)
+            self._test(snapshot)
+            newest.pop(snapshot.user_id, None)
+            newest[snapshot.user_id] = snapshot
+        newest[DEFAULT_USER] = Snapshot(DEFAULT_USER, snapshot.event_id, snapshot.event_timestamp, 0, [], [])
+        served = [snapshot for snapshot in newest.values() if not snapshot.erased]
+        ranked = dict(zip((s.user_id for s in served), self._replica.recommend(served, self._k), strict=True))
+        now = int(time.time() * 1000)
+        for user_id, snapshot in newest.items():
+            if snapshot.erased:
+                self._sent.pop(user_id, None)
+                yield Row(user_id, None)
+            elif self._changed(user_id, ranked[user_id].item_ids):
+                self._lists_sent.inc()
+                yield Row(user_id, self._encode(snapshot, ranked[user_id], now))
+        self._gauges["batch_size"] = len(requests)
+        self._gauges["freshness_ms"] = now - snapshot.appended_at
+        self._gauges["scorer_ms"] = (time.perf_counter() - started) * 1000
+
+    def _test(self, snapshot: Snapshot) -> None:
+        """Prequential quality: the list that the user has against the event that came."""
+        if snapshot.item_id is None:
+            return
+        items = self._sent.get(snapshot.user_id) or self._sent.get(DEFAULT_USER) or []
+        hit = snapshot.item_id in items
+        gain = 1 / math.log2(items.index(snapshot.item_id) + 2) if hit else 0.0
+        for name, result in (("prequential_hit", float(hit)), ("prequential_ndcg", gain)):
+            self._gauges[name] += _SMOOTHING * (result - self._gauges[name])
+
+    def _changed(self, user_id: str, items: list[str]) -> bool:
+        unchanged = self._sent.pop(user_id, None) == items
+        self._sent[user_id] = items
+        if len(self._sent) > self._remembered_users:
+            self._sent.popitem(last=False)
+        return bool(items) and (self._send_unchanged or not unchanged)
+
+    def _encode(self, snapshot: Snapshot, ranked: RankedList, now: int) -> str:
+        assert self._replica is not None
+        recommendation = Recommendation(
+            user_id=snapshot.user_id,
+            list_id=uuid4().hex,
+            generated_at=now,
+            event_id=snapshot.event_id,
+            event_timestamp=snapshot.event_timestamp,
+            model_version=self._replica.version,
+            strategy="personal" if snapshot.history else "popular",
+            items=[
+                ScoredItem(item_id, round(score, 5), source)
+                for item_id, score, source in zip(ranked.item_ids, ranked.scores, ranked.sources, strict=True)
+            ],
+        )
+        return encode_recommendation(recommendation).decode()
