@@ -1,8 +1,8 @@
 """The main job: `flink run -py jobs/recommend.py --config FILE`. One event in, one better list out."""
 
 import argparse
-import os
 import sys
+from functools import partial
 from pathlib import Path
 
 from pyflink.common import Types
@@ -24,11 +24,8 @@ BATCH = Types.ROW([Types.LONG(), Types.OBJECT_ARRAY(BYTES)])
 
 def flink_options(settings: Settings) -> dict[str, str]:
     """What a production job must set, beyond what the cluster's own configuration says."""
-    python = os.environ.get("HEADRACE_PYTHON", sys.executable)
     return {
         "python.execution-mode": "thread",
-        "python.executable": python,
-        "python.client.executable": python,
         # A batch is one element; a larger bundle would only delay it.
         "python.fn-execution.bundle.size": "1",
         "execution.buffer-timeout.interval": f"{settings.flink.buffer_timeout_ms}ms",
@@ -79,7 +76,8 @@ def build(environment: StreamExecutionEnvironment, settings: Settings) -> None:
     tables = StreamTableEnvironment.create(environment)
     create_tables(tables, settings)
     shards, models, lists = settings.flink.parallelism, settings.models, settings.lists
-    parser = EventParser(
+    parser = partial(
+        EventParser,
         settings.vocabulary(),
         settings.events.max_bytes,
         settings.events.max_id_length,
@@ -115,9 +113,11 @@ def build(environment: StreamExecutionEnvironment, settings: Settings) -> None:
     by_time = Schema.new_builder().column("shard", "BIGINT").column("request", "BYTES")
     requests = profiles.union(catalogue)
     tables.create_temporary_view(
-        "requests", tables.from_data_stream(requests, by_time.column_by_expression("at", "PROCTIME()").build())
+        "requests", tables.from_data_stream(requests, by_time.column_by_expression("arrived", "PROCTIME()").build())
     )
-    windows = f"tumble(table requests, descriptor(at), interval '{settings.flink.window_ms / 1000:.3f}' second(1, 3))"
+    windows = (
+        f"tumble(table requests, descriptor(arrived), interval '{settings.flink.window_ms / 1000:.3f}' second(2, 3))"
+    )
     batches = tables.to_append_stream(
         tables.sql_query(
             f"""select shard, row(shard, array_agg(request)) as batch

