@@ -97,7 +97,7 @@ class Models(_Section):
     """The models and their blend."""
 
     device: str = "auto"
-    neighbours: PositiveInt = 256
+    neighbours: PositiveInt = 512
     dimensions: Annotated[int, Field(ge=2, le=512)] = 64
     reservoir: PositiveInt = 4096
     step: PositiveInt = 64
@@ -136,10 +136,10 @@ class Settings(BaseSettings):
     def settings_customise_sources(
         cls,
         settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
+        init_settings: PydanticBaseSettingsSource,  # noqa: ARG003
         env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """The environment goes before the file, the file before the defaults."""
         file = os.environ.get("HEADRACE_CONFIG")

@@ -104,7 +104,11 @@ class Recommender:
         self.cooccurrence = Cooccurrence(options.cooccurrence, self.device)
         self.factorization = MatrixFactorization(options.factorization, self.device)
         self.popularity = Popularity(options.popularity, self.device)
-        self.models = (self.cooccurrence, self.factorization, self.popularity)
+        self.models: tuple[Cooccurrence | MatrixFactorization | Popularity, ...] = (
+            self.cooccurrence,
+            self.factorization,
+            self.popularity,
+        )
 
     def _resize(self) -> None:
         for model in self.models:

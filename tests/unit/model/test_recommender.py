@@ -1,0 +1,73 @@
+"""The blended recommender: a replica follows the learner, packing keeps it, and a batch equals one at a time."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from model.blend import BlendOptions, CatalogueChange, Recommender, pack_delta, unpack_delta
+from model.profile import Profile, ProfileOptions, apply_event, pack_profile, snapshot, unpack_profile
+from model.snapshot import Snapshot
+from schema.event import Event
+
+pytestmark = pytest.mark.unit
+OPTIONS = ProfileOptions()
+
+
+def snapshots(pairs: list[tuple[int, int]]) -> list[Snapshot]:
+    """One snapshot for each (user, item), a second apart."""
+    profiles: dict[int, Profile] = {}
+    result = []
+    for number, (user, item) in enumerate(pairs):
+        event = Event(str(number), f"u{user}", "view", 1_600_000_000_000 + 1000 * number, f"i{item}")
+        profile = profiles.setdefault(user, Profile())
+        outcome = apply_event(profile, event, OPTIONS)
+        result.append(snapshot(profile, event, outcome, event.timestamp, OPTIONS))
+    return result
+
+
+streams = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 12)), min_size=1, max_size=150)
+
+
+@settings(max_examples=15, deadline=None)
+@given(streams, st.integers(1, 40))
+def test_replica_restored_and_single_steps_agree(pairs: list[tuple[int, int]], size: int) -> None:
+    events = snapshots(pairs)
+    learner, replica, single = (Recommender(BlendOptions()) for _ in range(3))
+    for start in range(0, len(events), size):
+        replica.apply(unpack_delta(pack_delta(learner.learn(events[start : start + size]))))
+    for event in events:
+        single.learn([event])
+    restored = Recommender.unpack(learner.pack(), BlendOptions())
+    for query in events[-3:]:
+        expected = learner.recommend([query], 20)[0]
+        for other in (replica, restored, single):
+            found = other.recommend([query], 20)[0]
+            assert dict(zip(found.item_ids, found.scores, strict=True)) == pytest.approx(
+                dict(zip(expected.item_ids, expected.scores, strict=True)), abs=1e-3
+            )
+    together = learner.recommend(events[-3:], 20)
+    for query, ranked in zip(events[-3:], together, strict=True):
+        assert ranked.scores == pytest.approx(learner.recommend([query], 20)[0].scores, abs=1e-4)
+
+
+def test_co_occurring_item_comes_first_and_removed_items_never() -> None:
+    recommender = Recommender(BlendOptions())
+    recommender.learn(snapshots([(0, 1), (0, 2), (1, 1), (1, 2), (2, 3), (2, 4)]))
+    query = Snapshot("new", "e", 1_600_000_009_000, 0, ["i1"], [1.0], excluded=["i1"])
+    assert recommender.recommend([query], 3)[0].item_ids[0] == "i2"
+    recommender.learn([], [CatalogueChange("i2", False)])
+    assert "i2" not in recommender.recommend([query], 10)[0].item_ids
+
+
+def test_out_of_order_event_is_put_in_its_place_and_a_duplicate_changes_nothing() -> None:
+    profile = Profile()
+    for event_id, seconds in (("a", 10), ("b", 30), ("c", 20)):
+        event = Event(event_id, "u", "view", 1_600_000_000_000 + 1000 * seconds, event_id)
+        assert apply_event(profile, event, OPTIONS).accepted
+    assert profile.items == ["a", "c", "b"]
+    packed = pack_profile(profile)
+    assert not apply_event(profile, event, OPTIONS).accepted
+    assert pack_profile(profile) == packed
+    assert unpack_profile(packed) == profile
+    with pytest.raises(ValueError, match="version 9"):
+        unpack_profile(bytes((9,)) + packed[1:])
