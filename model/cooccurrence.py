@@ -113,15 +113,32 @@ class Cooccurrence:
         changed = [slots[known]]
         new = np.flatnonzero(~known)
         if len(new):
-            # `rows` is sorted, so the new neighbours of one row stand together.
-            first = np.flatnonzero(np.diff(rows[new], prepend=-1))
-            for start, end in zip(first, np.append(first[1:], len(new)), strict=True):
-                members = new[start:end]
-                changed.append(self._insert(int(rows[members[0]]), cols[members], sums[members]))
+            changed.append(self._insert_new(rows[new], cols[new], sums[new]))
         return np.unique(np.concatenate(changed))
 
+    def _insert_new(self, rows: Rows, cols: Rows, sums: Any) -> Rows:
+        """Put pairs of sorted `rows` that the table lacks into free slots: all rows with room at once."""
+        table, values = self.neighbours.numpy(), self.weights.numpy()
+        width = table.shape[1]
+        first = np.flatnonzero(np.diff(rows, prepend=-1))
+        sizes = np.diff(np.append(first, len(rows)))
+        # Slots fill from the left, but pruning leaves gaps, so the free ones are looked up.
+        free = table[rows[first]] < 0
+        fits = free.sum(axis=1) >= sizes
+        pairs = np.repeat(fits, sizes)
+        rank = np.arange(len(rows)) - np.repeat(first, sizes)
+        order = np.argsort(~free, axis=1, kind="stable")
+        slots = (rows * width + order[np.repeat(np.arange(len(first)), sizes), np.minimum(rank, width - 1)])[pairs]
+        table.reshape(-1)[slots] = cols[pairs]
+        values.reshape(-1)[slots] = sums[pairs]
+        changed = [slots]
+        for start, size in zip(first[~fits], sizes[~fits], strict=True):
+            members = slice(start, start + size)
+            changed.append(self._insert(int(rows[start]), cols[members], sums[members]))
+        return np.concatenate(changed)
+
     def _insert(self, row: int, cols: Rows, sums: Any) -> Rows:
-        """Put new neighbours into a row; a full row first gives up its weakest quarter."""
+        """Put new neighbours into a row without room for them: it first gives up its weakest quarter."""
         neighbours, weights = self.neighbours.numpy()[row], self.weights.numpy()[row]
         width = len(neighbours)
         changed = np.empty(0, np.int64)
