@@ -122,13 +122,12 @@ class Cooccurrence:
         width = table.shape[1]
         first = np.flatnonzero(np.diff(rows, prepend=-1))
         sizes = np.diff(np.append(first, len(rows)))
-        # Slots fill from the left, but pruning leaves gaps, so the free ones are looked up.
-        free = table[rows[first]] < 0
-        fits = free.sum(axis=1) >= sizes
+        # Rows fill from the left without gaps, so the number of neighbours is the first free slot.
+        used = (table[rows[first]] >= 0).sum(axis=1)
+        fits = used + sizes <= width
         pairs = np.repeat(fits, sizes)
         rank = np.arange(len(rows)) - np.repeat(first, sizes)
-        order = np.argsort(~free, axis=1, kind="stable")
-        slots = (rows * width + order[np.repeat(np.arange(len(first)), sizes), np.minimum(rank, width - 1)])[pairs]
+        slots = (rows * width + np.repeat(used, sizes) + rank)[pairs]
         table.reshape(-1)[slots] = cols[pairs]
         values.reshape(-1)[slots] = sums[pairs]
         changed = [slots]
@@ -138,22 +137,17 @@ class Cooccurrence:
         return np.concatenate(changed)
 
     def _insert(self, row: int, cols: Rows, sums: Any) -> Rows:
-        """Put new neighbours into a row without room for them: it first gives up its weakest quarter."""
+        """Put new neighbours into a row without room for them: its weakest quarter goes, or more if needed."""
         neighbours, weights = self.neighbours.numpy()[row], self.weights.numpy()[row]
         width = len(neighbours)
-        changed = np.empty(0, np.int64)
-        if len(cols) > width:
-            strongest = np.argsort(-sums, kind="stable")[:width]
-            cols, sums = cols[strongest], sums[strongest]
-        free = np.flatnonzero(neighbours < 0)
-        if len(free) < len(cols):
-            give_up = max(width // 4, len(cols))
-            weakest = np.argsort(np.where(neighbours < 0, -1.0, weights), kind="stable")[:give_up]
-            neighbours[weakest], weights[weakest] = -1, 0
-            changed, free = weakest, np.sort(weakest)
-        place = free[: len(cols)]
-        neighbours[place], weights[place] = cols, sums
-        return row * width + np.concatenate([changed, place])
+        new = np.argsort(-sums, kind="stable")[:width]
+        used = int((neighbours >= 0).sum())
+        keep = np.argsort(-weights[:used], kind="stable")[: width - max(width // 4, len(new))]
+        ids = np.concatenate([neighbours[keep], cols[new]])
+        values = np.concatenate([weights[keep], sums[new]])
+        neighbours[:], weights[:] = -1, 0
+        neighbours[: len(ids)], weights[: len(ids)] = ids, values
+        return row * width + np.arange(width)
 
     def apply(self, delta: CooccurrenceDelta) -> None:
         """Follow the learner: write the changed slots and counts."""
