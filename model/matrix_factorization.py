@@ -100,7 +100,8 @@ class MatrixFactorization:
         users = np.array(self._open_users[-options.step_users :], np.int64)
         self._open_users, self._open = [], 0
         histories = torch.from_numpy(self._reservoir[users]).to(self.device)
-        self._users[users] = self.fold_in(histories, torch.ones(histories.shape, device=self.device)).cpu().numpy()
+        # Undecayed: what an item's vector learns from a user must not fade with the user's next steps.
+        self._users[users] = self.fold_in(histories, (histories >= 0).float()).cpu().numpy()
         stalest = np.argsort(-self._stale, kind="stable")[: options.step_items]
         items = np.sort(stalest[self._stale[stalest] > 0])
         self._stale[items] = 0
@@ -135,11 +136,9 @@ class MatrixFactorization:
             vectors = unpack_tensor(delta.vectors, np.float32, self.device)
             self._move(items, vectors.view(-1, self.options.dimensions))
 
-    def fold_in(self, items: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-        """User vectors float32 [B, dimensions] of histories `items` int64 [B, H] (-1 for none) with confidence
-        `weights` float32 [B, H], newest first: eq. 4, the confidence decayed with the place in the history."""
-        items = items[:, : self.options.history]
-        confidence = weights[:, : self.options.history] * (items >= 0) * self._decay[: items.shape[1]]
+    def fold_in(self, items: torch.Tensor, confidence: torch.Tensor) -> torch.Tensor:
+        """User vectors float32 [B, dimensions] of histories `items` int64 [B, H] (-1 for none) with `confidence`
+        float32 [B, H], 0 where there is none: eq. 4."""
         if self._gram is None:
             self._gram = self.vectors.T @ self.vectors
         vectors = self.vectors[items.clamp(min=0)]
@@ -149,8 +148,11 @@ class MatrixFactorization:
         return _solve(left, weighted.sum(1))
 
     def score(self, items: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-        """Scores float32 [B, N] for the histories."""
-        return self.fold_in(items, weights) @ self.vectors.T
+        """Scores float32 [B, N] for histories `items` int64 [B, H] (-1 for none) with `weights` float32 [B, H], newest
+        first. The confidence of an item falls with its place, so that the list follows the person's latest steps."""
+        items = items[:, : self.options.history]
+        confidence = weights[:, : self.options.history] * self._decay[: items.shape[1]]
+        return self.fold_in(items, confidence) @ self.vectors.T
 
     def snapshot(self) -> dict[str, bytes]:
         """The parameters, the reservoir and the open step as packed arrays."""
