@@ -115,6 +115,7 @@ class Recommender:
             model.resize(len(self.index))
         self.blocked = grown(self.blocked, len(self.index), False)
 
+    @torch.inference_mode()
     def learn(self, snapshots: Sequence[Snapshot], catalogue: Sequence[CatalogueChange] = ()) -> Delta:
         """Learn from the events, in their order, and from catalogue changes; returns what changed."""
         known = len(self.index)
@@ -133,6 +134,7 @@ class Recommender:
             list(catalogue),
         )
 
+    @torch.inference_mode()
     def apply(self, delta: Delta) -> None:
         """Follow the learner by one delta. Raises ValueError where a delta before it is missing."""
         if delta.before != self.version:
@@ -150,6 +152,7 @@ class Recommender:
             rows = torch.tensor(self.index.rows(c.item_id for c in catalogue), device=self.device)
             self.blocked[rows] = torch.tensor([not c.available for c in catalogue], device=self.device)
 
+    @torch.inference_mode()
     def recommend(self, snapshots: Sequence[Snapshot], k: int) -> list[RankedList]:
         """The k best items for each history, best first; fewer where fewer are known.
 
@@ -202,6 +205,7 @@ class Recommender:
         return bytes((VERSION,)) + _delta_encoder.encode(packed)
 
     @classmethod
+    @torch.inference_mode()
     def unpack(cls, packed: bytes, options: BlendOptions) -> "Recommender":
         """The inverse of `pack`. Raises ValueError on a version that this code does not know."""
         _require_version(packed)

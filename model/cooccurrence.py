@@ -5,14 +5,14 @@ item-based collaborative filtering) and 4.1.4 (pruning to the strongest neighbou
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import msgspec
+import numba
 import numpy as np
 import torch
 
 from model.arrays import grown, pack_array, unpack_tensor
-from model.batch import Batch, Rows
+from model.batch import Batch
 
 
 @dataclass(frozen=True)
@@ -20,9 +20,9 @@ class CooccurrenceOptions:
     """`neighbours` bounds a row. The n-th newest item of a history counts (1+n)^-`pair_decay` when a pair is learned,
     (1+n)^-`query_decay` when a list is made; `source_power` and `target_power` divide by item counts to that power."""
 
-    neighbours: int = 512
+    neighbours: int = 256
     history: int = 50
-    query_history: int = 50
+    query_history: int = 30
     pair_decay: float = 0.5
     query_decay: float = 1.0
     source_power: float = 0.4
@@ -55,99 +55,46 @@ class Cooccurrence:
         self.neighbours = torch.empty(0, options.neighbours, dtype=torch.int32, device=device)
         self.weights = torch.empty(0, options.neighbours, device=device)
         self.counts = torch.empty(0, device=device)
+        self._source_damping = torch.empty(0, device=device)
+        self._target_damping = torch.empty(0, device=device)
         ranks = torch.arange(1024, dtype=torch.float32, device=device)
         self._query_weights = (1 + ranks) ** -options.query_decay
         self._pair_weights = ((1 + ranks) ** -options.pair_decay).cpu().numpy()
+        # How many neighbours each row has; they fill it from the left. On the learner only.
+        self._used = np.zeros(0, np.int64)
 
     def resize(self, items: int) -> None:
         """Make room for `items` rows."""
         self.neighbours = grown(self.neighbours, items, -1)
         self.weights = grown(self.weights, items, 0)
         self.counts = grown(self.counts, items, 0)
+        self._source_damping = grown(self._source_damping, items, 1)
+        self._target_damping = grown(self._target_damping, items, 1)
+        self._used = np.append(self._used, np.zeros(items - len(self._used), np.int64))
+
+    def _count(self, items: torch.Tensor, counts: torch.Tensor) -> None:
+        self.counts[items] = counts
+        self._source_damping[items] = counts.clamp(min=1) ** -self.options.source_power
+        self._target_damping[items] = counts.clamp(min=1) ** -self.options.target_power
 
     def learn(self, batch: Batch) -> CooccurrenceDelta:
-        """Count each new interaction against the items before it in the same history, on the CPU.
-
-        Sums of pairs do not depend on how the stream is cut into batches, up to rounding and to which weak neighbours a
-        full row gives up.
-        """
+        """Count each new interaction against the items before it in the same history, on the CPU, one by one: how the
+        stream is cut into batches changes nothing."""
         taught = np.flatnonzero(batch.event_index >= 0)
         at = batch.event_index[taught]
-        targets = batch.items[taught, at]
-        counts = self.counts.numpy()
-        np.add.at(counts, targets, 1.0)
-        sources, targets_of, weights = self._pairs(batch.items[taught], at, targets)
-        slots = self._add(
-            np.concatenate([sources, targets_of]), np.concatenate([targets_of, sources]), np.concatenate([weights] * 2)
-        )
-        items = np.unique(targets)
+        items, times = np.unique(batch.items[taught, at], return_counts=True)
+        counts = self.counts.numpy()[items] + times.astype(np.float32)
+        self._count(torch.from_numpy(items), torch.from_numpy(counts))
+        neighbours, weights = self.neighbours.numpy(), self.weights.numpy()
+        pair_weights = self._pair_weights[: self.options.history]
+        slots = np.unique(_count_pairs(batch.items[taught], at, pair_weights, neighbours, weights, self._used))
         return CooccurrenceDelta(
             pack_array(slots),
-            pack_array(self.neighbours.numpy().reshape(-1)[slots]),
-            pack_array(self.weights.numpy().reshape(-1)[slots]),
+            pack_array(neighbours.reshape(-1)[slots]),
+            pack_array(weights.reshape(-1)[slots]),
             pack_array(items),
-            pack_array(counts[items]),
+            pack_array(counts),
         )
-
-    def _pairs(self, items: Rows, at: Rows, targets: Rows) -> tuple[Rows, Rows, Any]:
-        """The pairs (older item, new item, weight) of each row; the distance is counted from the new item."""
-        columns = np.arange(items.shape[1])[None, :]
-        distance = columns - at[:, None] - 1
-        valid = (items >= 0) & (distance >= 0) & (distance < self.options.history)
-        rows, cols = np.nonzero(valid)
-        return items[rows, cols], targets[rows], self._pair_weights[distance[rows, cols]]
-
-    def _add(self, rows: Rows, cols: Rows, weights: Any) -> Rows:
-        """Add the weights to the pairs and return the slots that changed, ascending."""
-        if not len(rows):
-            return np.empty(0, np.int64)
-        keys, inverse = np.unique((rows << 32) | cols, return_inverse=True)
-        sums = np.bincount(inverse, weights, len(keys)).astype(np.float32)
-        rows, cols = keys >> 32, keys & 0xFFFFFFFF
-        table, values = self.neighbours.numpy(), self.weights.numpy()
-        width = table.shape[1]
-        found = table[rows] == cols[:, None].astype(np.int32)
-        known = found.any(axis=1)
-        slots = rows * width + found.argmax(axis=1)
-        values.reshape(-1)[slots[known]] += sums[known]
-        changed = [slots[known]]
-        new = np.flatnonzero(~known)
-        if len(new):
-            changed.append(self._insert_new(rows[new], cols[new], sums[new]))
-        return np.unique(np.concatenate(changed))
-
-    def _insert_new(self, rows: Rows, cols: Rows, sums: Any) -> Rows:
-        """Put pairs of sorted `rows` that the table lacks into free slots: all rows with room at once."""
-        table, values = self.neighbours.numpy(), self.weights.numpy()
-        width = table.shape[1]
-        first = np.flatnonzero(np.diff(rows, prepend=-1))
-        sizes = np.diff(np.append(first, len(rows)))
-        # Rows fill from the left without gaps, so the number of neighbours is the first free slot.
-        used = (table[rows[first]] >= 0).sum(axis=1)
-        fits = used + sizes <= width
-        pairs = np.repeat(fits, sizes)
-        rank = np.arange(len(rows)) - np.repeat(first, sizes)
-        slots = (rows * width + np.repeat(used, sizes) + rank)[pairs]
-        table.reshape(-1)[slots] = cols[pairs]
-        values.reshape(-1)[slots] = sums[pairs]
-        changed = [slots]
-        for start, size in zip(first[~fits], sizes[~fits], strict=True):
-            members = slice(start, start + size)
-            changed.append(self._insert(int(rows[start]), cols[members], sums[members]))
-        return np.concatenate(changed)
-
-    def _insert(self, row: int, cols: Rows, sums: Any) -> Rows:
-        """Put new neighbours into a row without room for them: its weakest quarter goes, or more if needed."""
-        neighbours, weights = self.neighbours.numpy()[row], self.weights.numpy()[row]
-        width = len(neighbours)
-        new = np.argsort(-sums, kind="stable")[:width]
-        used = int((neighbours >= 0).sum())
-        keep = np.argsort(-weights[:used], kind="stable")[: width - max(width // 4, len(new))]
-        ids = np.concatenate([neighbours[keep], cols[new]])
-        values = np.concatenate([weights[keep], sums[new]])
-        neighbours[:], weights[:] = -1, 0
-        neighbours[: len(ids)], weights[: len(ids)] = ids, values
-        return row * width + np.arange(width)
 
     def apply(self, delta: CooccurrenceDelta) -> None:
         """Follow the learner: write the changed slots and counts."""
@@ -155,18 +102,14 @@ class Cooccurrence:
         self.neighbours.view(-1)[slots] = unpack_tensor(delta.neighbours, np.int32, self.device)
         self.weights.view(-1)[slots] = unpack_tensor(delta.weights, np.float32, self.device)
         items = unpack_tensor(delta.items, np.int64, self.device)
-        self.counts[items] = unpack_tensor(delta.counts, np.float32, self.device)
+        self._count(items, unpack_tensor(delta.counts, np.float32, self.device))
 
     def score(self, items: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
         """Scores float32 [B, N] for histories `items` int64 [B, H] (-1 for none) with `weights` float32 [B, H]."""
         items, weights = items[:, : self.options.query_history], weights[:, : self.options.query_history]
         size, total = len(items), len(self.counts)
         sources = items.clamp(min=0)
-        damped = (
-            weights
-            * self._query_weights[: items.shape[1]]
-            / self.counts[sources].clamp(min=1) ** self.options.source_power
-        )
+        damped = weights * self._query_weights[: items.shape[1]] * self._source_damping[sources]
         neighbours = self.neighbours[sources]
         # Free slots weigh nothing, so they may all fall on item 0.
         flat = neighbours.clamp_(min=0).add_(
@@ -175,7 +118,7 @@ class Cooccurrence:
         values = self.weights[sources].mul_(damped[..., None])
         scores = torch.zeros(size * total, device=self.device)
         scores.index_add_(0, flat.view(-1), values.view(-1))
-        return scores.view(size, total).mul_(self.counts.clamp(min=1) ** -self.options.target_power)
+        return scores.view(size, total).mul_(self._target_damping)
 
     def snapshot(self) -> dict[str, bytes]:
         """The parameters as packed arrays."""
@@ -190,4 +133,56 @@ class Cooccurrence:
         width = self.options.neighbours
         self.neighbours = unpack_tensor(arrays["neighbours"], np.int32, self.device).view(-1, width)
         self.weights = unpack_tensor(arrays["weights"], np.float32, self.device).view(-1, width)
-        self.counts = unpack_tensor(arrays["counts"], np.float32, self.device)
+        counts = unpack_tensor(arrays["counts"], np.float32, self.device)
+        self.counts, self._source_damping, self._target_damping = (torch.empty_like(counts) for _ in range(3))
+        self._count(torch.arange(len(counts), device=self.device), counts)
+        self._used = (self.neighbours.cpu().numpy() >= 0).sum(axis=1)
+
+
+@numba.njit(cache=True)
+def _count_pairs(items, at, pair_weights, neighbours, weights, used):  # type: ignore[no-untyped-def]
+    """Add each row's pairs (older item, item at `at`) both ways; returns the slots that changed, some twice."""
+    width = neighbours.shape[1]
+    changed = np.empty(4 * items.size + 2 * width, np.int64)
+    size = 0
+    for n in range(len(items)):
+        target = items[n, at[n]]
+        for column in range(at[n] + 1, min(items.shape[1], at[n] + 1 + len(pair_weights))):
+            source = items[n, column]
+            if source < 0:
+                break
+            weight = pair_weights[column - at[n] - 1]
+            for row, neighbour in ((source, target), (target, source)):
+                if size + width + 1 > len(changed):
+                    changed = np.append(changed, np.empty(len(changed) + width, np.int64))
+                slot = 0
+                while slot < used[row] and neighbours[row, slot] != neighbour:
+                    slot += 1
+                if slot == width:
+                    _prune(neighbours[row], weights[row])
+                    slot = used[row] = width - width // 4
+                    changed[size : size + width] = row * width + np.arange(width)
+                    size += width
+                if slot == used[row]:
+                    neighbours[row, slot] = neighbour
+                    used[row] += 1
+                weights[row, slot] += weight
+                changed[size] = row * width + slot
+                size += 1
+    return changed[:size]
+
+
+@numba.njit(cache=True)
+def _prune(neighbours, weights):  # type: ignore[no-untyped-def]
+    """Drop the weakest quarter of a full row, the rest stay in their order."""
+    width = len(weights)
+    weakest = np.argsort(weights, kind="mergesort")[: width // 4]
+    kept = np.ones(width, np.bool_)
+    kept[weakest] = False
+    size = 0
+    for slot in range(width):
+        if kept[slot]:
+            neighbours[size], weights[size] = neighbours[slot], weights[slot]
+            size += 1
+    neighbours[size:] = -1
+    weights[size:] = 0

@@ -52,7 +52,8 @@ class MatrixFactorization:
         self.device = device
         size = options.dimensions
         self.vectors = torch.empty(0, size, device=device)
-        self._gram: torch.Tensor | None = None
+        # Row i is A^-1 y_i with A = unobserved * Y'Y + regularization * I, as of the last step.
+        self._projected = torch.empty(0, size, device=device)
         self._identity = torch.eye(size, device=device)
         self._decay = (1 + torch.arange(options.history, dtype=torch.float32, device=device)) ** -options.query_decay
         # Row u of the reservoir: the newest history of the last user that falls there, and the folded-in vector.
@@ -72,7 +73,7 @@ class MatrixFactorization:
         for row in range(size, items):
             generator.manual_seed(self.options.seed * 1_000_003 + row)
             self.vectors[row] = 0.1 * torch.randn(self.options.dimensions, generator=generator)
-        self._gram = None
+        self._projected = grown(self._projected, items, 0)
         self._stale = np.append(self._stale, np.zeros(items - size, np.float32))
 
     def learn(self, batch: Batch) -> MatrixFactorizationDelta:
@@ -127,7 +128,11 @@ class MatrixFactorization:
 
     def _move(self, items: torch.Tensor, vectors: torch.Tensor) -> None:
         self.vectors[items] = vectors
-        self._gram = None
+        self._project()
+
+    def _project(self) -> None:
+        gram = self.options.unobserved * (self.vectors.T @ self.vectors) + self.options.regularization * self._identity
+        self._projected[:] = torch.cholesky_solve(self.vectors.T, torch.linalg.cholesky(gram)).T
 
     def apply(self, delta: MatrixFactorizationDelta) -> None:
         """Follow the learner."""
@@ -138,14 +143,17 @@ class MatrixFactorization:
 
     def fold_in(self, items: torch.Tensor, confidence: torch.Tensor) -> torch.Tensor:
         """User vectors float32 [B, dimensions] of histories `items` int64 [B, H] (-1 for none) with `confidence`
-        float32 [B, H], 0 where there is none: eq. 4."""
-        if self._gram is None:
-            self._gram = self.vectors.T @ self.vectors
-        vectors = self.vectors[items.clamp(min=0)]
-        weighted = vectors * confidence[..., None]
-        prior = self.options.unobserved * self._gram + self.options.regularization * self._identity
-        left = torch.baddbmm(prior.expand(len(items), -1, -1), weighted.transpose(1, 2), vectors)
-        return _solve(left, weighted.sum(1))
+        float32 [B, H], 0 where there is none.
+
+        Eq. 4, x = (A + V'CV)^-1 V'C1, in its dual form x = A^-1 V'D (I + D V A^-1 V' D)^-1 D1 with D = sqrt(C): systems
+        of the history's size, and A, which all users share, is solved once a step.
+        """
+        rows = items.clamp(min=0)
+        root = confidence.sqrt()[..., None]
+        projected = self._projected[rows] * root
+        left = projected @ (self.vectors[rows] * root).transpose(1, 2)
+        left.diagonal(dim1=1, dim2=2).add_(1.0)
+        return (projected.transpose(1, 2) @ _solve(left, root[..., 0])[..., None])[..., 0]
 
     def score(self, items: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
         """Scores float32 [B, N] for histories `items` int64 [B, H] (-1 for none) with `weights` float32 [B, H], newest
@@ -158,6 +166,7 @@ class MatrixFactorization:
         """The parameters, the reservoir and the open step as packed arrays."""
         return {
             "vectors": pack_array(self.vectors.cpu().numpy()),
+            "projected": pack_array(self._projected.cpu().numpy()),
             "reservoir": pack_array(self._reservoir),
             "users": pack_array(self._users),
             "stale": pack_array(self._stale),
@@ -168,7 +177,7 @@ class MatrixFactorization:
     def load(self, arrays: dict[str, bytes]) -> None:
         """The inverse of `snapshot`."""
         self.vectors = unpack_tensor(arrays["vectors"], np.float32, self.device).view(-1, self.options.dimensions)
-        self._gram = None
+        self._projected = unpack_tensor(arrays["projected"], np.float32, self.device).view(-1, self.options.dimensions)
         self._reservoir = unpack_array(arrays["reservoir"], np.int64).reshape(self._reservoir.shape)
         self._users = unpack_array(arrays["users"], np.float32).reshape(self._users.shape)
         self._stale = unpack_array(arrays["stale"], np.float32)
