@@ -97,7 +97,7 @@ class Models(_Section):
     """The models and their blend."""
 
     device: str = "auto"
-    neighbours: PositiveInt = 256
+    neighbours: PositiveInt = 512
     dimensions: Annotated[int, Field(ge=2, le=512)] = 64
     reservoir: PositiveInt = 4096
     step: PositiveInt = 64

@@ -93,7 +93,7 @@ def pick_device(name: str) -> torch.device:
 
 
 class Recommender:
-    """Item index, availability, and the models. `version` counts the batches learned from."""
+    """Item index, availability, and the models. `version` counts the snapshots and catalogue changes taken."""
 
     def __init__(self, options: BlendOptions) -> None:
         self.options = options
@@ -123,7 +123,7 @@ class Recommender:
         self.index.extend(change.item_id for change in catalogue)
         self._resize()
         self._block(catalogue)
-        before, self.version = self.version, self.version + 1
+        before, self.version = self.version, self.version + len(snapshots) + len(catalogue)
         return Delta(
             before,
             self.version,

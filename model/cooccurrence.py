@@ -20,9 +20,9 @@ class CooccurrenceOptions:
     """`neighbours` bounds a row. The n-th newest item of a history counts (1+n)^-`pair_decay` when a pair is learned,
     (1+n)^-`query_decay` when a list is made; `source_power` and `target_power` divide by item counts to that power."""
 
-    neighbours: int = 256
+    neighbours: int = 512
     history: int = 50
-    query_history: int = 30
+    query_history: int = 50
     pair_decay: float = 0.5
     query_decay: float = 1.0
     source_power: float = 0.4

@@ -24,6 +24,7 @@ class MatrixFactorizationOptions:
 
     dimensions: int = 64
     history: int = 50
+    query_history: int = 50
     query_decay: float = 1.0
     unobserved: float = 0.1
     regularization: float = 3.0
@@ -158,8 +159,8 @@ class MatrixFactorization:
     def score(self, items: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
         """Scores float32 [B, N] for histories `items` int64 [B, H] (-1 for none) with `weights` float32 [B, H], newest
         first. The confidence of an item falls with its place, so that the list follows the person's latest steps."""
-        items = items[:, : self.options.history]
-        confidence = weights[:, : self.options.history] * self._decay[: items.shape[1]]
+        items = items[:, : self.options.query_history]
+        confidence = weights[:, : self.options.query_history] * self._decay[: items.shape[1]]
         return self.fold_in(items, confidence) @ self.vectors.T
 
     def snapshot(self) -> dict[str, bytes]:

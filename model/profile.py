@@ -176,4 +176,5 @@ def snapshot(profile: Profile, event: Event, outcome: Outcome, appended_at: int,
         event_index=event_index,
         item_id=event.item_id,
         excluded=excluded,
+        profile_version=sum(profile.counters),
     )

@@ -8,7 +8,7 @@ class Snapshot(msgspec.Struct, array_like=True):
 
     `weights[n]` belongs to `history[n]`. `event_index` is where the event's own item stands in `history`, or -1 where
     the event teaches nothing about items (a search, an impression, a late event). `excluded` are items that must not
-    be on the list beyond what the configuration leaves out of `history`. Times are epoch milliseconds.
+    be on the list. `profile_version` is how many events the profile has taken. Times are epoch milliseconds.
     """
 
     user_id: str
@@ -21,6 +21,7 @@ class Snapshot(msgspec.Struct, array_like=True):
     item_id: str | None = None
     excluded: list[str] = []
     erased: bool = False
+    profile_version: int = 0
 
 
 _encoder = msgspec.msgpack.Encoder()

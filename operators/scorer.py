@@ -132,5 +132,6 @@ class ScorerFunction(KeyedBroadcastProcessFunction):
                 ScoredItem(item_id, round(score, 5), source)
                 for item_id, score, source in zip(ranked.item_ids, ranked.scores, ranked.sources, strict=True)
             ],
+            profile_version=snapshot.profile_version,
         )
         return encode_recommendation(recommendation).decode()

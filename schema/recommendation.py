@@ -29,6 +29,8 @@ class Recommendation(msgspec.Struct):
     model_version: int
     strategy: str
     items: list[ScoredItem]
+    # How many of the user's events the list reflects; model_version counts all events and catalogue changes learned.
+    profile_version: int = 0
 
 
 _DECODER = msgspec.json.Decoder(Recommendation)
