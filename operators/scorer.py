@@ -25,7 +25,7 @@ _SMOOTHING = 0.001
 class ScorerFunction(KeyedBroadcastProcessFunction):
     """In: Row(shard, requests) and, broadcast, Row(whole, payload) of the learner. Out: Row(user_id, list or None).
 
-    Until the learner has sent the whole model after a start, batches wait in the keyed state `waiting`. The lists last
+    Until the learner has sent the model after a start, batches wait in the keyed state `waiting`. The lists last
     sent are a bounded cache: what it loses costs one repeated list.
     """
 
@@ -38,6 +38,8 @@ class ScorerFunction(KeyedBroadcastProcessFunction):
         torch.set_num_threads(1)
         self._waiting = runtime_context.get_list_state(ListStateDescriptor("waiting", Types.PICKLED_BYTE_ARRAY()))
         self._replica: Recommender | None = None
+        # Shards whose `waiting` is known to be empty, so that it is not read for every batch.
+        self._served: set[int] = set()
         self._sent: OrderedDict[str, list[str]] = OrderedDict()
         metrics = runtime_context.get_metrics_group().add_group("headrace")
         self._lists_sent = metrics.counter("lists_sent")
@@ -60,19 +62,30 @@ class ScorerFunction(KeyedBroadcastProcessFunction):
 
     def process_element(self, value: Row, ctx: KeyedBroadcastProcessFunction.ReadOnlyContext) -> Iterator[Row]:
         """Make the lists of one micro-batch."""
-        _, requests = value
+        shard, requests = value
         requests = [bytes(request) for request in requests]
-        if self._replica is None:
+        if not self._ready():
             self._waiting.add(msgspec.msgpack.encode(requests))
+            self._served.discard(shard)
             ctx.timer_service().register_processing_time_timer(int(time.time() * 1000) + _RETRY_MS)
             return
+        if shard not in self._served:
+            yield from self._serve_waiting()
+            self._served.add(shard)
         yield from self._lists(requests)
 
     def on_timer(self, timestamp: int, ctx: KeyedBroadcastProcessFunction.OnTimerContext) -> Iterator[Row]:
         """Serve what waited for the model, or wait on."""
-        if self._replica is None:
+        if self._ready():
+            yield from self._serve_waiting()
+        else:
             ctx.timer_service().register_processing_time_timer(int(time.time() * 1000) + _RETRY_MS)
-            return
+
+    def _ready(self) -> bool:
+        """Whether the model is here and knows an item; before that, an event would get no list at all."""
+        return self._replica is not None and len(self._replica.index) > 0
+
+    def _serve_waiting(self) -> Iterator[Row]:
         for entry in list(self._waiting.get() or ()):
             yield from self._lists(msgspec.msgpack.decode(entry, type=list[bytes]))
         self._waiting.clear()

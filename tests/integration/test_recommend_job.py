@@ -1,0 +1,153 @@
+"""The main job on a real broker and cluster: lists, dead letters, erasure, and nothing lost or doubled under faults."""
+
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from deploy.local.stack import Stack
+from deploy.local.topics import create_topics, default_topics
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
+JOB = Path("jobs/recommend.py")
+START = 1_600_000_000_000
+
+
+class Topics:
+    """Sends events and items, and keeps what arrived on the two output topics."""
+
+    def __init__(self, bootstrap_servers: str) -> None:
+        from kafka import KafkaConsumer, KafkaProducer
+
+        self._producer = KafkaProducer(bootstrap_servers=bootstrap_servers)
+        self._consumer = KafkaConsumer(
+            "recommendations",
+            "dead-letters",
+            bootstrap_servers=bootstrap_servers,
+            auto_offset_reset="earliest",
+            group_id=None,
+        )
+        self.lists: list[tuple[str, dict[str, Any] | None]] = []
+        self.dead: list[dict[str, Any]] = []
+
+    def send(self, topic: str, *values: bytes | None, key: bytes | None = None) -> None:
+        for value in values:
+            self._producer.send(topic, value=value, key=key)
+        self._producer.flush()
+
+    def event(self, number: int, user: str, item: str | None, event_type: str = "view") -> bytes:
+        fields = {"event_id": f"e{number}", "user_id": user, "event_type": event_type, "timestamp": START + number}
+        return json.dumps(fields | ({"item_id": item} if item else {})).encode()
+
+    def wait(self, ready: Callable[[], bool], seconds: float = 90) -> None:
+        """Read until `ready`; fails with what arrived where that does not come."""
+        end = time.monotonic() + seconds
+        while not ready():
+            assert time.monotonic() < end, f"{len(self.lists)} lists, {self.dead=}, last {self.lists[-3:]}"
+            for records in self._consumer.poll(timeout_ms=200).values():
+                for record in records:
+                    value = json.loads(record.value) if record.value is not None else None
+                    if record.topic == "dead-letters":
+                        assert value is not None
+                        self.dead.append(value)
+                    else:
+                        self.lists.append((record.key.decode(), value))
+
+    def newest(self) -> dict[str, dict[str, Any] | None]:
+        return dict(self.lists)
+
+    def profile_versions(self) -> dict[str, int]:
+        return {user: value["profile_version"] for user, value in self.newest().items() if value}
+
+    def close(self) -> None:
+        self._producer.close()
+        self._consumer.close()
+
+
+@pytest.fixture
+def job_stack(tmp_path: Path, jars: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stack]:
+    """A stack of its own, with the main job's settings in the environment."""
+    monkeypatch.setenv("HEADRACE_LISTS__SEND_UNCHANGED", "true")
+    monkeypatch.setenv("HEADRACE_FLINK__CHECKPOINT_INTERVAL_MS", "1000")
+    stack = Stack(tmp_path / "stack", jars)
+    try:
+        stack.up(kafka_port=0, flink_port=0, metrics_port=0)
+        create_topics(stack.bootstrap_servers, default_topics())
+        yield stack
+    finally:
+        stack.down()
+
+
+def test_every_event_counts_once_through_faults_and_upgrades(job_stack: Stack) -> None:
+    job = job_stack.submit(JOB)
+    topics = Topics(job_stack.bootstrap_servers)
+    users, number = [f"u{n}" for n in range(10)], 0
+    expected: Counter[str] = Counter()
+
+    def feed(rounds: int) -> None:
+        nonlocal number
+        for _ in range(rounds):
+            for user in users:
+                message = topics.event(number, user, f"i{(number * 7 + number // 50) % 30}")
+                # Sent twice: the duplicate must not count.
+                topics.send("events", message, message)
+                expected[user] += 1
+                number += 1
+
+    def served() -> bool:
+        versions = topics.profile_versions()
+        return all(versions.get(user) == count for user, count in expected.items())
+
+    feed(10)
+    topics.wait(served)
+
+    malformed = [b"{", b"[]", b"\xff\xfe", b"", b'{"event_id":"x","user_id":"u1"}', topics.event(1, "", "i1")]
+    topics.send("events", *malformed)
+    topics.wait(lambda: len(topics.dead) >= len(malformed))
+    assert {(letter["topic"], letter["partition"]) for letter in topics.dead} == {("events", 0)}
+    assert len({letter["offset"] for letter in topics.dead}) == len(malformed)
+
+    topics.send("items", json.dumps({"item_id": "i3", "title": "gone", "available": False}).encode(), key=b"i3")
+    time.sleep(1)
+    feed(1)
+    topics.wait(served)
+    for user in users:
+        newest = topics.newest()[user]
+        assert newest is not None
+        assert "i3" not in [item["item_id"] for item in newest["items"]]
+
+    feed(5)
+    (pid,) = job_stack.taskmanager_pids
+    taskmanager = psutil.Process(pid)
+    taskmanager.kill()
+    taskmanager.wait(10)
+    job_stack.ensure()
+    feed(5)
+    topics.wait(served)
+
+    savepoint = job_stack.stop_with_savepoint(job)
+    feed(2)
+    job = job_stack.submit(JOB, savepoint=savepoint)
+    topics.wait(served)
+
+    # One more event, when all deltas have come: its list tells how much the model has learned from, in all.
+    time.sleep(1)
+    feed(1)
+    topics.wait(served)
+    newest = topics.newest()[users[-1]]
+    assert newest is not None
+    catalogue_changes = 1
+    assert number - len(users) + catalogue_changes <= newest["model_version"] <= number + catalogue_changes
+    assert len(topics.dead) == len(malformed)
+
+    topics.send("events", topics.event(number, "u0", None, "erase_user"))
+    topics.wait(lambda: topics.newest()["u0"] is None)
+    topics.send("events", topics.event(number + 1, "u0", "i1"))
+    topics.wait(lambda: topics.profile_versions().get("u0") == 1)
+    topics.close()
+    job_stack.cancel(job)
