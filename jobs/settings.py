@@ -111,7 +111,7 @@ class Models(_Section):
 class Flink(_Section):
     """How the job runs."""
 
-    window_ms: Annotated[int, Field(ge=1, le=10_000)] = 20
+    window_ms: Annotated[int, Field(ge=1, le=10_000)] = 50
     buffer_timeout_ms: Annotated[int, Field(ge=0)] = 2
     parallelism: PositiveInt = 1
     max_parallelism: PositiveInt = 128

@@ -7,7 +7,7 @@ import msgspec
 import torch
 from pyflink.common import Row, Types
 from pyflink.datastream import KeyedProcessFunction, RuntimeContext
-from pyflink.datastream.state import ListStateDescriptor, ValueStateDescriptor
+from pyflink.datastream.state import MapStateDescriptor, ValueStateDescriptor
 
 from model.blend import BlendOptions, CatalogueChange, Delta, Recommender, pack_delta
 from model.snapshot import unpack_snapshot
@@ -21,8 +21,8 @@ class LearnerFunction(KeyedProcessFunction):
     """In: Row(key, Row(shard, requests)), all under one key. Out: Row(whole, payload): the whole packed recommender
     first after every start, then a delta for each batch.
 
-    Keyed state: `base`, the packed recommender, and `log`, the batches learned from since; learning is deterministic,
-    so base and log give the model. The log is folded into the base after `compact_after_events` events.
+    Keyed state: `base`, the packed recommender, and `log`, the batches learned from since, by number. Learning is
+    deterministic, so both give the model. The log is folded into the base after `compact_after_events` events.
     """
 
     def __init__(self, options: BlendOptions, compact_after_events: int) -> None:
@@ -32,14 +32,16 @@ class LearnerFunction(KeyedProcessFunction):
         """Register the state and the metrics; the model itself is read with the first batch."""
         torch.set_num_threads(1)
         self._base = runtime_context.get_state(ValueStateDescriptor("base", Types.PICKLED_BYTE_ARRAY()))
-        self._log = runtime_context.get_list_state(ListStateDescriptor("log", Types.PICKLED_BYTE_ARRAY()))
+        # A map, not a list: RocksDB keeps a list as one value, which it would rewrite again and again as it grows.
+        log = MapStateDescriptor("log", Types.LONG(), Types.PICKLED_BYTE_ARRAY())
+        self._log = runtime_context.get_map_state(log)
         metrics = runtime_context.get_metrics_group().add_group("headrace")
         self._learned = metrics.counter("interactions_learned")
         self._milliseconds, self._version = 0, 0
         metrics.gauge("learner_ms", lambda: self._milliseconds)
         metrics.gauge("model_version", lambda: self._version)
         self._recommender: Recommender | None = None
-        self._logged = 0
+        self._logged = self._batches = 0
 
     def process_element(self, value: Row, ctx: KeyedProcessFunction.Context) -> Iterator[Row]:
         """Learn from one micro-batch."""
@@ -58,7 +60,8 @@ class LearnerFunction(KeyedProcessFunction):
     def _restored(self) -> Recommender:
         packed = self._base.value()
         recommender = Recommender(self._options) if packed is None else Recommender.unpack(packed, self._options)
-        for entry in self._log.get() or ():
+        for _, entry in sorted(self._log.items()):
+            self._batches += 1
             shard, requests = msgspec.msgpack.decode(entry, type=tuple[int, list[bytes]])
             _learn(recommender, shard, requests)
             self._logged += len(requests)
@@ -68,11 +71,12 @@ class LearnerFunction(KeyedProcessFunction):
         self._learned.inc(len(requests))
         self._logged += len(requests)
         if self._logged < self._compact_after_events or self._recommender is None:
-            self._log.add(msgspec.msgpack.encode((shard, requests)))
+            self._log.put(self._batches, msgspec.msgpack.encode((shard, requests)))
+            self._batches += 1
             return
         self._base.update(self._recommender.pack())
         self._log.clear()
-        self._logged = 0
+        self._logged = self._batches = 0
 
 
 def _learn(recommender: Recommender, shard: int, requests: list[bytes]) -> Delta:

@@ -99,6 +99,7 @@ class ScorerFunction(KeyedBroadcastProcessFunction):
             self._test(snapshot)
             newest.pop(snapshot.user_id, None)
             newest[snapshot.user_id] = snapshot
+        appended_at = snapshot.appended_at
         newest[DEFAULT_USER] = Snapshot(DEFAULT_USER, snapshot.event_id, snapshot.event_timestamp, 0, [], [])
         served = [snapshot for snapshot in newest.values() if not snapshot.erased]
         ranked = dict(zip((s.user_id for s in served), self._replica.recommend(served, self._k), strict=True))
@@ -111,7 +112,7 @@ class ScorerFunction(KeyedBroadcastProcessFunction):
                 self._lists_sent.inc()
                 yield Row(user_id, self._encode(snapshot, ranked[user_id], now))
         self._gauges["batch_size"] = len(requests)
-        self._gauges["freshness_ms"] = now - snapshot.appended_at
+        self._gauges["freshness_ms"] = now - appended_at
         self._gauges["scorer_ms"] = (time.perf_counter() - started) * 1000
 
     def _test(self, snapshot: Snapshot) -> None:
