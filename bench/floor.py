@@ -1,0 +1,148 @@
+"""The full job against the floor: the same pipe with nothing in it, in one run on one stack."""
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cli.freshness import AppendedEvent, AppendedList, freshness
+from deploy.local.stack import Stack, StackError
+from deploy.local.topics import Topic, create_topics
+
+ITEMS, USERS, SEED = 10_000, 20_000, 7
+_DEAD_S = 240.0
+
+
+def events(count: int, first: int) -> list[bytes]:
+    """`count` views from number `first` on: users evenly, items by a Zipf law of exponent 1."""
+    random = np.random.default_rng((SEED, first))
+    popularity = 1 / np.arange(1, ITEMS + 1)
+    items = random.choice(ITEMS, count, p=popularity / popularity.sum())
+    users = random.integers(0, USERS, count)
+    start = 1_600_000_000_000 + first
+    return [
+        json.dumps(
+            {
+                "event_id": str(first + n),
+                "user_id": f"u{users[n]}",
+                "event_type": "view",
+                "timestamp": start + n,
+                "item_id": f"i{items[n]}",
+            }
+        ).encode()
+        for n in range(count)
+    ]
+
+
+def run(data: Path, preload: int = 150_000, live: int = 15_000, rate: float = 1000) -> dict[str, float]:
+    """Both jobs on fresh topics: events/s over a preloaded topic, then freshness in milliseconds at `rate` events/s.
+
+    Raises StackError where a job ends or does not come to the end of its input.
+    """
+    stack = Stack(data / "bench", data / "jars")
+    result: dict[str, float] = {"items": ITEMS, "dimensions": 64, "k": 20, "rate": rate}
+    try:
+        stack.up(kafka_port=0, flink_port=0, metrics_port=0)
+        for name, job in (("floor", Path(__file__).with_name("floor_job.py")), ("full", Path("jobs/recommend.py"))):
+            result |= {f"{name}_{k}": v for k, v in _measure(stack, name, job, preload, live, rate).items()}
+    finally:
+        stack.down()
+    result["ratio"] = result["full_events_per_second"] / result["floor_events_per_second"]
+    return result
+
+
+def _measure(stack: Stack, name: str, job: Path, preload: int, live: int, rate: float) -> dict[str, float]:
+    suffix = f"{name}-{int(time.time())}"
+    topics = {kind: f"bench-{kind}-{suffix}" for kind in ("events", "items", "recommendations", "dead_letters")}
+    timed = {"message.timestamp.type": "LogAppendTime"}
+    create_topics(stack.bootstrap_servers, {topic: Topic(configs=timed) for topic in topics.values()})
+    os.environ |= {f"HEADRACE_KAFKA__{kind.upper()}": topic for kind, topic in topics.items()}
+    os.environ["HEADRACE_LISTS__SEND_UNCHANGED"] = "true"
+    if name == "full":
+        catalogue = [json.dumps({"item_id": f"i{n}", "title": f"Item {n}"}).encode() for n in range(ITEMS)]
+        _produce(stack, topics["items"], catalogue, 0)
+    _produce(stack, topics["events"], events(preload, 0), 0)
+    submitted = stack.submit(job)
+    _until_seen(stack, topics["recommendations"], preload)
+    _produce(stack, topics["events"], events(live, preload), rate)
+    _until_seen(stack, topics["recommendations"], preload + live)
+    stack.cancel(submitted)
+
+    appended = [(json.loads(r.value)["event_id"], r.timestamp) for r in _records(stack, topics["events"])]
+    came = [(user, json.loads(value), at) for user, value, at in _lists(stack, topics["recommendations"])]
+    # By the numbers of the events that lists carry: how far the job was at which time.
+    start, end = preload // 4, preload * 19 // 20
+    times = {int(value["event_id"]): at for _, value, at in came if start <= int(value["event_id"]) < end}
+    first, last = min(times), max(times)
+    live_events = [AppendedEvent(i, "", None, at) for i, at in appended if int(i) >= preload + live // 3]
+    lists = [AppendedList(user, value["event_id"], (), at) for user, value, at in came]
+    p50, p99 = freshness(live_events, lists)
+    return {
+        "events_per_second": (last - first) * 1000 / max(times[last] - times[first], 1),
+        "freshness_ms_p50": p50,
+        "freshness_ms_p99": p99,
+    }
+
+
+def _produce(stack: Stack, topic: str, values: list[bytes], rate: float) -> None:
+    from kafka import KafkaProducer
+
+    producer = KafkaProducer(bootstrap_servers=stack.bootstrap_servers, linger_ms=0 if rate else 20)
+    started = time.monotonic()
+    for count, value in enumerate(values):
+        producer.send(topic, value=value, key=json.loads(value)["item_id"].encode())
+        if rate:
+            time.sleep(max(0.0, started + count / rate - time.monotonic()))
+    producer.flush()
+    producer.close()
+
+
+def _records(stack: Stack, topic: str) -> Any:
+    """The whole topic, as it is now."""
+    from kafka import KafkaConsumer, TopicPartition
+
+    consumer = KafkaConsumer(bootstrap_servers=stack.bootstrap_servers, auto_offset_reset="earliest", group_id=None)
+    partition = TopicPartition(topic, 0)
+    consumer.assign([partition])
+    end = consumer.end_offsets([partition])[partition]
+    try:
+        while consumer.position(partition) < end:
+            for records in consumer.poll(timeout_ms=500, max_records=5000).values():
+                yield from records
+    finally:
+        consumer.close()
+
+
+def _lists(stack: Stack, topic: str) -> Any:
+    for record in _records(stack, topic):
+        if record.value is not None and record.key != b"__default__":
+            yield record.key.decode(), record.value, record.timestamp
+
+
+def _until_seen(stack: Stack, topic: str, events_sent: int) -> None:
+    """Wait, asking for offsets only, until the topic has grown no more for 3 s; then require its last list to be of
+    the newest events."""
+    from kafka import KafkaConsumer, TopicPartition
+
+    partition = TopicPartition(topic, 0)
+    consumer = KafkaConsumer(bootstrap_servers=stack.bootstrap_servers, auto_offset_reset="earliest", group_id=None)
+    consumer.assign([partition])
+    deadline, size, grew = time.monotonic() + _DEAD_S, 0, time.monotonic()
+    try:
+        while not size or time.monotonic() - grew < 3:
+            if time.monotonic() > deadline:
+                raise StackError(f"{topic} still grows, or is empty, after {_DEAD_S:.0f} s: {size} records")
+            time.sleep(0.5)
+            now = consumer.end_offsets([partition])[partition]
+            if now != size:
+                size, grew = now, time.monotonic()
+        consumer.seek(partition, max(0, size - 50))
+        records = [r for batch in consumer.poll(timeout_ms=5000).values() for r in batch]
+        newest = max((int(json.loads(r.value)["event_id"]) for r in records), default=-1)
+        if newest < events_sent - 50:
+            raise StackError(f"{topic} ends with a list for event {newest}; {events_sent} were sent")
+    finally:
+        consumer.close()
