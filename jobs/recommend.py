@@ -97,7 +97,12 @@ def build(environment: StreamExecutionEnvironment, settings: Settings) -> None:
         keyed_in_jvm(events, event_type, Types.STRING())
         .process(
             ProfileFunction(
-                settings.profile_options(), parser, settings.kafka.events, shards, settings.profiles.ttl_days
+                settings.profile_options(),
+                parser,
+                settings.kafka.events,
+                shards,
+                settings.profiles.ttl_days,
+                settings.flink.max_batch,
             ),
             SNAPSHOTS,
         )
@@ -110,7 +115,7 @@ def build(environment: StreamExecutionEnvironment, settings: Settings) -> None:
     )
     catalogue = items.process(CatalogueFunction(settings.kafka.items), SNAPSHOTS).name("catalogue").uid("catalogue")
 
-    by_time = Schema.new_builder().column("shard", "BIGINT").column("request", "BYTES")
+    by_time = Schema.new_builder().column("shard", "BIGINT").column("bucket", "BIGINT").column("request", "BYTES")
     requests = profiles.union(catalogue)
     tables.create_temporary_view(
         "requests", tables.from_data_stream(requests, by_time.column_by_expression("arrived", "PROCTIME()").build())
@@ -121,7 +126,7 @@ def build(environment: StreamExecutionEnvironment, settings: Settings) -> None:
     batches = tables.to_append_stream(
         tables.sql_query(
             f"""select shard, row(shard, array_agg(request)) as batch
-            from table({windows}) group by shard, window_start, window_end"""
+            from table({windows}) group by shard, bucket, window_start, window_end"""
         ),
         Types.ROW([Types.LONG(), BATCH]),
     )

@@ -53,9 +53,12 @@ class MatrixFactorization:
         self.device = device
         size = options.dimensions
         self.vectors = torch.empty(0, size, device=device)
-        # Row i is A^-1 y_i with A = unobserved * Y'Y + regularization * I, as of the last step.
-        self._projected = torch.empty(0, size, device=device)
         self._identity = torch.eye(size, device=device)
+        # Y'Y and X'X follow every change in float64; `_inverse` is (unobserved * Y'Y + regularization * I)^-1 as of the
+        # last step.
+        self._gram = torch.zeros(size, size, dtype=torch.float64, device=device)
+        self._user_gram = np.zeros((size, size))
+        self._inverse = self._identity / options.regularization
         self._decay = (1 + torch.arange(options.history, dtype=torch.float32, device=device)) ** -options.query_decay
         # Row u of the reservoir: the newest history of the last user that falls there, and the folded-in vector.
         self._reservoir = np.full((options.reservoir, options.history), -1, np.int64)
@@ -74,7 +77,8 @@ class MatrixFactorization:
         for row in range(size, items):
             generator.manual_seed(self.options.seed * 1_000_003 + row)
             self.vectors[row] = 0.1 * torch.randn(self.options.dimensions, generator=generator)
-        self._projected = grown(self._projected, items, 0)
+        new = self.vectors[size:].double()
+        self._gram += new.T @ new
         self._stale = np.append(self._stale, np.zeros(items - size, np.float32))
 
     def learn(self, batch: Batch) -> MatrixFactorizationDelta:
@@ -103,7 +107,10 @@ class MatrixFactorization:
         self._open_users, self._open = [], 0
         histories = torch.from_numpy(self._reservoir[users]).to(self.device)
         # Undecayed: what an item's vector learns from a user must not fade with the user's next steps.
+        before = self._users[users].astype(np.float64)
         self._users[users] = self.fold_in(histories, (histories >= 0).float()).cpu().numpy()
+        after = self._users[users].astype(np.float64)
+        self._user_gram += after.T @ after - before.T @ before
         stalest = np.argsort(-self._stale, kind="stable")[: options.step_items]
         items = np.sort(stalest[self._stale[stalest] > 0])
         self._stale[items] = 0
@@ -116,8 +123,8 @@ class MatrixFactorization:
         rows, columns = rows[order], columns[order]
         bounds = np.searchsorted(place[self._reservoir[rows, columns]], np.arange(len(items) + 1))
         users_of = torch.from_numpy(self._users[rows]).to(self.device)
-        all_users = torch.from_numpy(self._users).to(self.device)
-        prior = options.unobserved * (all_users.T @ all_users) + options.regularization * self._identity
+        user_gram = torch.from_numpy(self._user_gram.astype(np.float32)).to(self.device)
+        prior = options.unobserved * user_gram + options.regularization * self._identity
         left = prior.repeat(len(items), 1, 1)
         right = torch.zeros(len(items), options.dimensions, device=self.device)
         for n in range(len(items)):
@@ -128,12 +135,11 @@ class MatrixFactorization:
         return items
 
     def _move(self, items: torch.Tensor, vectors: torch.Tensor) -> None:
+        before, after = self.vectors[items].double(), vectors.double()
+        self._gram += after.T @ after - before.T @ before
         self.vectors[items] = vectors
-        self._project()
-
-    def _project(self) -> None:
-        gram = self.options.unobserved * (self.vectors.T @ self.vectors) + self.options.regularization * self._identity
-        self._projected[:] = torch.cholesky_solve(self.vectors.T, torch.linalg.cholesky(gram)).T
+        shared = self.options.unobserved * self._gram + self.options.regularization * self._identity
+        self._inverse = torch.linalg.inv(shared).float()
 
     def apply(self, delta: MatrixFactorizationDelta) -> None:
         """Follow the learner."""
@@ -147,12 +153,13 @@ class MatrixFactorization:
         float32 [B, H], 0 where there is none.
 
         Eq. 4, x = (A + V'CV)^-1 V'C1, in its dual form x = A^-1 V'D (I + D V A^-1 V' D)^-1 D1 with D = sqrt(C): systems
-        of the history's size, and A, which all users share, is solved once a step.
+        of the history's size, and A, which all users share, is inverted once a step.
         """
         rows = items.clamp(min=0)
         root = confidence.sqrt()[..., None]
-        projected = self._projected[rows] * root
-        left = projected @ (self.vectors[rows] * root).transpose(1, 2)
+        vectors = self.vectors[rows] * root
+        projected = vectors @ self._inverse
+        left = projected @ vectors.transpose(1, 2)
         left.diagonal(dim1=1, dim2=2).add_(1.0)
         return (projected.transpose(1, 2) @ _solve(left, root[..., 0])[..., None])[..., 0]
 
@@ -167,7 +174,9 @@ class MatrixFactorization:
         """The parameters, the reservoir and the open step as packed arrays."""
         return {
             "vectors": pack_array(self.vectors.cpu().numpy()),
-            "projected": pack_array(self._projected.cpu().numpy()),
+            "gram": pack_array(self._gram.cpu().numpy()),
+            "inverse": pack_array(self._inverse.cpu().numpy()),
+            "user_gram": pack_array(self._user_gram),
             "reservoir": pack_array(self._reservoir),
             "users": pack_array(self._users),
             "stale": pack_array(self._stale),
@@ -178,7 +187,10 @@ class MatrixFactorization:
     def load(self, arrays: dict[str, bytes]) -> None:
         """The inverse of `snapshot`."""
         self.vectors = unpack_tensor(arrays["vectors"], np.float32, self.device).view(-1, self.options.dimensions)
-        self._projected = unpack_tensor(arrays["projected"], np.float32, self.device).view(-1, self.options.dimensions)
+        size = self.options.dimensions
+        self._gram = unpack_tensor(arrays["gram"], np.float64, self.device).view(size, size)
+        self._inverse = unpack_tensor(arrays["inverse"], np.float32, self.device).view(size, size)
+        self._user_gram = unpack_array(arrays["user_gram"], np.float64).reshape(size, size)
         self._reservoir = unpack_array(arrays["reservoir"], np.int64).reshape(self._reservoir.shape)
         self._users = unpack_array(arrays["users"], np.float32).reshape(self._users.shape)
         self._stale = unpack_array(arrays["stale"], np.float32)

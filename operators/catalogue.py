@@ -18,7 +18,8 @@ CATALOGUE_SHARD = -1
 
 
 class CatalogueFunction(ProcessFunction):
-    """In: Row(item_id, payload, partition, offset). Out: Row(CATALOGUE_SHARD, packed CatalogueChange), dead letters."""
+    """In: Row(item_id, payload, partition, offset). Out: Row(CATALOGUE_SHARD, 0, packed CatalogueChange), dead
+    letters."""
 
     def __init__(self, topic: str) -> None:
         self._topic = topic
@@ -34,4 +35,4 @@ class CatalogueFunction(ProcessFunction):
             yield DEAD_LETTERS, Row(dead_letter(error, self._topic, partition, offset, now, payload))
             return
         change = CatalogueChange(item_id, item is not None and item.available)
-        yield Row(CATALOGUE_SHARD, msgspec.msgpack.encode(change))
+        yield Row(CATALOGUE_SHARD, 0, msgspec.msgpack.encode(change))
