@@ -107,18 +107,23 @@ class Cooccurrence:
     def score(self, items: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
         """Scores float32 [B, N] for histories `items` int64 [B, H] (-1 for none) with `weights` float32 [B, H]."""
         items, weights = items[:, : self.options.query_history], weights[:, : self.options.query_history]
-        size, total = len(items), len(self.counts)
+        damped = weights * self._query_weights[: items.shape[1]] * self._source_damping[items.clamp(min=0)]
+        scores = torch.zeros(len(items), len(self.counts), device=self.device)
+        if self.device.type == "cpu":
+            tables = (self.neighbours.numpy(), self.weights.numpy())
+            _add_neighbours(items.numpy(), damped.numpy(), *tables, scores.numpy())
+        else:
+            self._add_neighbours(items, damped, scores)
+        return scores.mul_(self._target_damping)
+
+    def _add_neighbours(self, items: torch.Tensor, damped: torch.Tensor, scores: torch.Tensor) -> None:
+        """The torch version of `_add_neighbours`, for a GPU."""
         sources = items.clamp(min=0)
-        damped = weights * self._query_weights[: items.shape[1]] * self._source_damping[sources]
-        neighbours = self.neighbours[sources]
+        rows = torch.arange(len(items), device=self.device, dtype=torch.int32)[:, None, None] * scores.shape[1]
         # Free slots weigh nothing, so they may all fall on item 0.
-        flat = neighbours.clamp_(min=0).add_(
-            (torch.arange(size, device=self.device, dtype=torch.int32) * total)[:, None, None]
-        )
+        flat = self.neighbours[sources].clamp_(min=0).add_(rows)
         values = self.weights[sources].mul_(damped[..., None])
-        scores = torch.zeros(size * total, device=self.device)
-        scores.index_add_(0, flat.view(-1), values.view(-1))
-        return scores.view(size, total).mul_(self._target_damping)
+        scores.view(-1).index_add_(0, flat.view(-1), values.view(-1))
 
     def snapshot(self) -> dict[str, bytes]:
         """The parameters as packed arrays."""
@@ -170,6 +175,19 @@ def _count_pairs(items, at, pair_weights, neighbours, weights, used):  # type: i
                 changed[size] = row * width + slot
                 size += 1
     return changed[:size]
+
+
+@numba.njit(cache=True, nogil=True)
+def _add_neighbours(items, damped, neighbours, weights, scores):  # type: ignore[no-untyped-def]
+    """Add to each row of `scores` the neighbours of its items, weighted by `damped`; a free slot ends a row."""
+    for n in range(items.shape[0]):
+        for column in range(items.shape[1]):
+            source = items[n, column]
+            if source >= 0:
+                for slot in range(neighbours.shape[1]):
+                    if neighbours[source, slot] < 0:
+                        break
+                    scores[n, neighbours[source, slot]] += damped[n, column] * weights[source, slot]
 
 
 @numba.njit(cache=True)

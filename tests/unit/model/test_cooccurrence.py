@@ -1,0 +1,26 @@
+"""The two versions of the co-occurrence score agree."""
+
+import numpy as np
+import pytest
+import torch
+
+from model.cooccurrence import Cooccurrence, CooccurrenceOptions, _add_neighbours
+
+pytestmark = pytest.mark.unit
+
+
+def test_numba_and_torch_add_the_same_neighbours() -> None:
+    random = np.random.default_rng(1)
+    model = Cooccurrence(CooccurrenceOptions(neighbours=8), torch.device("cpu"))
+    model.resize(30)
+    used = random.integers(0, 9, 30)
+    for row, size in enumerate(used):
+        model.neighbours[row, :size] = torch.from_numpy(random.choice(30, size, replace=False).astype(np.int32))
+        model.weights[row, :size] = torch.from_numpy(random.random(size).astype(np.float32))
+    items = torch.from_numpy(random.integers(-1, 30, (5, 7)))
+    damped = torch.from_numpy(random.random((5, 7)).astype(np.float32)) * (items >= 0)
+    by_torch, by_numba = torch.zeros(5, 30), torch.zeros(5, 30)
+    model._add_neighbours(items, damped, by_torch)
+    _add_neighbours(items.numpy(), damped.numpy(), model.neighbours.numpy(), model.weights.numpy(), by_numba.numpy())
+    assert by_numba.abs().sum() > 0
+    torch.testing.assert_close(by_torch, by_numba)
