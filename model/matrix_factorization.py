@@ -29,7 +29,7 @@ class MatrixFactorizationOptions:
     unobserved: float = 0.1
     regularization: float = 3.0
     reservoir: int = 4096
-    step: int = 64
+    step: int = 128
     step_users: int = 32
     step_items: int = 64
     step_item_users: int = 512
@@ -105,7 +105,9 @@ class MatrixFactorization:
         options = self.options
         users = np.array(self._open_users[-options.step_users :], np.int64)
         self._open_users, self._open = [], 0
-        histories = torch.from_numpy(self._reservoir[users]).to(self.device)
+        newest = self._reservoir[users]
+        longest = int((newest >= 0).sum(axis=1).max())
+        histories = torch.from_numpy(newest[:, :longest]).to(self.device)
         # Undecayed: what an item's vector learns from a user must not fade with the user's next steps.
         before = self._users[users].astype(np.float64)
         self._users[users] = self.fold_in(histories, (histories >= 0).float()).cpu().numpy()
