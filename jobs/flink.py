@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import count
 from typing import Any
 
 from pyflink.common import Configuration, Types
@@ -31,6 +32,20 @@ def keyed_in_jvm(stream: DataStream, value_type: Any, key_type: Any) -> KeyedStr
     selector = get_gateway().jvm.KeyByKeySelector()
     java = stream._j_data_stream.keyBy(selector, Types.ROW([key_type]).get_java_type_info())
     return KeyedStream(java, value_type, stream)
+
+
+def key_per_subtask(parallelism: int, max_parallelism: int) -> list[int]:
+    """For each subtask of an operator the smallest key that Flink sends there: keys 0, 1, 2 would leave some idle."""
+    jvm = get_gateway().jvm
+    assign = jvm.org.apache.flink.runtime.state.KeyGroupRangeAssignment.assignKeyToParallelOperator
+    keys: dict[int, int] = {}
+    for key in count():
+        row = jvm.org.apache.flink.types.Row(1)
+        row.setField(0, key)
+        keys.setdefault(assign(row, max_parallelism, parallelism), key)
+        if len(keys) == parallelism:
+            return [keys[subtask] for subtask in range(parallelism)]
+    raise AssertionError
 
 
 def settings_of(options: dict[str, str]) -> Configuration:

@@ -7,19 +7,18 @@ from pathlib import Path
 
 from pyflink.common import Types
 from pyflink.datastream import StreamExecutionEnvironment
-from pyflink.datastream.state import MapStateDescriptor
 from pyflink.table import Schema, StreamTableEnvironment
 
-from jobs.flink import keyed_in_jvm, process_mode, settings_of
+from jobs.flink import key_per_subtask, keyed_in_jvm, process_mode, settings_of
 from jobs.settings import Settings, SettingsError, load_settings
-from operators.catalogue import CATALOGUE_SHARD, CatalogueFunction
-from operators.learner import DELTAS, LearnerFunction
+from operators.learner import DELTA, DELTAS, LearnerFunction
 from operators.profile import DEAD_LETTERS, SNAPSHOTS, ProfileFunction
 from operators.scorer import LISTS, ScorerFunction
 from schema.event import EventParser
 
 BYTES = Types.PRIMITIVE_ARRAY(Types.BYTE())
 BATCH = Types.ROW([Types.LONG(), Types.OBJECT_ARRAY(BYTES)])
+CATALOGUE = Types.ROW([Types.OBJECT_ARRAY(Types.ROW([Types.STRING(), BYTES, Types.INT(), Types.LONG()]))])
 
 
 def flink_options(settings: Settings) -> dict[str, str]:
@@ -52,7 +51,7 @@ def create_tables(tables: StreamTableEnvironment, settings: Settings) -> None:
         with ({common}, 'topic'='{kafka.events}', 'scan.startup.mode'='{kafka.start}', {source})"""
     )
     tables.execute_sql(
-        f"""create table items (item_id string, payload bytes, {place})
+        f"""create table items (item_id string, payload bytes, {place}, arrived as proctime())
         with ({common}, 'topic'='{kafka.items}', 'scan.startup.mode'='earliest-offset', {source},
         'key.format'='raw', 'key.fields'='item_id', 'value.fields-include'='EXCEPT_KEY')"""
     )
@@ -75,7 +74,8 @@ def build(environment: StreamExecutionEnvironment, settings: Settings) -> None:
     """The way of an event, from the topic `events` to the topic `recommendations`."""
     tables = StreamTableEnvironment.create(environment)
     create_tables(tables, settings)
-    shards, models, lists = settings.flink.parallelism, settings.models, settings.lists
+    lists = settings.lists
+    shards = key_per_subtask(settings.flink.parallelism, settings.flink.max_parallelism)
     parser = partial(
         EventParser,
         settings.vocabulary(),
@@ -109,24 +109,14 @@ def build(environment: StreamExecutionEnvironment, settings: Settings) -> None:
         .name("profile")
         .uid("profile")
     )
-    items = tables.to_append_stream(
-        tables.sql_query("select item_id, payload, `partition`, `offset` from items"),
-        Types.ROW([Types.STRING(), BYTES, Types.INT(), Types.LONG()]),
-    )
-    catalogue = items.process(CatalogueFunction(settings.kafka.items), SNAPSHOTS).name("catalogue").uid("catalogue")
-
-    by_time = Schema.new_builder().column("shard", "BIGINT").column("bucket", "BIGINT").column("request", "BYTES")
-    requests = profiles.union(catalogue)
-    tables.create_temporary_view(
-        "requests", tables.from_data_stream(requests, by_time.column_by_expression("arrived", "PROCTIME()").build())
-    )
-    windows = (
-        f"tumble(table requests, descriptor(arrived), interval '{settings.flink.window_ms / 1000:.3f}' second(2, 3))"
-    )
+    by_time = Schema.new_builder().column_by_expression("arrived", "PROCTIME()")
+    snapshots = by_time.column("shard", "BIGINT").column("bucket", "BIGINT").column("request", "BYTES").build()
+    tables.create_temporary_view("snapshots", tables.from_data_stream(profiles, snapshots))
+    window = f"descriptor(arrived), interval '{settings.flink.window_ms / 1000:.3f}' second(2, 3)"
     batches = tables.to_append_stream(
         tables.sql_query(
-            f"""select shard, row(shard, array_agg(request)) as batch
-            from table({windows}) group by shard, bucket, window_start, window_end"""
+            f"""select shard, row(shard, array_agg(request)) from table(tumble(table snapshots, {window}))
+            group by shard, bucket, window_start, window_end"""
         ),
         Types.ROW([Types.LONG(), BATCH]),
     )
@@ -134,23 +124,30 @@ def build(environment: StreamExecutionEnvironment, settings: Settings) -> None:
     for_learner = tables.to_append_stream(
         tables.sql_query("select cast(0 as bigint), batch from batches"), Types.ROW([Types.LONG(), BATCH])
     )
-    for_scorer = tables.to_append_stream(
-        tables.sql_query(f"select shard, batch from batches where shard <> {CATALOGUE_SHARD}"),
-        Types.ROW([Types.LONG(), BATCH]),
+    catalogue = tables.to_append_stream(
+        tables.sql_query(
+            f"""select cast(0 as bigint), row(array_agg(row(item_id, payload, `partition`, `offset`)))
+            from table(tumble(table items, {window}))
+            group by `partition`, `offset` / {settings.flink.max_batch}, window_start, window_end"""
+        ),
+        Types.ROW([Types.LONG(), CATALOGUE]),
     )
 
     with process_mode(environment):
+        learner = LearnerFunction(
+            settings.blend_options(), shards, settings.kafka.items, settings.models.compact_after_events
+        )
         deltas = (
             keyed_in_jvm(for_learner, BATCH, Types.LONG())
-            .process(LearnerFunction(settings.blend_options(), models.compact_after_events), DELTAS)
+            .connect(keyed_in_jvm(catalogue, CATALOGUE, Types.LONG()))
+            .process(learner, DELTAS)
             .name("learner")
             .uid("learner")
             .set_parallelism(1)
         )
-        replicas = MapStateDescriptor("replicas", Types.STRING(), Types.STRING())
         ranked = (
-            keyed_in_jvm(for_scorer, BATCH, Types.LONG())
-            .connect(deltas.broadcast(replicas))
+            keyed_in_jvm(batches, BATCH, Types.LONG())
+            .connect(keyed_in_jvm(deltas, DELTA, Types.LONG()))
             .process(
                 ScorerFunction(settings.blend_options(), lists.k, lists.send_unchanged, lists.remembered_users), LISTS
             )
@@ -158,7 +155,7 @@ def build(environment: StreamExecutionEnvironment, settings: Settings) -> None:
             .uid("scorer")
         )
 
-    dead = profiles.get_side_output(DEAD_LETTERS).union(catalogue.get_side_output(DEAD_LETTERS))
+    dead = profiles.get_side_output(DEAD_LETTERS).union(deltas.get_side_output(DEAD_LETTERS))
     inserts = tables.create_statement_set()
     inserts.add_insert("recommendations", tables.from_data_stream(ranked))
     inserts.add_insert("dead_letters", tables.from_data_stream(dead))

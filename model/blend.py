@@ -3,7 +3,7 @@
 The learner holds one and calls `learn`; every scorer holds a replica and calls `apply` with what `learn` returned.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -16,6 +16,7 @@ from model.cooccurrence import Cooccurrence, CooccurrenceDelta, CooccurrenceOpti
 from model.item_index import ItemIndex
 from model.matrix_factorization import MatrixFactorization, MatrixFactorizationDelta, MatrixFactorizationOptions
 from model.popularity import Popularity, PopularityDelta, PopularityOptions
+from model.ranking import rank
 from model.snapshot import Snapshot
 
 VERSION = 1
@@ -104,6 +105,9 @@ class Recommender:
         self.cooccurrence = Cooccurrence(options.cooccurrence, self.device)
         self.factorization = MatrixFactorization(options.factorization, self.device)
         self.popularity = Popularity(options.popularity, self.device)
+        # A block of users whose scores stay in a CPU's cache; a GPU wants many at once.
+        self._block_size = 16 if self.device.type == "cpu" else 256
+        self._scratch = torch.empty(0, device=self.device)
         self.models: tuple[Cooccurrence | MatrixFactorization | Popularity, ...] = (
             self.cooccurrence,
             self.factorization,
@@ -114,6 +118,7 @@ class Recommender:
         for model in self.models:
             model.resize(len(self.index))
         self.blocked = grown(self.blocked, len(self.index), False)
+        self._scratch = grown(self._scratch, 2 * self._block_size * len(self.index), 0)
 
     @torch.inference_mode()
     def learn(self, snapshots: Sequence[Snapshot], catalogue: Sequence[CatalogueChange] = ()) -> Delta:
@@ -160,43 +165,23 @@ class Recommender:
         """
         if not len(self.index) or not snapshots:
             return [RankedList([], [], []) for _ in snapshots]
+        blocks = (snapshots[n : n + self._block_size] for n in range(0, len(snapshots), self._block_size))
+        return [ranked for block in blocks for ranked in self._ranked(block, k)]
+
+    def _ranked(self, snapshots: Sequence[Snapshot], k: int) -> Iterator[RankedList]:
         batch = to_batch(snapshots, self.index, learn=False)
         items = torch.from_numpy(batch.items).to(self.device)
         weights = torch.from_numpy(batch.weights).to(self.device)
-        parts = [self.cooccurrence.score(items, weights), self.factorization.score(items, weights).clamp_(min=0)]
-        for part, weight in zip(parts, self.options.weights, strict=False):
-            part *= weight / part.amax(1, keepdim=True).clamp(min=1e-9)
-        popular = self.popularity.score() * self.options.weights[2]
-        scores = parts[0] + parts[1]
-        scores += popular
-        scores.masked_fill_(self.blocked, -torch.inf)
-        self._exclude(scores, snapshots)
-        values, best = torch.topk(scores, min(k, scores.shape[1]))
-        shares = torch.stack([*(part.gather(1, best) for part in parts), popular[best]])
-        return self._ranked(values, best, shares.argmax(0))
-
-    def _exclude(self, scores: torch.Tensor, snapshots: Sequence[Snapshot]) -> None:
-        rows: list[int] = []
-        columns: list[int] = []
-        for n, snapshot in enumerate(snapshots):
-            if snapshot.excluded:
-                known = [row for row in self.index.rows(snapshot.excluded) if row >= 0]
-                columns += known
-                rows += [n] * len(known)
-        if rows:
-            scores[torch.tensor(rows, device=self.device), torch.tensor(columns, device=self.device)] = -torch.inf
-
-    def _ranked(self, values: torch.Tensor, best: torch.Tensor, sources: torch.Tensor) -> list[RankedList]:
+        parts = self._scratch[: 2 * len(snapshots) * len(self.index)].view(2, len(snapshots), len(self.index))
+        self.cooccurrence.score(items, weights, parts[0])
+        self.factorization.score(items, weights, parts[1])
+        prior = (self.popularity.score() * self.options.weights[2]).masked_fill_(self.blocked, -torch.inf)
+        excluded = [[row for row in self.index.rows(s.excluded) if row >= 0] for s in snapshots]
+        values, best, sources = rank(parts, self.options.weights[:2], prior, excluded, k)
         ids, names = self.index.ids, [model.name for model in self.models]
-        lists = []
-        usable = (values > -torch.inf).sum(1).tolist()
-        for size, row_values, row_best, row_sources in zip(
-            usable, values.tolist(), best.tolist(), sources.tolist(), strict=True
-        ):
-            lists.append(
-                RankedList([ids[i] for i in row_best[:size]], row_values[:size], [names[s] for s in row_sources[:size]])
-            )
-        return lists
+        sizes = (values > -np.inf).sum(1).tolist()
+        for size, scores, rows, parts_of in zip(sizes, values.tolist(), best.tolist(), sources.tolist(), strict=True):
+            yield RankedList([ids[i] for i in rows[:size]], scores[:size], [names[s] for s in parts_of[:size]])
 
     def pack(self) -> bytes:
         """The whole recommender, for a learner's state or a new replica."""
@@ -216,4 +201,5 @@ class Recommender:
         recommender.blocked = unpack_tensor(state.blocked, np.bool_, recommender.device)
         for model, arrays in zip(recommender.models, state.models, strict=True):
             model.load(arrays)
+        recommender._resize()
         return recommender

@@ -104,26 +104,27 @@ class Cooccurrence:
         items = unpack_tensor(delta.items, np.int64, self.device)
         self._count(items, unpack_tensor(delta.counts, np.float32, self.device))
 
-    def score(self, items: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-        """Scores float32 [B, N] for histories `items` int64 [B, H] (-1 for none) with `weights` float32 [B, H]."""
-        items, weights = items[:, : self.options.query_history], weights[:, : self.options.query_history]
-        damped = weights * self._query_weights[: items.shape[1]] * self._source_damping[items.clamp(min=0)]
-        scores = torch.zeros(len(items), len(self.counts), device=self.device)
+    def score(self, items: torch.Tensor, weights: torch.Tensor, out: torch.Tensor) -> None:
+        """Writes scores float32 [B, N] to `out`, for histories `items` int64 [B, H] (-1 for none) with `weights`
+        float32 [B, H]."""
+        items = items[:, : self.options.query_history]
+        damped = weights[:, : items.shape[1]] * self._query_weights[: items.shape[1]]
         if self.device.type == "cpu":
             tables = (self.neighbours.numpy(), self.weights.numpy())
-            _add_neighbours(items.numpy(), damped.numpy(), *tables, scores.numpy())
+            damping = (self._source_damping.numpy(), self._target_damping.numpy())
+            _add_neighbours(items.numpy(), damped.numpy(), *tables, *damping, out.numpy())
         else:
-            self._add_neighbours(items, damped, scores)
-        return scores.mul_(self._target_damping)
+            self._add_neighbours(items, damped, out)
 
-    def _add_neighbours(self, items: torch.Tensor, damped: torch.Tensor, scores: torch.Tensor) -> None:
+    def _add_neighbours(self, items: torch.Tensor, damped: torch.Tensor, out: torch.Tensor) -> None:
         """The torch version of `_add_neighbours`, for a GPU."""
         sources = items.clamp(min=0)
-        rows = torch.arange(len(items), device=self.device, dtype=torch.int32)[:, None, None] * scores.shape[1]
+        rows = torch.arange(len(items), device=out.device, dtype=torch.int32)[:, None, None] * out.shape[1]
         # Free slots weigh nothing, so they may all fall on item 0.
         flat = self.neighbours[sources].clamp_(min=0).add_(rows)
-        values = self.weights[sources].mul_(damped[..., None])
-        scores.view(-1).index_add_(0, flat.view(-1), values.view(-1))
+        values = self.weights[sources].mul_((damped * self._source_damping[sources])[..., None])
+        out.zero_().view(-1).index_add_(0, flat.view(-1), values.view(-1))
+        out.mul_(self._target_damping)
 
     def snapshot(self) -> dict[str, bytes]:
         """The parameters as packed arrays."""
@@ -178,16 +179,19 @@ def _count_pairs(items, at, pair_weights, neighbours, weights, used):  # type: i
 
 
 @numba.njit(cache=True, nogil=True)
-def _add_neighbours(items, damped, neighbours, weights, scores):  # type: ignore[no-untyped-def]
-    """Add to each row of `scores` the neighbours of its items, weighted by `damped`; a free slot ends a row."""
+def _add_neighbours(items, damped, neighbours, weights, source_damping, target_damping, out):  # type: ignore[no-untyped-def]
+    """Each row of `out` becomes the sum of its items' neighbours, weighted and damped; a free slot ends a row."""
     for n in range(items.shape[0]):
+        out[n] = 0
         for column in range(items.shape[1]):
             source = items[n, column]
             if source >= 0:
+                weight = damped[n, column] * source_damping[source]
                 for slot in range(neighbours.shape[1]):
                     if neighbours[source, slot] < 0:
                         break
-                    scores[n, neighbours[source, slot]] += damped[n, column] * weights[source, slot]
+                    out[n, neighbours[source, slot]] += weight * weights[source, slot]
+        out[n] *= target_damping
 
 
 @numba.njit(cache=True)

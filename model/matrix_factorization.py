@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from zlib import crc32
 
 import msgspec
+import numba
 import numpy as np
 import torch
 
@@ -157,20 +158,24 @@ class MatrixFactorization:
         Eq. 4, x = (A + V'CV)^-1 V'C1, in its dual form x = A^-1 V'D (I + D V A^-1 V' D)^-1 D1 with D = sqrt(C): systems
         of the history's size, and A, which all users share, is inverted once a step.
         """
-        rows = items.clamp(min=0)
+        if self.device.type == "cpu":
+            users = np.zeros((len(items), self.options.dimensions), np.float32)
+            _fold_in(items.numpy(), confidence.numpy(), self.vectors.numpy(), self._inverse.numpy(), users)
+            return torch.from_numpy(users)
         root = confidence.sqrt()[..., None]
-        vectors = self.vectors[rows] * root
+        vectors = self.vectors[items.clamp(min=0)] * root
         projected = vectors @ self._inverse
         left = projected @ vectors.transpose(1, 2)
         left.diagonal(dim1=1, dim2=2).add_(1.0)
         return (projected.transpose(1, 2) @ _solve(left, root[..., 0])[..., None])[..., 0]
 
-    def score(self, items: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-        """Scores float32 [B, N] for histories `items` int64 [B, H] (-1 for none) with `weights` float32 [B, H], newest
-        first. The confidence of an item falls with its place, so that the list follows the person's latest steps."""
+    def score(self, items: torch.Tensor, weights: torch.Tensor, out: torch.Tensor) -> None:
+        """Writes scores float32 [B, N] to `out`, for histories `items` int64 [B, H] (-1 for none) with `weights`
+        float32 [B, H], newest first. The confidence of an item falls with its place, so that the list follows the
+        person's latest steps."""
         items = items[:, : self.options.query_history]
-        confidence = weights[:, : self.options.query_history] * self._decay[: items.shape[1]]
-        return self.fold_in(items, confidence) @ self.vectors.T
+        confidence = weights[:, : items.shape[1]] * self._decay[: items.shape[1]]
+        torch.matmul(self.fold_in(items, confidence), self.vectors.T, out=out)
 
     def snapshot(self) -> dict[str, bytes]:
         """The parameters, the reservoir and the open step as packed arrays."""
@@ -204,3 +209,41 @@ def _solve(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
     """Solve symmetric positive definite systems [B, d, d] x = [B, d]."""
     factor, _ = torch.linalg.cholesky_ex(left)
     return torch.cholesky_solve(right[..., None], factor)[..., 0]
+
+
+@numba.njit(cache=True, nogil=True, fastmath=True)
+def _fold_in(items, confidence, vectors, inverse, users):  # type: ignore[no-untyped-def]
+    """The same row by row: a history costs by its own length, and needs no memory of a batch's size."""
+    size, length = vectors.shape[1], items.shape[1]
+    scaled, projected = np.empty((length, size), np.float32), np.empty((length, size), np.float32)
+    factor, right = np.empty((length, length), np.float32), np.empty(length, np.float32)
+    for n in range(items.shape[0]):
+        count = 0
+        for column in range(length):
+            if items[n, column] < 0 or confidence[n, column] <= 0:
+                continue
+            right[count] = np.sqrt(confidence[n, column])
+            scaled[count] = vectors[items[n, column]] * right[count]
+            projected[count] = 0
+            for i in range(size):
+                for j in range(size):
+                    projected[count, j] += scaled[count, i] * inverse[i, j]
+            count += 1
+        # Cholesky, row by row: factor @ factor.T = I + projected @ scaled.T; `right` becomes factor^-1 right.
+        for i in range(count):
+            for j in range(i + 1):
+                total = np.float32(1 if i == j else 0)
+                for m in range(size):
+                    total += projected[i, m] * scaled[j, m]
+                for m in range(j):
+                    total -= factor[i, m] * factor[j, m]
+                factor[i, j] = np.sqrt(total) if i == j else total / factor[j, j]
+            for m in range(i):
+                right[i] -= factor[i, m] * right[m]
+            right[i] /= factor[i, i]
+        for i in range(count - 1, -1, -1):
+            right[i] /= factor[i, i]
+            for m in range(i):
+                right[m] -= factor[i, m] * right[i]
+            for j in range(size):
+                users[n, j] += projected[i, j] * right[i]

@@ -1,32 +1,40 @@
 """One for the whole job: owns the model, learns from every micro-batch, and tells the scorers what changed."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import msgspec
 import torch
 from pyflink.common import Row, Types
-from pyflink.datastream import KeyedProcessFunction, RuntimeContext
+from pyflink.datastream import KeyedCoProcessFunction, RuntimeContext
 from pyflink.datastream.state import MapStateDescriptor, ValueStateDescriptor
+from pyflink.metrics import Counter
 
 from model.blend import BlendOptions, CatalogueChange, Delta, Recommender, pack_delta
 from model.snapshot import unpack_snapshot
-from operators.catalogue import CATALOGUE_SHARD
+from operators.profile import DEAD_LETTERS, count_dead
+from schema.dead_letter import dead_letter
+from schema.errors import MessageError
+from schema.item import parse_item
 
-DELTAS = Types.ROW_NAMED(["whole", "payload"], [Types.BOOLEAN(), Types.PICKLED_BYTE_ARRAY()])
-_change_decoder = msgspec.msgpack.Decoder(CatalogueChange)
+DELTA = Types.ROW_NAMED(["whole", "payload"], [Types.BOOLEAN(), Types.PICKLED_BYTE_ARRAY()])
+DELTAS = Types.ROW([Types.LONG(), DELTA])
 
 
-class LearnerFunction(KeyedProcessFunction):
-    """In: Row(key, Row(shard, requests)), all under one key. Out: Row(whole, payload): the whole packed recommender
-    first after every start, then a delta for each batch.
+class LearnerFunction(KeyedCoProcessFunction):
+    """In, all under one key: Row(shard, packed snapshots), and rows (item_id, payload, partition, offset) of the
+    catalogue. Out: Row(shard, Row(whole, payload)) for each of the scorers' shards: the whole packed recommender first
+    after every start, then a delta for each batch. Malformed catalogue messages become dead letters.
 
-    Keyed state: `base`, the packed recommender, and `log`, the batches learned from since, by number. Learning is
+    Keyed state: `base`, the packed recommender, and `log`, what was learned from since, by number. Learning is
     deterministic, so both give the model. The log is folded into the base after `compact_after_events` events.
     """
 
-    def __init__(self, options: BlendOptions, compact_after_events: int) -> None:
-        self._options, self._compact_after_events = options, compact_after_events
+    def __init__(
+        self, options: BlendOptions, shards: Sequence[int], items_topic: str, compact_after_events: int
+    ) -> None:
+        self._options, self._shards, self._topic = options, shards, items_topic
+        self._compact_after_events = compact_after_events
 
     def open(self, runtime_context: RuntimeContext) -> None:
         """Register the state and the metrics; the model itself is read with the first batch."""
@@ -35,43 +43,63 @@ class LearnerFunction(KeyedProcessFunction):
         # A map, not a list: RocksDB keeps a list as one value, which it would rewrite again and again as it grows.
         log = MapStateDescriptor("log", Types.LONG(), Types.PICKLED_BYTE_ARRAY())
         self._log = runtime_context.get_map_state(log)
-        metrics = runtime_context.get_metrics_group().add_group("headrace")
-        self._learned = metrics.counter("interactions_learned")
+        self._metrics = runtime_context.get_metrics_group().add_group("headrace")
+        self._learned = self._metrics.counter("interactions_learned")
+        self._dead: dict[str, Counter] = {}
         self._milliseconds, self._version = 0, 0
-        metrics.gauge("learner_ms", lambda: self._milliseconds)
-        metrics.gauge("model_version", lambda: self._version)
+        self._metrics.gauge("learner_ms", lambda: self._milliseconds)
+        self._metrics.gauge("model_version", lambda: self._version)
         self._recommender: Recommender | None = None
         self._logged = self._batches = 0
 
-    def process_element(self, value: Row, ctx: KeyedProcessFunction.Context) -> Iterator[Row]:
-        """Learn from one micro-batch."""
+    def process_element1(self, value: Row, ctx: KeyedCoProcessFunction.Context) -> Iterator[object]:
+        """Learn from one micro-batch of snapshots."""
+        _, requests = value
+        yield from self._take([bytes(request) for request in requests], [])
+
+    def process_element2(self, value: Row, ctx: KeyedCoProcessFunction.Context) -> Iterator[object]:
+        """Take one micro-batch of catalogue messages."""
+        changes = []
+        for item_id, payload, partition, offset in value[0]:
+            payload = None if payload is None else bytes(payload)
+            try:
+                item_id, item = parse_item(item_id, payload)
+                changes.append(CatalogueChange(item_id, item is not None and item.available))
+            except MessageError as error:
+                now = int(time.time() * 1000)
+                count_dead(self._metrics, self._dead, error.code)
+                yield DEAD_LETTERS, Row(dead_letter(error, self._topic, partition, offset, now, payload))
+        yield from self._take([], changes)
+
+    def _take(self, requests: list[bytes], changes: list[CatalogueChange]) -> Iterator[object]:
         started = time.perf_counter()
-        shard, requests = value
-        requests = [bytes(request) for request in requests]
         if self._recommender is None:
             self._recommender = self._restored()
-            yield Row(True, self._recommender.pack())
-        delta = _learn(self._recommender, shard, requests)
-        self._remember(shard, requests)
+            yield from self._sent(True, self._recommender.pack())
+        delta = _learn(self._recommender, requests, changes)
+        self._remember(requests, changes)
         self._version = self._recommender.version
         self._milliseconds = round((time.perf_counter() - started) * 1000)
-        yield Row(False, pack_delta(delta))
+        yield from self._sent(False, pack_delta(delta))
+
+    def _sent(self, whole: bool, payload: bytes) -> Iterator[Row]:
+        return (Row(shard, Row(whole, payload)) for shard in self._shards)
 
     def _restored(self) -> Recommender:
         packed = self._base.value()
         recommender = Recommender(self._options) if packed is None else Recommender.unpack(packed, self._options)
         for _, entry in sorted(self._log.items()):
             self._batches += 1
-            shard, requests = msgspec.msgpack.decode(entry, type=tuple[int, list[bytes]])
-            _learn(recommender, shard, requests)
-            self._logged += len(requests)
+            requests, changes = msgspec.msgpack.decode(entry, type=tuple[list[bytes], list[CatalogueChange]])
+            _learn(recommender, requests, changes)
+            self._logged += len(requests) + len(changes)
         return recommender
 
-    def _remember(self, shard: int, requests: list[bytes]) -> None:
+    def _remember(self, requests: list[bytes], changes: list[CatalogueChange]) -> None:
         self._learned.inc(len(requests))
-        self._logged += len(requests)
+        self._logged += len(requests) + len(changes)
         if self._logged < self._compact_after_events or self._recommender is None:
-            self._log.put(self._batches, msgspec.msgpack.encode((shard, requests)))
+            self._log.put(self._batches, msgspec.msgpack.encode((requests, changes)))
             self._batches += 1
             return
         self._base.update(self._recommender.pack())
@@ -79,7 +107,5 @@ class LearnerFunction(KeyedProcessFunction):
         self._logged = self._batches = 0
 
 
-def _learn(recommender: Recommender, shard: int, requests: list[bytes]) -> Delta:
-    if shard == CATALOGUE_SHARD:
-        return recommender.learn([], [_change_decoder.decode(request) for request in requests])
-    return recommender.learn([unpack_snapshot(request) for request in requests])
+def _learn(recommender: Recommender, requests: list[bytes], changes: list[CatalogueChange]) -> Delta:
+    return recommender.learn([unpack_snapshot(request) for request in requests], changes)

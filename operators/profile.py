@@ -1,13 +1,14 @@
 """Keyed by user: validates an event, applies it to the user's profile, and hands on one snapshot."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from zlib import crc32
 
 from pyflink.common import Row, Types
 from pyflink.common.time import Time
 from pyflink.datastream import KeyedProcessFunction, OutputTag, RuntimeContext
 from pyflink.datastream.state import StateTtlConfig, ValueStateDescriptor
+from pyflink.metrics import Counter, MetricGroup
 
 from model.profile import Profile, ProfileOptions, apply_event, pack_profile, snapshot, unpack_profile
 from model.snapshot import Snapshot, pack_snapshot
@@ -33,7 +34,7 @@ class ProfileFunction(KeyedProcessFunction):
         options: ProfileOptions,
         parser: Callable[[], EventParser],
         topic: str,
-        shards: int,
+        shards: Sequence[int],
         ttl_days: int,
         max_batch: int,
     ) -> None:
@@ -50,7 +51,7 @@ class ProfileFunction(KeyedProcessFunction):
         self._accepted = self._metrics.counter("events_accepted")
         self._late = self._metrics.counter("events_late")
         self._duplicate = self._metrics.counter("events_duplicate")
-        self._dead: dict[str, object] = {}
+        self._dead: dict[str, Counter] = {}
         self._emitted = 0
 
     def process_element(self, value: Row, ctx: KeyedProcessFunction.Context) -> Iterator[object]:
@@ -61,10 +62,10 @@ class ProfileFunction(KeyedProcessFunction):
         try:
             event = self._parser.parse(payload, now)
         except MessageError as error:
-            self._count_dead(error.code)
+            count_dead(self._metrics, self._dead, error.code)
             yield DEAD_LETTERS, Row(dead_letter(error, self._topic, partition, offset, now, payload))
             return
-        shard = crc32(event.user_id.encode()) % self._shards
+        shard = self._shards[crc32(event.user_id.encode()) % len(self._shards)]
         if event.event_type == "erase_user":
             self._state.clear()
             self._accepted.inc()
@@ -87,7 +88,9 @@ class ProfileFunction(KeyedProcessFunction):
         self._emitted += 1
         return Row(shard, self._emitted // self._max_batch, pack_snapshot(request))
 
-    def _count_dead(self, code: str) -> None:
-        if code not in self._dead:
-            self._dead[code] = self._metrics.add_group("code", code).counter("dead_letters")
-        self._dead[code].inc()  # type: ignore[attr-defined]
+
+def count_dead(metrics: MetricGroup, counters: dict[str, Counter], code: str) -> None:
+    """Count a dead letter under its code, whose counter is made on first use."""
+    if code not in counters:
+        counters[code] = metrics.add_group("code", code).counter("dead_letters")
+    counters[code].inc()

@@ -9,8 +9,7 @@ from uuid import uuid4
 import msgspec
 import torch
 from pyflink.common import Row, Types
-from pyflink.datastream import RuntimeContext
-from pyflink.datastream.functions import KeyedBroadcastProcessFunction
+from pyflink.datastream import KeyedCoProcessFunction, RuntimeContext
 from pyflink.datastream.state import ListStateDescriptor
 
 from model.blend import BlendOptions, RankedList, Recommender, unpack_delta
@@ -22,8 +21,9 @@ _RETRY_MS = 20
 _SMOOTHING = 0.001
 
 
-class ScorerFunction(KeyedBroadcastProcessFunction):
-    """In: Row(shard, requests) and, broadcast, Row(whole, payload) of the learner. Out: Row(user_id, list or None).
+class ScorerFunction(KeyedCoProcessFunction):
+    """In: Row(shard, packed snapshots), and Row(whole, payload) of the learner, which sends it to every shard. Out:
+    Row(user_id, list or None).
 
     Until the learner has sent the model after a start, batches wait in the keyed state `waiting`. The lists last
     sent are a bounded cache: what it loses costs one repeated list.
@@ -50,17 +50,7 @@ class ScorerFunction(KeyedBroadcastProcessFunction):
             scale = 1_000_000 if name.startswith("prequential") else 1
             metrics.gauge(name, lambda name=name, scale=scale: int(self._gauges[name] * scale))
 
-    def process_broadcast_element(self, value: Row, ctx: KeyedBroadcastProcessFunction.Context) -> Iterator[Row]:
-        """Follow the learner."""
-        whole, payload = value
-        if whole:
-            self._replica = Recommender.unpack(payload, self._options)
-        elif self._replica is not None:
-            self._replica.apply(unpack_delta(payload))
-            self._gauges["model_version"] = self._replica.version
-        yield from ()
-
-    def process_element(self, value: Row, ctx: KeyedBroadcastProcessFunction.ReadOnlyContext) -> Iterator[Row]:
+    def process_element1(self, value: Row, ctx: KeyedCoProcessFunction.Context) -> Iterator[Row]:
         """Make the lists of one micro-batch."""
         shard, requests = value
         requests = [bytes(request) for request in requests]
@@ -74,7 +64,17 @@ class ScorerFunction(KeyedBroadcastProcessFunction):
             self._served.add(shard)
         yield from self._lists(requests)
 
-    def on_timer(self, timestamp: int, ctx: KeyedBroadcastProcessFunction.OnTimerContext) -> Iterator[Row]:
+    def process_element2(self, value: Row, ctx: KeyedCoProcessFunction.Context) -> Iterator[Row]:
+        """Follow the learner."""
+        whole, payload = value
+        if whole:
+            self._replica = Recommender.unpack(payload, self._options)
+        elif self._replica is not None:
+            self._replica.apply(unpack_delta(payload))
+            self._gauges["model_version"] = self._replica.version
+        yield from ()
+
+    def on_timer(self, timestamp: int, ctx: KeyedCoProcessFunction.OnTimerContext) -> Iterator[Row]:
         """Serve what waited for the model, or wait on."""
         if self._ready():
             yield from self._serve_waiting()

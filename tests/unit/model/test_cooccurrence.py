@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from model.cooccurrence import Cooccurrence, CooccurrenceOptions, _add_neighbours
+from model.cooccurrence import Cooccurrence, CooccurrenceOptions
 
 pytestmark = pytest.mark.unit
 
@@ -19,8 +19,9 @@ def test_numba_and_torch_add_the_same_neighbours() -> None:
         model.weights[row, :size] = torch.from_numpy(random.random(size).astype(np.float32))
     items = torch.from_numpy(random.integers(-1, 30, (5, 7)))
     damped = torch.from_numpy(random.random((5, 7)).astype(np.float32)) * (items >= 0)
-    by_torch, by_numba = torch.zeros(5, 30), torch.zeros(5, 30)
+    model._source_damping[:], model._target_damping[:] = torch.rand(2, 30, generator=torch.manual_seed(1))
+    by_torch, by_numba = torch.rand(5, 30), torch.rand(5, 30)
     model._add_neighbours(items, damped, by_torch)
-    _add_neighbours(items.numpy(), damped.numpy(), model.neighbours.numpy(), model.weights.numpy(), by_numba.numpy())
+    model.score(items, damped / model._query_weights[:7], by_numba)
     assert by_numba.abs().sum() > 0
     torch.testing.assert_close(by_torch, by_numba)
