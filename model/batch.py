@@ -36,9 +36,11 @@ def to_batch(snapshots: Sequence[Snapshot], index: ItemIndex, learn: bool) -> Ba
     weights = np.zeros((len(snapshots), length), np.float32)
     for n, s in enumerate(snapshots):
         size = len(s.history)
-        if learn:
+        rows = index.rows(s.history)
+        if learn and -1 in rows:
             index.extend(reversed(s.history))
-        items[n, :size] = index.rows(s.history)
+            rows = index.rows(s.history)
+        items[n, :size] = rows
         weights[n, :size] = s.weights
     weights[items < 0] = 0.0
     return Batch(

@@ -106,7 +106,7 @@ class Recommender:
         self.factorization = MatrixFactorization(options.factorization, self.device)
         self.popularity = Popularity(options.popularity, self.device)
         # A block of users whose scores stay in a CPU's cache; a GPU wants many at once.
-        self._block_size = 16 if self.device.type == "cpu" else 256
+        self._block_size = 32 if self.device.type == "cpu" else 256
         self._scratch = torch.empty(0, device=self.device)
         self.models: tuple[Cooccurrence | MatrixFactorization | Popularity, ...] = (
             self.cooccurrence,
@@ -115,12 +115,13 @@ class Recommender:
         )
 
     def _resize(self) -> None:
+        if len(self.blocked) == len(self.index):
+            return
         for model in self.models:
             model.resize(len(self.index))
         self.blocked = grown(self.blocked, len(self.index), False)
         self._scratch = grown(self._scratch, 2 * self._block_size * len(self.index), 0)
 
-    @torch.inference_mode()
     def learn(self, snapshots: Sequence[Snapshot], catalogue: Sequence[CatalogueChange] = ()) -> Delta:
         """Learn from the events, in their order, and from catalogue changes; returns what changed."""
         known = len(self.index)
@@ -139,7 +140,6 @@ class Recommender:
             list(catalogue),
         )
 
-    @torch.inference_mode()
     def apply(self, delta: Delta) -> None:
         """Follow the learner by one delta. Raises ValueError where a delta before it is missing."""
         if delta.before != self.version:
@@ -157,7 +157,6 @@ class Recommender:
             rows = torch.tensor(self.index.rows(c.item_id for c in catalogue), device=self.device)
             self.blocked[rows] = torch.tensor([not c.available for c in catalogue], device=self.device)
 
-    @torch.inference_mode()
     def recommend(self, snapshots: Sequence[Snapshot], k: int) -> list[RankedList]:
         """The k best items for each history, best first; fewer where fewer are known.
 
@@ -190,7 +189,6 @@ class Recommender:
         return bytes((VERSION,)) + _delta_encoder.encode(packed)
 
     @classmethod
-    @torch.inference_mode()
     def unpack(cls, packed: bytes, options: BlendOptions) -> "Recommender":
         """The inverse of `pack`. Raises ValueError on a version that this code does not know."""
         _require_version(packed)
@@ -198,8 +196,16 @@ class Recommender:
         recommender = cls(options)
         recommender.version = state.version
         recommender.index.extend(state.items)
+        recommender._resize()
         recommender.blocked = unpack_tensor(state.blocked, np.bool_, recommender.device)
         for model, arrays in zip(recommender.models, state.models, strict=True):
             model.load(arrays)
-        recommender._resize()
         return recommender
+
+
+def compile_kernels(options: BlendOptions) -> None:
+    """Compile what numba runs on the CPU, or load it from the cache beside the sources, before the first event."""
+    recommender = Recommender(options)
+    histories = [Snapshot("", "", 1, 0, ["a", "b"], [1.0, 1.0], event_index=0)] * options.factorization.step
+    recommender.learn(histories)
+    recommender.recommend(histories[:1], 1)

@@ -80,20 +80,19 @@ class Cooccurrence:
     def learn(self, batch: Batch) -> CooccurrenceDelta:
         """Count each new interaction against the items before it in the same history, on the CPU, one by one: how the
         stream is cut into batches changes nothing."""
-        taught = np.flatnonzero(batch.event_index >= 0)
-        at = batch.event_index[taught]
-        items, times = np.unique(batch.items[taught, at], return_counts=True)
-        counts = self.counts.numpy()[items] + times.astype(np.float32)
-        self._count(torch.from_numpy(items), torch.from_numpy(counts))
-        neighbours, weights = self.neighbours.numpy(), self.weights.numpy()
-        pair_weights = self._pair_weights[: self.options.history]
-        slots = np.unique(_count_pairs(batch.items[taught], at, pair_weights, neighbours, weights, self._used))
+        options = self.options
+        neighbours, weights, counts = self.neighbours.numpy(), self.weights.numpy(), self.counts.numpy()
+        damping = (self._source_damping.numpy(), self._target_damping.numpy())
+        powers = (options.source_power, options.target_power)
+        pair_weights = self._pair_weights[: options.history]
+        tables = (neighbours, weights, self._used, counts, damping)
+        slots, items = _count_pairs(batch.items, batch.event_index, pair_weights, powers, *tables)
         return CooccurrenceDelta(
             pack_array(slots),
             pack_array(neighbours.reshape(-1)[slots]),
             pack_array(weights.reshape(-1)[slots]),
             pack_array(items),
-            pack_array(counts),
+            pack_array(counts[items]),
         )
 
     def apply(self, delta: CooccurrenceDelta) -> None:
@@ -146,15 +145,23 @@ class Cooccurrence:
 
 
 @numba.njit(cache=True)
-def _count_pairs(items, at, pair_weights, neighbours, weights, used):  # type: ignore[no-untyped-def]
-    """Add each row's pairs (older item, item at `at`) both ways; returns the slots that changed, some twice."""
+def _count_pairs(histories, at, pair_weights, powers, neighbours, weights, used, counts, damping):  # type: ignore[no-untyped-def]
+    """Count the item at `at` of each history, and its pairs with the older ones both ways. Returns the slots and the
+    items that changed, some twice."""
     width = neighbours.shape[1]
-    changed = np.empty(4 * items.size + 2 * width, np.int64)
-    size = 0
-    for n in range(len(items)):
-        target = items[n, at[n]]
-        for column in range(at[n] + 1, min(items.shape[1], at[n] + 1 + len(pair_weights))):
-            source = items[n, column]
+    changed = np.empty(4 * histories.size + 2 * width, np.int64)
+    items = np.empty(len(histories), np.int64)
+    size = taught = 0
+    for n in range(len(histories)):
+        if at[n] < 0:
+            continue
+        target = items[taught] = histories[n, at[n]]
+        taught += 1
+        counts[target] += 1
+        damping[0][target] = counts[target] ** -powers[0]
+        damping[1][target] = counts[target] ** -powers[1]
+        for column in range(at[n] + 1, min(histories.shape[1], at[n] + 1 + len(pair_weights))):
+            source = histories[n, column]
             if source < 0:
                 break
             weight = pair_weights[column - at[n] - 1]
@@ -175,7 +182,7 @@ def _count_pairs(items, at, pair_weights, neighbours, weights, used):  # type: i
                 weights[row, slot] += weight
                 changed[size] = row * width + slot
                 size += 1
-    return changed[:size]
+    return changed[:size], items[:taught]
 
 
 @numba.njit(cache=True, nogil=True)

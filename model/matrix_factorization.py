@@ -97,7 +97,9 @@ class MatrixFactorization:
             self._open += 1
             if self._open == self.options.step:
                 changed.append(self._step())
-        items = np.unique(np.concatenate(changed)) if changed else np.empty(0, np.int64)
+        if not changed:
+            return MatrixFactorizationDelta(b"", b"")
+        items = np.unique(np.concatenate(changed))
         vectors = self.vectors[torch.from_numpy(items).to(self.device)]
         return MatrixFactorizationDelta(pack_array(items), pack_array(vectors.cpu().numpy()))
 
@@ -142,12 +144,12 @@ class MatrixFactorization:
         self._gram += after.T @ after - before.T @ before
         self.vectors[items] = vectors
         shared = self.options.unobserved * self._gram + self.options.regularization * self._identity
-        self._inverse = torch.linalg.inv(shared).float()
+        self._inverse = torch.linalg.inv(shared).float().contiguous()
 
     def apply(self, delta: MatrixFactorizationDelta) -> None:
         """Follow the learner."""
-        items = unpack_tensor(delta.items, np.int64, self.device)
-        if len(items):
+        if delta.items:
+            items = unpack_tensor(delta.items, np.int64, self.device)
             vectors = unpack_tensor(delta.vectors, np.float32, self.device)
             self._move(items, vectors.view(-1, self.options.dimensions))
 

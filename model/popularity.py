@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 import torch
 
-from model.arrays import grown, pack_array, unpack_tensor
+from model.arrays import grown, pack_array, unpack_array, unpack_tensor
 from model.batch import Batch
 
 _MAX_EXPONENT = 40.0
@@ -41,6 +41,7 @@ class Popularity:
         self.device = device
         self.sums = torch.empty(0, device=device)
         self.landmark = 0
+        self._largest = 0.0
         self._rate = math.log(2) / options.half_life_ms
 
     def resize(self, items: int) -> None:
@@ -57,25 +58,26 @@ class Popularity:
         exponents = np.maximum((times - self.landmark) * self._rate, -_MAX_EXPONENT)
         sums = self.sums.numpy()
         np.add.at(sums, targets, np.exp(exponents).astype(np.float32))
-        items = np.unique(targets)
-        return PopularityDelta(self.landmark, pack_array(items), pack_array(sums[items]))
+        self._largest = max(self._largest, sums[targets].max(initial=0))
+        return PopularityDelta(self.landmark, pack_array(targets), pack_array(sums[targets]))
 
     def _move_landmark(self, landmark: int) -> None:
         if self.landmark:
             self.sums *= math.exp((self.landmark - landmark) * self._rate)
+            self._largest = float(self.sums.max())
         self.landmark = landmark
 
     def apply(self, delta: PopularityDelta) -> None:
         """Follow the learner."""
         if delta.landmark != self.landmark:
             self._move_landmark(delta.landmark)
-        self.sums[unpack_tensor(delta.items, np.int64, self.device)] = unpack_tensor(
-            delta.sums, np.float32, self.device
-        )
+        sums = unpack_array(delta.sums, np.float32)
+        self._largest = max(self._largest, sums.max(initial=0))
+        self.sums[unpack_tensor(delta.items, np.int64, self.device)] = torch.from_numpy(sums).to(self.device)
 
     def score(self) -> torch.Tensor:
         """Scores float32 [N]: the share of the most popular item's."""
-        return self.sums / self.sums.max().clamp(min=1e-30) if len(self.sums) else self.sums
+        return self.sums / max(self._largest, 1e-30)
 
     def snapshot(self) -> dict[str, bytes]:
         """The parameters as packed arrays."""
@@ -84,4 +86,5 @@ class Popularity:
     def load(self, arrays: dict[str, bytes]) -> None:
         """The inverse of `snapshot`."""
         self.sums = unpack_tensor(arrays["sums"], np.float32, self.device)
+        self._largest = float(self.sums.max()) if len(self.sums) else 0.0
         self.landmark = int(arrays["landmark"])

@@ -229,9 +229,12 @@ class Stack:
         if not job.exists():
             raise StackError(f"There is no job {job}.")
         app = self.data / "app"
-        shutil.rmtree(app, ignore_errors=True)
+        # What numba compiled stays: it holds for as long as the source's content does.
+        for stale in app.rglob("*.py"):
+            stale.unlink()
         for package in PACKAGES:
-            shutil.copytree(_REPOSITORY / package, app / package, ignore=shutil.ignore_patterns("__pycache__"))
+            bytecode = shutil.ignore_patterns("*.pyc")
+            shutil.copytree(_REPOSITORY / package, app / package, ignore=bytecode, dirs_exist_ok=True)
         if job.is_relative_to(_REPOSITORY / "jobs"):
             job = app / job.relative_to(_REPOSITORY)
         start = ["--fromSavepoint", savepoint] if savepoint else []
