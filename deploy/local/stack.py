@@ -433,6 +433,8 @@ class Stack:
         kept = {k: v for k, v in os.environ.items() if not k.lstrip("_").startswith(("FLINK_", "PYTHONPATH", "JVM_"))}
         # The TaskManager's embedded interpreter looks for pemja where this environment has it.
         cluster = {"FLINK_LIB_DIR": str(self._library()), "PYTHONPATH": sysconfig.get_path("purelib")}
+        # Some PyFlink calls would start a JVM of their own inside a TaskManager: they fail instead.
+        cluster["PYFLINK_GATEWAY_DISABLED"] = "true"
         return (
             kept
             | (cluster if name.startswith(("jobmanager", "taskmanager")) else {})
