@@ -11,7 +11,6 @@ from pyflink.table import Schema, StreamTableEnvironment
 
 from jobs.flink import key_per_subtask, keyed_in_jvm, process_mode, settings_of
 from jobs.settings import Settings, SettingsError, load_settings
-from model.blend import compile_kernels
 from operators.learner import DELTA, DELTAS, LearnerFunction
 from operators.profile import DEAD_LETTERS, SNAPSHOTS, ProfileFunction
 from operators.scorer import LISTS, ScorerFunction
@@ -173,8 +172,6 @@ def main() -> None:
         sys.exit(str(error))
     environment = StreamExecutionEnvironment.get_execution_environment(settings_of(flink_options(settings)))
     environment.set_parallelism(settings.flink.parallelism)
-    # Here, so that the compiled code travels with the sources and no worker compiles at every start.
-    compile_kernels(settings.blend_options())
     build(environment, settings)
     environment.execute("headrace")
 

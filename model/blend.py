@@ -201,11 +201,3 @@ class Recommender:
         for model, arrays in zip(recommender.models, state.models, strict=True):
             model.load(arrays)
         return recommender
-
-
-def compile_kernels(options: BlendOptions) -> None:
-    """Compile what numba runs on the CPU, or load it from the cache beside the sources, before the first event."""
-    recommender = Recommender(options)
-    histories = [Snapshot("", "", 1, 0, ["a", "b"], [1.0, 1.0], event_index=0)] * options.factorization.step
-    recommender.learn(histories)
-    recommender.recommend(histories[:1], 1)

@@ -144,7 +144,27 @@ class Cooccurrence:
         self._used = (self.neighbours.cpu().numpy() >= 0).sum(axis=1)
 
 
-@numba.njit(cache=True)
+@numba.njit("(i4[::1], f4[::1])", cache=True)
+def _prune(neighbours, weights):  # type: ignore[no-untyped-def]
+    """Drop the weakest quarter of a full row, the rest stay in their order."""
+    width = len(weights)
+    weakest = np.argsort(weights, kind="mergesort")[: width // 4]
+    kept = np.ones(width, np.bool_)
+    kept[weakest] = False
+    size = 0
+    for slot in range(width):
+        if kept[slot]:
+            neighbours[size], weights[size] = neighbours[slot], weights[slot]
+            size += 1
+    neighbours[size:] = -1
+    weights[size:] = 0
+
+
+@numba.njit(
+    "Tuple((i8[::1], i8[::1]))(i8[:,:], i8[::1], f4[::1], UniTuple(f8, 2), i4[:,::1], f4[:,::1], i8[::1], f4[::1], "
+    "UniTuple(f4[::1], 2))",
+    cache=True,
+)
 def _count_pairs(histories, at, pair_weights, powers, neighbours, weights, used, counts, damping):  # type: ignore[no-untyped-def]
     """Count the item at `at` of each history, and its pairs with the older ones both ways. Returns the slots and the
     items that changed, some twice."""
@@ -185,7 +205,7 @@ def _count_pairs(histories, at, pair_weights, powers, neighbours, weights, used,
     return changed[:size], items[:taught]
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit("(i8[:,:], f4[:,:], i4[:,::1], f4[:,::1], f4[::1], f4[::1], f4[:,::1])", cache=True, nogil=True)
 def _add_neighbours(items, damped, neighbours, weights, source_damping, target_damping, out):  # type: ignore[no-untyped-def]
     """Each row of `out` becomes the sum of its items' neighbours, weighted and damped; a free slot ends a row."""
     for n in range(items.shape[0]):
@@ -199,19 +219,3 @@ def _add_neighbours(items, damped, neighbours, weights, source_damping, target_d
                         break
                     out[n, neighbours[source, slot]] += weight * weights[source, slot]
         out[n] *= target_damping
-
-
-@numba.njit(cache=True)
-def _prune(neighbours, weights):  # type: ignore[no-untyped-def]
-    """Drop the weakest quarter of a full row, the rest stay in their order."""
-    width = len(weights)
-    weakest = np.argsort(weights, kind="mergesort")[: width // 4]
-    kept = np.ones(width, np.bool_)
-    kept[weakest] = False
-    size = 0
-    for slot in range(width):
-        if kept[slot]:
-            neighbours[size], weights[size] = neighbours[slot], weights[slot]
-            size += 1
-    neighbours[size:] = -1
-    weights[size:] = 0

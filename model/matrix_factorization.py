@@ -213,7 +213,7 @@ def _solve(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
     return torch.cholesky_solve(right[..., None], factor)[..., 0]
 
 
-@numba.njit(cache=True, nogil=True, fastmath=True)
+@numba.njit("(i8[:,:], f4[:,:], f4[:,::1], f4[:,::1], f4[:,::1])", cache=True, nogil=True, fastmath=True)
 def _fold_in(items, confidence, vectors, inverse, users):  # type: ignore[no-untyped-def]
     """The same row by row: a history costs by its own length, and needs no memory of a batch's size."""
     size, length = vectors.shape[1], items.shape[1]

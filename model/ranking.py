@@ -35,7 +35,12 @@ def rank(
     return values.cpu().numpy(), best.cpu().numpy(), shares.argmax(0).cpu().numpy()
 
 
-@numba.njit(cache=True, nogil=True, fastmath={"nnan", "nsz", "contract"})
+@numba.njit(
+    "Tuple((f4[:,::1], i8[:,::1], i8[:,::1]))(f4[:,:,::1], f4[::1], f4[::1], i8[::1], i8[::1], i8)",
+    cache=True,
+    nogil=True,
+    fastmath={"nnan", "nsz", "contract"},
+)
 def _rank(parts, weights, prior, columns, bounds, k):  # type: ignore[no-untyped-def]
     models, rows, items = parts.shape
     values = np.full((rows, k), -np.inf, np.float32)

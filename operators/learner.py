@@ -10,7 +10,7 @@ from pyflink.datastream import KeyedCoProcessFunction, RuntimeContext
 from pyflink.datastream.state import MapStateDescriptor, ValueStateDescriptor
 from pyflink.metrics import Counter
 
-from model.blend import BlendOptions, CatalogueChange, Delta, Recommender, compile_kernels, pack_delta
+from model.blend import BlendOptions, CatalogueChange, Delta, Recommender, pack_delta
 from model.snapshot import unpack_snapshot
 from operators.profile import DEAD_LETTERS, count_dead
 from schema.dead_letter import dead_letter
@@ -39,7 +39,6 @@ class LearnerFunction(KeyedCoProcessFunction):
     def open(self, runtime_context: RuntimeContext) -> None:
         """Register the state and the metrics; the model itself is read with the first batch."""
         torch.set_num_threads(1)
-        compile_kernels(self._options)
         self._base = runtime_context.get_state(ValueStateDescriptor("base", Types.PICKLED_BYTE_ARRAY()))
         # A map, not a list: RocksDB keeps a list as one value, which it would rewrite again and again as it grows.
         log = MapStateDescriptor("log", Types.LONG(), Types.PICKLED_BYTE_ARRAY())

@@ -12,7 +12,7 @@ from pyflink.common import Row, Types
 from pyflink.datastream import KeyedCoProcessFunction, RuntimeContext
 from pyflink.datastream.state import ListStateDescriptor
 
-from model.blend import BlendOptions, RankedList, Recommender, compile_kernels, unpack_delta
+from model.blend import BlendOptions, RankedList, Recommender, unpack_delta
 from model.snapshot import Snapshot, unpack_snapshot
 from schema.recommendation import DEFAULT_USER, Recommendation, ScoredItem, encode_recommendation
 
@@ -36,7 +36,6 @@ class ScorerFunction(KeyedCoProcessFunction):
     def open(self, runtime_context: RuntimeContext) -> None:
         """Register the state and the metrics."""
         torch.set_num_threads(1)
-        compile_kernels(self._options)
         self._waiting = runtime_context.get_list_state(ListStateDescriptor("waiting", Types.PICKLED_BYTE_ARRAY()))
         self._replica: Recommender | None = None
         # Shards whose `waiting` is known to be empty, so that it is not read for every batch.
