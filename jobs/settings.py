@@ -100,7 +100,7 @@ class Models(_Section):
     neighbours: PositiveInt = 512
     dimensions: Annotated[int, Field(ge=2, le=512)] = 64
     reservoir: PositiveInt = 4096
-    step: PositiveInt = 128
+    step: PositiveInt = 256
     popularity_half_life_days: PositiveFloat = 14.0
     cooccurrence_weight: Annotated[float, Field(ge=0)] = 1.0
     factorization_weight: Annotated[float, Field(ge=0)] = 0.3

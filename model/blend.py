@@ -102,6 +102,7 @@ class Recommender:
         self.index = ItemIndex()
         self.version = 0
         self.blocked = torch.empty(0, dtype=torch.bool, device=self.device)
+        self._blocks = False
         self.cooccurrence = Cooccurrence(options.cooccurrence, self.device)
         self.factorization = MatrixFactorization(options.factorization, self.device)
         self.popularity = Popularity(options.popularity, self.device)
@@ -156,6 +157,7 @@ class Recommender:
         if catalogue:
             rows = torch.tensor(self.index.rows(c.item_id for c in catalogue), device=self.device)
             self.blocked[rows] = torch.tensor([not c.available for c in catalogue], device=self.device)
+            self._blocks = bool(self.blocked.any())
 
     def recommend(self, snapshots: Sequence[Snapshot], k: int) -> list[RankedList]:
         """The k best items for each history, best first; fewer where fewer are known.
@@ -174,7 +176,9 @@ class Recommender:
         parts = self._scratch[: 2 * len(snapshots) * len(self.index)].view(2, len(snapshots), len(self.index))
         self.cooccurrence.score(items, weights, parts[0])
         self.factorization.score(items, weights, parts[1])
-        prior = (self.popularity.score() * self.options.weights[2]).masked_fill_(self.blocked, -torch.inf)
+        prior = self.popularity.score(self.options.weights[2])
+        if self._blocks:
+            prior.masked_fill_(self.blocked, -torch.inf)
         excluded = [[row for row in self.index.rows(s.excluded) if row >= 0] for s in snapshots]
         values, best, sources = rank(parts, self.options.weights[:2], prior, excluded, k)
         ids, names = self.index.ids, [model.name for model in self.models]
@@ -198,6 +202,7 @@ class Recommender:
         recommender.index.extend(state.items)
         recommender._resize()
         recommender.blocked = unpack_tensor(state.blocked, np.bool_, recommender.device)
+        recommender._blocks = bool(recommender.blocked.any())
         for model, arrays in zip(recommender.models, state.models, strict=True):
             model.load(arrays)
         return recommender

@@ -57,9 +57,9 @@ class Cooccurrence:
         self.counts = torch.empty(0, device=device)
         self._source_damping = torch.empty(0, device=device)
         self._target_damping = torch.empty(0, device=device)
-        ranks = torch.arange(1024, dtype=torch.float32, device=device)
+        ranks = torch.arange(options.query_history, dtype=torch.float32, device=device)
         self._query_weights = (1 + ranks) ** -options.query_decay
-        self._pair_weights = ((1 + ranks) ** -options.pair_decay).cpu().numpy()
+        self._pair_weights = (1 + np.arange(options.history, dtype=np.float32)) ** np.float32(-options.pair_decay)
         # How many neighbours each row has; they fill it from the left. On the learner only.
         self._used = np.zeros(0, np.int64)
 
@@ -84,9 +84,8 @@ class Cooccurrence:
         neighbours, weights, counts = self.neighbours.numpy(), self.weights.numpy(), self.counts.numpy()
         damping = (self._source_damping.numpy(), self._target_damping.numpy())
         powers = (options.source_power, options.target_power)
-        pair_weights = self._pair_weights[: options.history]
         tables = (neighbours, weights, self._used, counts, damping)
-        slots, items = _count_pairs(batch.items, batch.event_index, pair_weights, powers, *tables)
+        slots, items = _count_pairs(batch.items, batch.event_index, self._pair_weights, powers, *tables)
         return CooccurrenceDelta(
             pack_array(slots),
             pack_array(neighbours.reshape(-1)[slots]),
@@ -106,22 +105,22 @@ class Cooccurrence:
     def score(self, items: torch.Tensor, weights: torch.Tensor, out: torch.Tensor) -> None:
         """Writes scores float32 [B, N] to `out`, for histories `items` int64 [B, H] (-1 for none) with `weights`
         float32 [B, H]."""
-        items = items[:, : self.options.query_history]
-        damped = weights[:, : items.shape[1]] * self._query_weights[: items.shape[1]]
         if self.device.type == "cpu":
             tables = (self.neighbours.numpy(), self.weights.numpy())
-            damping = (self._source_damping.numpy(), self._target_damping.numpy())
-            _add_neighbours(items.numpy(), damped.numpy(), *tables, *damping, out.numpy())
+            damping = (self._query_weights.numpy(), self._source_damping.numpy(), self._target_damping.numpy())
+            _add_neighbours(items.numpy(), weights.numpy(), *damping, *tables, out.numpy())
         else:
-            self._add_neighbours(items, damped, out)
+            self._add_neighbours(items, weights, out)
 
-    def _add_neighbours(self, items: torch.Tensor, damped: torch.Tensor, out: torch.Tensor) -> None:
+    def _add_neighbours(self, items: torch.Tensor, weights: torch.Tensor, out: torch.Tensor) -> None:
         """The torch version of `_add_neighbours`, for a GPU."""
+        items = items[:, : self.options.query_history]
         sources = items.clamp(min=0)
+        damped = weights[:, : items.shape[1]] * self._query_weights[: items.shape[1]] * self._source_damping[sources]
         rows = torch.arange(len(items), device=out.device, dtype=torch.int32)[:, None, None] * out.shape[1]
         # Free slots weigh nothing, so they may all fall on item 0.
         flat = self.neighbours[sources].clamp_(min=0).add_(rows)
-        values = self.weights[sources].mul_((damped * self._source_damping[sources])[..., None])
+        values = self.weights[sources].mul_(damped[..., None])
         out.zero_().view(-1).index_add_(0, flat.view(-1), values.view(-1))
         out.mul_(self._target_damping)
 
@@ -205,15 +204,15 @@ def _count_pairs(histories, at, pair_weights, powers, neighbours, weights, used,
     return changed[:size], items[:taught]
 
 
-@numba.njit("(i8[:,:], f4[:,:], i4[:,::1], f4[:,::1], f4[::1], f4[::1], f4[:,::1])", cache=True, nogil=True)
-def _add_neighbours(items, damped, neighbours, weights, source_damping, target_damping, out):  # type: ignore[no-untyped-def]
+@numba.njit("(i8[:,:], f4[:,:], f4[::1], f4[::1], f4[::1], i4[:,::1], f4[:,::1], f4[:,::1])", cache=True, nogil=True)
+def _add_neighbours(items, confidence, query_weights, source_damping, target_damping, neighbours, weights, out):  # type: ignore[no-untyped-def]
     """Each row of `out` becomes the sum of its items' neighbours, weighted and damped; a free slot ends a row."""
     for n in range(items.shape[0]):
         out[n] = 0
-        for column in range(items.shape[1]):
+        for column in range(min(items.shape[1], len(query_weights))):
             source = items[n, column]
             if source >= 0:
-                weight = damped[n, column] * source_damping[source]
+                weight = confidence[n, column] * query_weights[column] * source_damping[source]
                 for slot in range(neighbours.shape[1]):
                     if neighbours[source, slot] < 0:
                         break

@@ -30,7 +30,7 @@ class MatrixFactorizationOptions:
     unobserved: float = 0.1
     regularization: float = 3.0
     reservoir: int = 4096
-    step: int = 128
+    step: int = 256
     step_users: int = 32
     step_items: int = 64
     step_item_users: int = 512
@@ -60,7 +60,9 @@ class MatrixFactorization:
         self._gram = torch.zeros(size, size, dtype=torch.float64, device=device)
         self._user_gram = np.zeros((size, size))
         self._inverse = self._identity / options.regularization
-        self._decay = (1 + torch.arange(options.history, dtype=torch.float32, device=device)) ** -options.query_decay
+        ranks = torch.arange(max(options.query_history, options.history), dtype=torch.float32, device=device)
+        self._decay = ((1 + ranks) ** -options.query_decay)[: options.query_history]
+        self._undecayed = torch.ones_like(ranks)[: options.history]
         # Row u of the reservoir: the newest history of the last user that falls there, and the folded-in vector.
         self._reservoir = np.full((options.reservoir, options.history), -1, np.int64)
         self._users = np.zeros((options.reservoir, size), np.float32)
@@ -113,7 +115,7 @@ class MatrixFactorization:
         histories = torch.from_numpy(newest[:, :longest]).to(self.device)
         # Undecayed: what an item's vector learns from a user must not fade with the user's next steps.
         before = self._users[users].astype(np.float64)
-        self._users[users] = self.fold_in(histories, (histories >= 0).float()).cpu().numpy()
+        self._users[users] = self.fold_in(histories, (histories >= 0).float(), self._undecayed).cpu().numpy()
         after = self._users[users].astype(np.float64)
         self._user_gram += after.T @ after - before.T @ before
         stalest = np.argsort(-self._stale, kind="stable")[: options.step_items]
@@ -121,21 +123,15 @@ class MatrixFactorization:
         self._stale[items] = 0
         # Items that wait grow staler, so that the tail gets its turn too.
         self._stale[self._stale > 0] += 1 / 64
-        place = np.full(len(self.vectors) + 1, -1, np.int64)
-        place[items] = np.arange(len(items))
-        rows, columns = np.nonzero(place[self._reservoir] >= 0)
-        order = np.argsort(place[self._reservoir[rows, columns]], kind="stable")
-        rows, columns = rows[order], columns[order]
-        bounds = np.searchsorted(place[self._reservoir[rows, columns]], np.arange(len(items) + 1))
-        users_of = torch.from_numpy(self._users[rows]).to(self.device)
+        rows, sizes = _rows_with(self._reservoir, items, len(self.vectors), options.step_item_users)
         user_gram = torch.from_numpy(self._user_gram.astype(np.float32)).to(self.device)
         prior = options.unobserved * user_gram + options.regularization * self._identity
         left = prior.repeat(len(items), 1, 1)
         right = torch.zeros(len(items), options.dimensions, device=self.device)
-        for n in range(len(items)):
-            part = slice(max(bounds[n], bounds[n + 1] - options.step_item_users), bounds[n + 1])
-            left[n] += users_of[part].T @ users_of[part]
-            right[n] = users_of[part].sum(0)
+        for n, size in enumerate(sizes.tolist()):
+            users_of = torch.from_numpy(self._users[rows[n, :size]]).to(self.device)
+            left[n].addmm_(users_of.T, users_of)
+            torch.sum(users_of, 0, out=right[n])
         self._move(torch.from_numpy(items).to(self.device), _solve(left, right))
         return items
 
@@ -153,18 +149,20 @@ class MatrixFactorization:
             vectors = unpack_tensor(delta.vectors, np.float32, self.device)
             self._move(items, vectors.view(-1, self.options.dimensions))
 
-    def fold_in(self, items: torch.Tensor, confidence: torch.Tensor) -> torch.Tensor:
-        """User vectors float32 [B, dimensions] of histories `items` int64 [B, H] (-1 for none) with `confidence`
-        float32 [B, H], 0 where there is none.
+    def fold_in(self, items: torch.Tensor, weights: torch.Tensor, decay: torch.Tensor) -> torch.Tensor:
+        """User vectors float32 [B, dimensions] of histories `items` int64 [B, H] (-1 for none) with `weights` float32
+        [B, H], 0 where there is none; the n-th item's confidence is its weight times `decay[n]`.
 
         Eq. 4, x = (A + V'CV)^-1 V'C1, in its dual form x = A^-1 V'D (I + D V A^-1 V' D)^-1 D1 with D = sqrt(C): systems
         of the history's size, and A, which all users share, is inverted once a step.
         """
         if self.device.type == "cpu":
             users = np.zeros((len(items), self.options.dimensions), np.float32)
-            _fold_in(items.numpy(), confidence.numpy(), self.vectors.numpy(), self._inverse.numpy(), users)
+            model = (self.vectors.numpy(), self._inverse.numpy())
+            _fold_in(items.numpy(), weights.numpy(), decay.numpy(), *model, users)
             return torch.from_numpy(users)
-        root = confidence.sqrt()[..., None]
+        items = items[:, : len(decay)]
+        root = (weights[:, : items.shape[1]] * decay[: items.shape[1]]).sqrt()[..., None]
         vectors = self.vectors[items.clamp(min=0)] * root
         projected = vectors @ self._inverse
         left = projected @ vectors.transpose(1, 2)
@@ -175,9 +173,7 @@ class MatrixFactorization:
         """Writes scores float32 [B, N] to `out`, for histories `items` int64 [B, H] (-1 for none) with `weights`
         float32 [B, H], newest first. The confidence of an item falls with its place, so that the list follows the
         person's latest steps."""
-        items = items[:, : self.options.query_history]
-        confidence = weights[:, : items.shape[1]] * self._decay[: items.shape[1]]
-        torch.matmul(self.fold_in(items, confidence), self.vectors.T, out=out)
+        torch.matmul(self.fold_in(items, weights, self._decay), self.vectors.T, out=out)
 
     def snapshot(self) -> dict[str, bytes]:
         """The parameters, the reservoir and the open step as packed arrays."""
@@ -213,18 +209,35 @@ def _solve(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
     return torch.cholesky_solve(right[..., None], factor)[..., 0]
 
 
-@numba.njit("(i8[:,:], f4[:,:], f4[:,::1], f4[:,::1], f4[:,::1])", cache=True, nogil=True, fastmath=True)
-def _fold_in(items, confidence, vectors, inverse, users):  # type: ignore[no-untyped-def]
+@numba.njit("Tuple((i8[:,::1], i8[::1]))(i8[:,::1], i8[::1], i8, i8)", cache=True, nogil=True)
+def _rows_with(reservoir, items, total, limit):  # type: ignore[no-untyped-def]
+    """For each item the first `limit` rows of the reservoir that hold it, and how many they are."""
+    place = np.full(total, -1, np.int64)
+    place[items] = np.arange(len(items))
+    rows, sizes = np.empty((len(items), limit), np.int64), np.zeros(len(items), np.int64)
+    for row in range(len(reservoir)):
+        for item in reservoir[row]:
+            if item < 0:
+                break
+            n = place[item]
+            if n >= 0 and sizes[n] < limit:
+                rows[n, sizes[n]] = row
+                sizes[n] += 1
+    return rows, sizes
+
+
+@numba.njit("(i8[:,:], f4[:,:], f4[::1], f4[:,::1], f4[:,::1], f4[:,::1])", cache=True, nogil=True, fastmath=True)
+def _fold_in(items, weights, decay, vectors, inverse, users):  # type: ignore[no-untyped-def]
     """The same row by row: a history costs by its own length, and needs no memory of a batch's size."""
-    size, length = vectors.shape[1], items.shape[1]
+    size, length = vectors.shape[1], min(items.shape[1], len(decay))
     scaled, projected = np.empty((length, size), np.float32), np.empty((length, size), np.float32)
     factor, right = np.empty((length, length), np.float32), np.empty(length, np.float32)
     for n in range(items.shape[0]):
         count = 0
         for column in range(length):
-            if items[n, column] < 0 or confidence[n, column] <= 0:
+            if items[n, column] < 0 or weights[n, column] <= 0:
                 continue
-            right[count] = np.sqrt(confidence[n, column])
+            right[count] = np.sqrt(weights[n, column] * decay[column])
             scaled[count] = vectors[items[n, column]] * right[count]
             projected[count] = 0
             for i in range(size):

@@ -75,9 +75,9 @@ class Popularity:
         self._largest = max(self._largest, sums.max(initial=0))
         self.sums[unpack_tensor(delta.items, np.int64, self.device)] = torch.from_numpy(sums).to(self.device)
 
-    def score(self) -> torch.Tensor:
-        """Scores float32 [N]: the share of the most popular item's."""
-        return self.sums / max(self._largest, 1e-30)
+    def score(self, weight: float) -> torch.Tensor:
+        """Scores float32 [N]: the share of the most popular item's, times `weight`."""
+        return self.sums * (weight / max(self._largest, 1e-30))
 
     def snapshot(self) -> dict[str, bytes]:
         """The parameters as packed arrays."""

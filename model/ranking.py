@@ -1,5 +1,7 @@
 """From the scores of several models to the k best items of each user."""
 
+from itertools import accumulate
+
 import numba
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +22,7 @@ def rank(
     """
     k = min(k, parts.shape[2])
     if parts.device.type == "cpu":
-        bounds = np.cumsum([0, *map(len, excluded)])
+        bounds = np.array(list(accumulate(map(len, excluded), initial=0)), np.int64)
         columns = np.array([column for row in excluded for column in row], np.int64)
         return _rank(parts.numpy(), np.array(weights, np.float32), prior.numpy(), columns, bounds, k)
     parts.clamp_(min=0)

@@ -38,6 +38,8 @@ class ScorerFunction(KeyedCoProcessFunction):
         torch.set_num_threads(1)
         self._waiting = runtime_context.get_list_state(ListStateDescriptor("waiting", Types.PICKLED_BYTE_ARRAY()))
         self._replica: Recommender | None = None
+        # Together they name a list: this run of the operator, and how many lists it has made.
+        self._run, self._lists_made = uuid4().hex, 0
         # Shards whose `waiting` is known to be empty, so that it is not read for every batch.
         self._served: set[int] = set()
         self._sent: OrderedDict[str, list[str]] = OrderedDict()
@@ -134,9 +136,10 @@ class ScorerFunction(KeyedCoProcessFunction):
 
     def _encode(self, snapshot: Snapshot, ranked: RankedList, now: int) -> str:
         assert self._replica is not None
+        self._lists_made += 1
         recommendation = Recommendation(
             user_id=snapshot.user_id,
-            list_id=uuid4().hex,
+            list_id=f"{self._run}-{self._lists_made}",
             generated_at=now,
             event_id=snapshot.event_id,
             event_timestamp=snapshot.event_timestamp,
