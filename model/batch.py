@@ -42,7 +42,8 @@ def to_batch(snapshots: Sequence[Snapshot], index: ItemIndex, learn: bool) -> Ba
             rows = index.rows(s.history)
         items[n, :size] = rows
         weights[n, :size] = s.weights
-    weights[items < 0] = 0.0
+        if -1 in rows:
+            weights[n, items[n] < 0] = 0.0
     return Batch(
         items,
         weights,

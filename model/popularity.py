@@ -51,15 +51,19 @@ class Popularity:
     def learn(self, batch: Batch) -> PopularityDelta:
         """Add the batch's interactions."""
         taught = np.flatnonzero(batch.event_index >= 0)
+        if not len(taught):
+            return PopularityDelta(self.landmark, b"", b"")
         targets = batch.items[taught, batch.event_index[taught]]
         times = batch.timestamps[taught]
-        if len(times) and (self.landmark == 0 or (times.max() - self.landmark) * self._rate > _MAX_EXPONENT):
-            self._move_landmark(int(times.max()))
+        newest = int(times.max())
+        if self.landmark == 0 or (newest - self.landmark) * self._rate > _MAX_EXPONENT:
+            self._move_landmark(newest)
         exponents = np.maximum((times - self.landmark) * self._rate, -_MAX_EXPONENT)
         sums = self.sums.numpy()
         np.add.at(sums, targets, np.exp(exponents).astype(np.float32))
-        self._largest = max(self._largest, sums[targets].max(initial=0))
-        return PopularityDelta(self.landmark, pack_array(targets), pack_array(sums[targets]))
+        changed = sums[targets]
+        self._largest = max(self._largest, float(changed.max()))
+        return PopularityDelta(self.landmark, pack_array(targets), pack_array(changed))
 
     def _move_landmark(self, landmark: int) -> None:
         if self.landmark:
@@ -72,7 +76,7 @@ class Popularity:
         if delta.landmark != self.landmark:
             self._move_landmark(delta.landmark)
         sums = unpack_array(delta.sums, np.float32)
-        self._largest = max(self._largest, sums.max(initial=0))
+        self._largest = max(self._largest, float(sums.max(initial=0)))
         self.sums[unpack_tensor(delta.items, np.int64, self.device)] = torch.from_numpy(sums).to(self.device)
 
     def score(self, weight: float) -> torch.Tensor:
