@@ -97,7 +97,7 @@ class Models(_Section):
     """The models and their blend."""
 
     device: str = "auto"
-    neighbours: PositiveInt = 512
+    neighbours: PositiveInt = 384
     dimensions: Annotated[int, Field(ge=2, le=512)] = 64
     reservoir: PositiveInt = 4096
     step: PositiveInt = 256
@@ -112,7 +112,7 @@ class Flink(_Section):
     """How the job runs."""
 
     window_ms: Annotated[int, Field(ge=1, le=10_000)] = 50
-    max_batch: PositiveInt = 256
+    max_batch: PositiveInt = 1024
     buffer_timeout_ms: Annotated[int, Field(ge=0)] = 2
     parallelism: PositiveInt = 1
     max_parallelism: PositiveInt = 128

@@ -20,7 +20,7 @@ class CooccurrenceOptions:
     """`neighbours` bounds a row. The n-th newest item of a history counts (1+n)^-`pair_decay` when a pair is learned,
     (1+n)^-`query_decay` when a list is made; `source_power` and `target_power` divide by item counts to that power."""
 
-    neighbours: int = 512
+    neighbours: int = 384
     history: int = 50
     query_history: int = 50
     pair_decay: float = 0.5
