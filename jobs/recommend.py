@@ -102,7 +102,6 @@ def build(environment: StreamExecutionEnvironment, settings: Settings) -> None:
                 settings.kafka.events,
                 shards,
                 settings.profiles.ttl_days,
-                settings.flink.max_batch,
             ),
             SNAPSHOTS,
         )
@@ -110,13 +109,13 @@ def build(environment: StreamExecutionEnvironment, settings: Settings) -> None:
         .uid("profile")
     )
     by_time = Schema.new_builder().column_by_expression("arrived", "PROCTIME()")
-    snapshots = by_time.column("shard", "BIGINT").column("bucket", "BIGINT").column("request", "BYTES").build()
+    snapshots = by_time.column("shard", "BIGINT").column("request", "BYTES").build()
     tables.create_temporary_view("snapshots", tables.from_data_stream(profiles, snapshots))
     window = f"descriptor(arrived), interval '{settings.flink.window_ms / 1000:.3f}' second(2, 3)"
     batches = tables.to_append_stream(
         tables.sql_query(
             f"""select shard, row(shard, array_agg(request)) from table(tumble(table snapshots, {window}))
-            group by shard, bucket, window_start, window_end"""
+            group by shard, window_start, window_end"""
         ),
         Types.ROW([Types.LONG(), BATCH]),
     )
@@ -128,7 +127,7 @@ def build(environment: StreamExecutionEnvironment, settings: Settings) -> None:
         tables.sql_query(
             f"""select cast(0 as bigint), row(array_agg(row(item_id, payload, `partition`, `offset`)))
             from table(tumble(table items, {window}))
-            group by `partition`, `offset` / {settings.flink.max_batch}, window_start, window_end"""
+            group by window_start, window_end"""
         ),
         Types.ROW([Types.LONG(), CATALOGUE]),
     )

@@ -112,7 +112,6 @@ class Flink(_Section):
     """How the job runs."""
 
     window_ms: Annotated[int, Field(ge=1, le=10_000)] = 50
-    max_batch: PositiveInt = 1024
     buffer_timeout_ms: Annotated[int, Field(ge=0)] = 2
     parallelism: PositiveInt = 1
     max_parallelism: PositiveInt = 128

@@ -17,14 +17,14 @@ from schema.dead_letter import dead_letter
 from schema.errors import MessageError
 from schema.item import parse_item
 
-DELTA = Types.ROW_NAMED(["whole", "payload"], [Types.BOOLEAN(), Types.PICKLED_BYTE_ARRAY()])
+DELTA = Types.ROW_NAMED(["whole", "made_at", "payload"], [Types.BOOLEAN(), Types.LONG(), Types.PICKLED_BYTE_ARRAY()])
 DELTAS = Types.ROW([Types.LONG(), DELTA])
 
 
 class LearnerFunction(KeyedCoProcessFunction):
     """In, all under one key: Row(shard, packed snapshots), and rows (item_id, payload, partition, offset) of the
-    catalogue. Out: Row(shard, Row(whole, payload)) for each of the scorers' shards: the whole packed recommender first
-    after every start, then a delta for each batch. Malformed catalogue messages become dead letters.
+    catalogue. Out: Row(shard, Row(whole, made_at, payload)) for each of the scorers' shards: the whole packed
+    recommender first after every start, then a delta for each batch. Malformed catalogue messages become dead letters.
 
     Keyed state: `base`, the packed recommender, and `log`, what was learned from since, by number. Learning is
     deterministic, so both give the model. The log is folded into the base after `compact_after_events` events.
@@ -83,7 +83,8 @@ class LearnerFunction(KeyedCoProcessFunction):
         yield from self._sent(False, pack_delta(delta))
 
     def _sent(self, whole: bool, payload: bytes) -> Iterator[Row]:
-        return (Row(shard, Row(whole, payload)) for shard in self._shards)
+        made_at = int(time.time() * 1000)
+        return (Row(shard, Row(whole, made_at, payload)) for shard in self._shards)
 
     def _restored(self) -> Recommender:
         packed = self._base.value()

@@ -16,15 +16,12 @@ from schema.dead_letter import dead_letter
 from schema.errors import MessageError
 from schema.event import EventParser
 
-SNAPSHOTS = Types.ROW_NAMED(
-    ["shard", "bucket", "request"], [Types.LONG(), Types.LONG(), Types.PRIMITIVE_ARRAY(Types.BYTE())]
-)
+SNAPSHOTS = Types.ROW_NAMED(["shard", "request"], [Types.LONG(), Types.PRIMITIVE_ARRAY(Types.BYTE())])
 DEAD_LETTERS = OutputTag("dead-letters", Types.ROW_NAMED(["payload"], [Types.PRIMITIVE_ARRAY(Types.BYTE())]))
 
 
 class ProfileFunction(KeyedProcessFunction):
-    """In: Row(user_id, payload, partition, offset, appended_at). Out: Row(shard, bucket, packed Snapshot), and dead
-    letters. A bucket is at most `max_batch` snapshots in a row, so that a backlog becomes many batches, not one.
+    """In: Row(user_id, payload, partition, offset, appended_at). Out: Row(shard, packed Snapshot), and dead letters.
 
     Keyed state `profile`: one packed `model.profile.Profile`, kept for `ttl_days` after the user's last event.
     """
@@ -36,10 +33,9 @@ class ProfileFunction(KeyedProcessFunction):
         topic: str,
         shards: Sequence[int],
         ttl_days: int,
-        max_batch: int,
     ) -> None:
         self._options, self._make_parser, self._topic = options, parser, topic
-        self._shards, self._ttl_days, self._max_batch = shards, ttl_days, max_batch
+        self._shards, self._ttl_days = shards, ttl_days
 
     def open(self, runtime_context: RuntimeContext) -> None:
         """Register the state and the counters."""
@@ -54,7 +50,6 @@ class ProfileFunction(KeyedProcessFunction):
         self._late = self._metrics.counter("events_late")
         self._duplicate = self._metrics.counter("events_duplicate")
         self._dead: dict[str, Counter] = {}
-        self._emitted = 0
 
     def process_element(self, value: Row, ctx: KeyedProcessFunction.Context) -> Iterator[object]:
         """Apply one event."""
@@ -72,7 +67,7 @@ class ProfileFunction(KeyedProcessFunction):
             self._state.clear()
             self._accepted.inc()
             erased = Snapshot(event.user_id, event.event_id, event.timestamp, appended_at, [], [], erased=True)
-            yield self._row(shard, erased)
+            yield Row(shard, pack_snapshot(erased))
             return
         packed = self._state.value()
         profile = Profile() if packed is None else unpack_profile(packed)
@@ -84,11 +79,7 @@ class ProfileFunction(KeyedProcessFunction):
         if outcome.late:
             self._late.inc()
         self._state.update(pack_profile(profile))
-        yield self._row(shard, snapshot(profile, event, outcome, appended_at, self._options))
-
-    def _row(self, shard: int, request: Snapshot) -> Row:
-        self._emitted += 1
-        return Row(shard, self._emitted // self._max_batch, pack_snapshot(request))
+        yield Row(shard, pack_snapshot(snapshot(profile, event, outcome, appended_at, self._options)))
 
 
 def count_dead(metrics: MetricGroup, counters: dict[str, Counter], code: str) -> None:

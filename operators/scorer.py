@@ -22,8 +22,8 @@ _SMOOTHING = 0.001
 
 
 class ScorerFunction(KeyedCoProcessFunction):
-    """In: Row(shard, packed snapshots), and Row(whole, payload) of the learner, which sends it to every shard. Out:
-    Row(user_id, list or None).
+    """In: Row(shard, packed snapshots), and Row(whole, made_at, payload) of the learner, which sends it to every
+    shard. Out: Row(user_id, list or None).
 
     Until the learner has sent the model after a start, batches wait in the keyed state `waiting`. The lists last
     sent are a bounded cache: what it loses costs one repeated list.
@@ -45,7 +45,8 @@ class ScorerFunction(KeyedCoProcessFunction):
         self._sent: OrderedDict[str, list[str]] = OrderedDict()
         metrics = runtime_context.get_metrics_group().add_group("headrace")
         self._lists_sent = metrics.counter("lists_sent")
-        self._gauges = {"batch_size": 0.0, "scorer_ms": 0.0, "freshness_ms": 0.0, "model_version": 0.0}
+        self._gauges = {"batch_size": 0.0, "scorer_ms": 0.0, "freshness_ms": 0.0}
+        self._gauges |= {"model_version": 0.0, "replica_lag_ms": 0.0}
         # PyFlink's gauges are integers, so the two qualities are in millionths.
         self._gauges |= {"prequential_hit": 0.0, "prequential_ndcg": 0.0}
         for name in self._gauges:
@@ -68,12 +69,14 @@ class ScorerFunction(KeyedCoProcessFunction):
 
     def process_element2(self, value: Row, ctx: KeyedCoProcessFunction.Context) -> Iterator[Row]:
         """Follow the learner."""
-        whole, payload = value
+        whole, made_at, payload = value
         if whole:
             self._replica = Recommender.unpack(payload, self._options)
         elif self._replica is not None:
             self._replica.apply(unpack_delta(payload))
+        if self._replica is not None:
             self._gauges["model_version"] = self._replica.version
+            self._gauges["replica_lag_ms"] = int(time.time() * 1000) - made_at
         yield from ()
 
     def on_timer(self, timestamp: int, ctx: KeyedCoProcessFunction.OnTimerContext) -> Iterator[Row]:

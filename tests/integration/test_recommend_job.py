@@ -2,6 +2,7 @@
 
 import json
 import time
+import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import psutil
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from deploy.local.stack import Stack
 from deploy.local.topics import create_topics, default_topics
@@ -21,7 +23,7 @@ START = 1_600_000_000_000
 class Topics:
     """Sends events and items, and keeps what arrived on the two output topics."""
 
-    def __init__(self, bootstrap_servers: str) -> None:
+    def __init__(self, bootstrap_servers: str, isolation_level: str = "read_uncommitted") -> None:
         from kafka import KafkaConsumer, KafkaProducer
 
         self._producer = KafkaProducer(bootstrap_servers=bootstrap_servers)
@@ -31,6 +33,7 @@ class Topics:
             bootstrap_servers=bootstrap_servers,
             auto_offset_reset="earliest",
             group_id=None,
+            isolation_level=isolation_level,
         )
         self.lists: list[tuple[str, dict[str, Any] | None]] = []
         self.dead: list[dict[str, Any]] = []
@@ -111,6 +114,10 @@ def test_every_event_counts_once_through_faults_and_upgrades(job_stack: Stack) -
     topics.wait(lambda: len(topics.dead) >= len(malformed))
     assert {(letter["topic"], letter["partition"]) for letter in topics.dead} == {("events", 0)}
     assert len({letter["offset"] for letter in topics.dead}) == len(malformed)
+    malformed.append(b'{"price": "cheap"}')
+    topics.send("items", malformed[-1], key=b"i4")
+    topics.wait(lambda: len(topics.dead) >= len(malformed))
+    assert (topics.dead[-1]["topic"], topics.dead[-1]["payload"]) == ("items", malformed[-1].decode())
 
     topics.send("items", json.dumps({"item_id": "i3", "title": "gone", "available": False}).encode(), key=b"i3")
     time.sleep(1)
@@ -149,5 +156,45 @@ def test_every_event_counts_once_through_faults_and_upgrades(job_stack: Stack) -
     topics.wait(lambda: topics.newest()["u0"] is None)
     topics.send("events", topics.event(number + 1, "u0", "i1"))
     topics.wait(lambda: topics.profile_versions().get("u0") == 1)
+
+    topics.send("events", b"{")
+    topics.wait(lambda: len(topics.dead) > len(malformed))
+    time.sleep(1)
+    metrics = operator_metrics(job_stack)
+    # Counted since the last submission: two rounds, one round, the erasure and the event after it.
+    assert metrics["events_accepted"] == 3 * len(users) + 2
+    assert metrics["events_duplicate"] == 3 * len(users)
+    assert metrics["code_dead_letters"] == 1
+    assert metrics["interactions_learned"] >= 3 * len(users)
+    assert metrics["lists_sent"] > 0
+    assert metrics["model_version"] >= newest["model_version"]
+    for name in ("events_late", "batch_size", "learner_ms", "scorer_ms", "freshness_ms", "replica_lag_ms"):
+        assert metrics[name] >= 0
+    assert 0 <= metrics["prequential_ndcg"] <= metrics["prequential_hit"] <= 1_000_000
+    topics.close()
+    job_stack.cancel(job)
+
+
+def operator_metrics(stack: Stack) -> dict[str, float]:
+    """What Prometheus would scrape of our operators, summed over the labels; gauges exist once."""
+    prefix, sums = "flink_taskmanager_job_task_operator_headrace_", Counter[str]()
+    for name, port in stack.metrics_ports.items():
+        if name.startswith("taskmanager-"):
+            page = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10).read().decode()
+            for family in text_string_to_metric_families(page):
+                for sample in family.samples:
+                    if sample.name.startswith(prefix):
+                        key = sample.name.removeprefix(prefix)
+                        sums[key] = max(sums[key], sample.value) if key == "model_version" else sums[key] + sample.value
+    return dict(sums)
+
+
+def test_exactly_once_lists_become_visible_with_checkpoints(job_stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEADRACE_KAFKA__DELIVERY", "exactly-once")
+    job = job_stack.submit(JOB)
+    topics = Topics(job_stack.bootstrap_servers, isolation_level="read_committed")
+    topics.send("events", b"{", *(topics.event(number, f"u{number % 3}", f"i{number % 7}") for number in range(60)))
+    topics.wait(lambda: all(topics.profile_versions().get(f"u{user}") == 20 for user in range(3)))
+    topics.wait(lambda: len(topics.dead) == 1)
     topics.close()
     job_stack.cancel(job)

@@ -35,7 +35,7 @@ OPERATOR_METRICS = {
         "scorer_ms",
         "freshness_ms",
         "model_version",
-        "replica_lag",
+        "replica_lag_ms",
         "prequential_hit",
         "prequential_ndcg",
     )

@@ -1,0 +1,67 @@
+"""The configuration: every fault at once, the environment over the file, and the documented example."""
+
+from pathlib import Path
+
+import pytest
+
+from jobs.settings import Settings, SettingsError, load_settings
+
+pytestmark = pytest.mark.unit
+EXAMPLE = Path(__file__).resolve().parents[3] / "headrace.example.toml"
+
+
+@pytest.fixture(autouse=True)
+def no_settings_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither what a developer has set, nor what `load_settings` of another test left."""
+    import os
+
+    for name in [name for name in os.environ if name.startswith("HEADRACE_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HEADRACE_CONFIG", "")
+
+
+def test_every_fault_is_reported_with_its_field_and_value(tmp_path: Path) -> None:
+    file = tmp_path / "faulty.toml"
+    file.write_text(
+        """
+        [kafka]
+        delivery = "at-most-once"
+        [lists]
+        k = 0
+        [events]
+        vocabularies = ["ga5"]
+        [models]
+        dimension = 32
+        """
+    )
+    with pytest.raises(SettingsError) as caught:
+        load_settings(file)
+    message = str(caught.value)
+    assert "4 faults" in message
+    for expected in ("kafka.delivery = 'at-most-once'", "lists.k = 0", "ga5", "models.dimension = 32"):
+        assert expected in message
+
+
+def test_the_environment_goes_before_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "headrace.toml"
+    file.write_text("[lists]\nk = 10\nsend_unchanged = true\n")
+    monkeypatch.setenv("HEADRACE_LISTS__K", "7")
+    settings = load_settings(file)
+    assert (settings.lists.k, settings.lists.send_unchanged) == (7, True)
+
+
+@pytest.mark.parametrize("text", ["[lists", "[lists]\nk = [", "\x00"])
+def test_a_file_that_is_no_toml_is_a_fault_of_the_configuration(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "broken.toml"
+    file.write_text(text)
+    with pytest.raises(SettingsError, match="cannot be read"):
+        load_settings(file)
+
+
+def test_the_example_names_every_setting_with_its_default() -> None:
+    settings = load_settings(EXAMPLE)
+    assert settings == Settings()
+    written = {line.split("=")[0].strip(" #") for line in EXAMPLE.read_text().splitlines() if "=" in line}
+    for section in type(settings).model_fields:
+        assert f"[{section}]" in EXAMPLE.read_text()
+        assert set(type(getattr(settings, section)).model_fields) <= written
