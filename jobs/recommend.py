@@ -144,15 +144,13 @@ def build(environment: StreamExecutionEnvironment, settings: Settings) -> None:
             .uid("learner")
             .set_parallelism(1)
         )
-        ranked = (
-            keyed_in_jvm(batches, BATCH, Types.LONG())
-            .connect(keyed_in_jvm(deltas, DELTA, Types.LONG()))
-            .process(
-                ScorerFunction(settings.blend_options(), lists.k, lists.send_unchanged, lists.remembered_users), LISTS
-            )
-            .name("scorer")
-            .uid("scorer")
-        )
+    ranked = (
+        keyed_in_jvm(batches, BATCH, Types.LONG())
+        .connect(keyed_in_jvm(deltas, DELTA, Types.LONG()))
+        .process(ScorerFunction(settings.blend_options(), lists.k, lists.send_unchanged, lists.remembered_users), LISTS)
+        .name("scorer")
+        .uid("scorer")
+    )
 
     dead = profiles.get_side_output(DEAD_LETTERS).union(deltas.get_side_output(DEAD_LETTERS))
     inserts = tables.create_statement_set()

@@ -4,7 +4,6 @@ import time
 from collections.abc import Iterator, Sequence
 
 import msgspec
-import torch
 from pyflink.common import Row, Types
 from pyflink.datastream import KeyedCoProcessFunction, RuntimeContext
 from pyflink.datastream.state import MapStateDescriptor, ValueStateDescriptor
@@ -13,6 +12,7 @@ from pyflink.metrics import Counter
 from model.blend import BlendOptions, CatalogueChange, Delta, Recommender, pack_delta
 from model.snapshot import unpack_snapshot
 from operators.profile import DEAD_LETTERS, count_dead
+from operators.worker import prepare_worker
 from schema.dead_letter import dead_letter
 from schema.errors import MessageError
 from schema.item import parse_item
@@ -38,7 +38,7 @@ class LearnerFunction(KeyedCoProcessFunction):
 
     def open(self, runtime_context: RuntimeContext) -> None:
         """Register the state and the metrics; the model itself is read with the first batch."""
-        torch.set_num_threads(1)
+        prepare_worker()
         self._base = runtime_context.get_state(ValueStateDescriptor("base", Types.PICKLED_BYTE_ARRAY()))
         # A map, not a list: RocksDB keeps a list as one value, which it would rewrite again and again as it grows.
         log = MapStateDescriptor("log", Types.LONG(), Types.PICKLED_BYTE_ARRAY())

@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from uuid import uuid4
 
 import msgspec
-import torch
 from pyflink.common import Row, Types
 from pyflink.datastream import KeyedCoProcessFunction, RuntimeContext
 from pyflink.datastream.state import ListStateDescriptor
 
 from model.blend import BlendOptions, RankedList, Recommender, unpack_delta
 from model.snapshot import Snapshot, unpack_snapshot
+from operators.worker import prepare_worker
 from schema.recommendation import DEFAULT_USER, Recommendation, ScoredItem, encode_recommendation
 
 LISTS = Types.ROW_NAMED(["user_id", "payload"], [Types.STRING(), Types.STRING()])
@@ -35,7 +35,7 @@ class ScorerFunction(KeyedCoProcessFunction):
 
     def open(self, runtime_context: RuntimeContext) -> None:
         """Register the state and the metrics."""
-        torch.set_num_threads(1)
+        prepare_worker()
         self._waiting = runtime_context.get_list_state(ListStateDescriptor("waiting", Types.PICKLED_BYTE_ARRAY()))
         self._replica: Recommender | None = None
         # Together they name a list: this run of the operator, and how many lists it has made.
