@@ -372,7 +372,8 @@ class Stack:
         java.append(f"-Dlog4j2.configurationFile={self._conf / 'log4j-console.properties'}")
         properties = str(self._conf / "server.properties")
         if not (self.data / "kafka" / "meta.properties").exists():
-            cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+            # A first byte of 0 keeps the id from starting with "-", which the tool would read as an option.
+            cluster = base64.urlsafe_b64encode(bytes(1) + uuid.uuid4().bytes[1:]).decode().rstrip("=")
             done = subprocess.run(
                 [*java, "kafka.tools.StorageTool", "format", "-t", cluster, "-c", properties],
                 env=self._environment("kafka"),
