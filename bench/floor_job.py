@@ -25,7 +25,7 @@ class Floor(KeyedProcessFunction):
         """Pass one event on."""
         user, payload = value
         self._state.update((self._state.value() or bytes(400))[:400])
-        yield Row(user, bytes(payload).decode())
+        yield Row(user, bytes(payload))
 
 
 settings = load_settings()
@@ -42,7 +42,7 @@ events = tables.to_append_stream(
     Types.ROW([Types.STRING(), event]),
 )
 passed = keyed_in_jvm(events, event, Types.STRING()).process(
-    Floor(), Types.ROW_NAMED(["user_id", "payload"], [Types.STRING(), Types.STRING()])
+    Floor(), Types.ROW_NAMED(["user_id", "payload"], [Types.STRING(), BYTES])
 )
 inserts = tables.create_statement_set()
 inserts.add_insert("recommendations", tables.from_data_stream(passed))

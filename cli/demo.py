@@ -310,7 +310,12 @@ def _run(
     fed = False
     try:
         with progress.status("Starting") as spinner:
-            stack.up(1, 0, 0, 0, lambda what: spinner.update(f"Starting: {what}"))
+            stack.up(
+                kafka_port=0,
+                flink_port=0,
+                metrics_port=0,
+                report=lambda what: spinner.update(f"Starting: {what}"),
+            )
             spinner.update("Starting: topics")
             # The broker's own clock on both sides: freshness is then the difference of two of its appends.
             topics = {

@@ -60,7 +60,7 @@ def create_tables(tables: StreamTableEnvironment, settings: Settings) -> None:
         f"'properties.transaction.timeout.ms'='{kafka.transaction_timeout_ms}'"
     )
     tables.execute_sql(
-        f"""create table recommendations (user_id string, payload string)
+        f"""create table recommendations (user_id string, payload bytes)
         with ({common}, 'topic'='{kafka.recommendations}', {sink}, 'sink.transactional-id-prefix'='headrace-lists',
         'key.format'='raw', 'key.fields'='user_id', 'value.fields-include'='EXCEPT_KEY')"""
     )
@@ -150,6 +150,8 @@ def build(environment: StreamExecutionEnvironment, settings: Settings) -> None:
         .process(ScorerFunction(settings.blend_options(), lists.k, lists.send_unchanged, lists.remembered_users), LISTS)
         .name("scorer")
         .uid("scorer")
+        # A slot, so a TaskManager, of its own: beside the profile it would wait for one GIL.
+        .slot_sharing_group("scorer")
     )
 
     dead = profiles.get_side_output(DEAD_LETTERS).union(deltas.get_side_output(DEAD_LETTERS))

@@ -54,7 +54,8 @@ class Delta(msgspec.Struct, array_like=True):
 
 
 class RankedList(msgspec.Struct):
-    """A user's list, best first: item ids, scores, and the model that gave each item most of its score."""
+    """A user's list, best first: item ids, scores to five decimals, and the model that gave each item most of its
+    score."""
 
     item_ids: list[str]
     scores: list[float]
@@ -107,7 +108,7 @@ class Recommender:
         self.factorization = MatrixFactorization(options.factorization, self.device)
         self.popularity = Popularity(options.popularity, self.device)
         # A block of users whose scores stay in a CPU's cache; a GPU wants many at once.
-        self._block_size = 32 if self.device.type == "cpu" else 256
+        self._block_size = 64 if self.device.type == "cpu" else 256
         self._scratch = torch.empty(0, device=self.device)
         self.models: tuple[Cooccurrence | MatrixFactorization | Popularity, ...] = (
             self.cooccurrence,
@@ -183,8 +184,10 @@ class Recommender:
         values, best, sources = rank(parts, self.options.weights[:2], prior, excluded, k)
         ids, names = self.index.ids, [model.name for model in self.models]
         sizes = (values > -np.inf).sum(1).tolist()
-        for size, scores, rows, parts_of in zip(sizes, values.tolist(), best.tolist(), sources.tolist(), strict=True):
-            yield RankedList([ids[i] for i in rows[:size]], scores[:size], [names[s] for s in parts_of[:size]])
+        scores = values.astype(np.float64).round(5).tolist()
+        for n, size in enumerate(sizes):
+            items_of, sources_of = best[n, :size].tolist(), sources[n, :size].tolist()
+            yield RankedList([ids[i] for i in items_of], scores[n][:size], [names[s] for s in sources_of])
 
     def pack(self) -> bytes:
         """The whole recommender, for a learner's state or a new replica."""

@@ -46,9 +46,11 @@ class ProfileFunction(KeyedProcessFunction):
         descriptor.enable_time_to_live(time_to_live.cleanup_in_rocksdb_compact_filter(1000, Time.days(30)).build())
         self._state = runtime_context.get_state(descriptor)
         self._metrics = runtime_context.get_metrics_group().add_group("headrace")
-        self._accepted = self._metrics.counter("events_accepted")
-        self._late = self._metrics.counter("events_late")
-        self._duplicate = self._metrics.counter("events_duplicate")
+        # Gauges over plain integers: `Counter.inc` would call into the JVM for each event.
+        self._accepted = self._late = self._duplicate = 0
+        self._metrics.gauge("events_accepted", lambda: self._accepted)
+        self._metrics.gauge("events_late", lambda: self._late)
+        self._metrics.gauge("events_duplicate", lambda: self._duplicate)
         self._dead: dict[str, Counter] = {}
 
     def process_element(self, value: Row, ctx: KeyedProcessFunction.Context) -> Iterator[object]:
@@ -65,7 +67,7 @@ class ProfileFunction(KeyedProcessFunction):
         shard = self._shards[crc32(event.user_id.encode()) % len(self._shards)]
         if event.event_type == "erase_user":
             self._state.clear()
-            self._accepted.inc()
+            self._accepted += 1
             erased = Snapshot(event.user_id, event.event_id, event.timestamp, appended_at, [], [], erased=True)
             yield Row(shard, pack_snapshot(erased))
             return
@@ -73,11 +75,11 @@ class ProfileFunction(KeyedProcessFunction):
         profile = Profile() if packed is None else unpack_profile(packed)
         outcome = apply_event(profile, event, self._options)
         if not outcome.accepted:
-            self._duplicate.inc()
+            self._duplicate += 1
             return
-        self._accepted.inc()
+        self._accepted += 1
         if outcome.late:
-            self._late.inc()
+            self._late += 1
         self._state.update(pack_profile(profile))
         yield Row(shard, pack_snapshot(snapshot(profile, event, outcome, appended_at, self._options)))
 

@@ -16,7 +16,7 @@ from model.snapshot import Snapshot, unpack_snapshot
 from operators.worker import prepare_worker
 from schema.recommendation import DEFAULT_USER, Recommendation, ScoredItem, encode_recommendation
 
-LISTS = Types.ROW_NAMED(["user_id", "payload"], [Types.STRING(), Types.STRING()])
+LISTS = Types.ROW_NAMED(["user_id", "payload"], [Types.STRING(), Types.PRIMITIVE_ARRAY(Types.BYTE())])
 _RETRY_MS = 20
 _SMOOTHING = 0.001
 
@@ -97,7 +97,7 @@ class ScorerFunction(KeyedCoProcessFunction):
 
     def _lists(self, requests: list[bytes]) -> Iterator[Row]:
         assert self._replica is not None
-        started = time.perf_counter()
+        started, made = time.perf_counter(), self._lists_made
         newest: dict[str, Snapshot] = {}
         for request in requests:
             snapshot = unpack_snapshot(request)
@@ -114,8 +114,8 @@ class ScorerFunction(KeyedCoProcessFunction):
                 self._sent.pop(user_id, None)
                 yield Row(user_id, None)
             elif self._changed(user_id, ranked[user_id].item_ids):
-                self._lists_sent.inc()
                 yield Row(user_id, self._encode(snapshot, ranked[user_id], now))
+        self._lists_sent.inc(self._lists_made - made)
         self._gauges["batch_size"] = len(requests)
         self._gauges["freshness_ms"] = now - appended_at
         self._gauges["scorer_ms"] = (time.perf_counter() - started) * 1000
@@ -137,7 +137,7 @@ class ScorerFunction(KeyedCoProcessFunction):
             self._sent.popitem(last=False)
         return bool(items) and (self._send_unchanged or not unchanged)
 
-    def _encode(self, snapshot: Snapshot, ranked: RankedList, now: int) -> str:
+    def _encode(self, snapshot: Snapshot, ranked: RankedList, now: int) -> bytes:
         assert self._replica is not None
         self._lists_made += 1
         recommendation = Recommendation(
@@ -148,10 +148,7 @@ class ScorerFunction(KeyedCoProcessFunction):
             event_timestamp=snapshot.event_timestamp,
             model_version=self._replica.version,
             strategy="personal" if snapshot.history else "popular",
-            items=[
-                ScoredItem(item_id, round(score, 5), source)
-                for item_id, score, source in zip(ranked.item_ids, ranked.scores, ranked.sources, strict=True)
-            ],
+            items=list(map(ScoredItem, ranked.item_ids, ranked.scores, ranked.sources)),
             profile_version=snapshot.profile_version,
         )
-        return encode_recommendation(recommendation).decode()
+        return encode_recommendation(recommendation)

@@ -2,6 +2,7 @@
 
 import base64
 import os
+import random
 import re
 import shutil
 import socket
@@ -13,6 +14,7 @@ import urllib.error
 import urllib.request
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -124,7 +126,7 @@ class Stack:
 
     def up(
         self,
-        taskmanagers: int = 1,
+        taskmanagers: int = 2,
         kafka_port: int = 9092,
         flink_port: int = 8081,
         metrics_port: int = 9249,
@@ -543,9 +545,12 @@ def _flink_home() -> Path:
 
 
 def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
+    # Below the ports that systems give to outgoing connections, one of which could take it before the server does.
+    for port in random.sample(range(20_000, 32_000), 1000):
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind((HOST, port))
+            return port
+    raise StackError("No port between 20000 and 32000 is free.")
 
 
 def _require_free(port: int, option: str) -> None:

@@ -17,7 +17,7 @@ def jars(pytestconfig: pytest.Config) -> Path:
 
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory, jars: Path) -> Iterator[Stack]:
-    """A running stack with one TaskManager and the default topics, on free ports and its own data folder."""
+    """A running stack with two TaskManagers and the default topics, on free ports and its own data folder."""
     stack = Stack(tmp_path_factory.mktemp("stack"), jars)
     try:
         stack.up(kafka_port=0, flink_port=0, metrics_port=0)

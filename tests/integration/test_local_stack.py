@@ -1,7 +1,5 @@
 """The one-machine stack: a real broker, a real Flink cluster, and the command line on top."""
 
-import os
-import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -77,8 +75,8 @@ def test_up_again_starts_nothing(stack: Stack) -> None:
     before = stack.state
     stack.up(kafka_port=0, flink_port=0, metrics_port=0)
     assert stack.state == before
-    assert len(stack.taskmanager_pids) == 1
-    assert set(stack.metrics_ports) == {"jobmanager", "taskmanager-1"}
+    assert len(stack.taskmanager_pids) == 2
+    assert set(stack.metrics_ports) == {"jobmanager", "taskmanager-1", "taskmanager-2"}
 
 
 def test_topics_are_created_once_and_the_tables_among_them_compacted(stack: Stack) -> None:
@@ -116,9 +114,10 @@ def test_a_job_survives_a_killed_taskmanager_and_moves_by_savepoint(stack: Stack
     assert messages(stack, "counts", 1) == [{"count": 1}]
     wait_for_checkpoint(stack, job)
 
-    (pid,) = stack.taskmanager_pids
-    os.kill(pid, signal.SIGKILL)
-    psutil.wait_procs([psutil.Process(pid)] if psutil.pid_exists(pid) else [], timeout=5)
+    taskmanagers = [psutil.Process(pid) for pid in stack.taskmanager_pids]
+    for taskmanager in taskmanagers:
+        taskmanager.kill()
+    psutil.wait_procs(taskmanagers, timeout=5)
     stack.ensure()
     send(stack, "counted", "anna")
     assert messages(stack, "counts", 2)[-1] == {"count": 2}

@@ -129,8 +129,7 @@ def test_every_event_counts_once_through_faults_and_upgrades(job_stack: Stack) -
         assert "i3" not in [item["item_id"] for item in newest["items"]]
 
     feed(5)
-    (pid,) = job_stack.taskmanager_pids
-    taskmanager = psutil.Process(pid)
+    taskmanager = psutil.Process(job_stack.taskmanager_pids[0])
     taskmanager.kill()
     taskmanager.wait(10)
     job_stack.ensure()
