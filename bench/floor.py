@@ -90,7 +90,7 @@ def _measure(stack: Stack, name: str, job: Path, preload: int, live: int, rate: 
 def _produce(stack: Stack, topic: str, values: list[bytes], rate: float) -> None:
     from kafka import KafkaProducer
 
-    producer = KafkaProducer(bootstrap_servers=stack.bootstrap_servers, linger_ms=0 if rate else 20)
+    producer = KafkaProducer(bootstrap_servers=stack.bootstrap_servers, linger_ms=5 if rate else 20)
     started = time.monotonic()
     for count, value in enumerate(values):
         producer.send(topic, value=value, key=json.loads(value)["item_id"].encode())

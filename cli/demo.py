@@ -164,7 +164,7 @@ class Run:
         self._sent = 0
         self._fed_at = 0.0
         self._rate = 0.0
-        self._producer = KafkaProducer(bootstrap_servers=stack.bootstrap_servers, acks="all", linger_ms=0)
+        self._producer = KafkaProducer(bootstrap_servers=stack.bootstrap_servers, acks="all", linger_ms=5)
         for item in items:
             key = item["item_id"].encode()
             self._producer.send("items", msgspec.json.encode(item), key=key).add_errback(self.observer.failed)

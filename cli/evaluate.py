@@ -60,11 +60,14 @@ def register(app: typer.Typer) -> None:
         """Test then learn, event by event: hit, nDCG and MRR over the last half of the file."""
         import torch
 
-        from jobs.settings import load_settings
+        from jobs.settings import SettingsError, load_settings
         from model.evaluate import evaluate as run
 
         torch.set_num_threads(1)
-        settings = load_settings(config)
+        try:
+            settings = load_settings(config)
+        except SettingsError as error:
+            raise typer.BadParameter(str(error)) from error
         events = read_events(file)
         lines: list[str] = []
 

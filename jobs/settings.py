@@ -112,7 +112,7 @@ class Flink(_Section):
     """How the job runs."""
 
     window_ms: Annotated[int, Field(ge=1, le=10_000)] = 50
-    buffer_timeout_ms: Annotated[int, Field(ge=0)] = 2
+    buffer_timeout_ms: Annotated[int, Field(ge=0)] = 5
     parallelism: PositiveInt = 1
     max_parallelism: PositiveInt = 128
     checkpoint_interval_ms: Annotated[int, Field(ge=100)] = 5_000

@@ -216,5 +216,5 @@ def _add_neighbours(items, confidence, query_weights, source_damping, target_dam
                 for slot in range(neighbours.shape[1]):
                     if neighbours[source, slot] < 0:
                         break
-                    out[n, neighbours[source, slot]] += weight * weights[source, slot]
-        out[n] *= target_damping
+                    neighbour = neighbours[source, slot]
+                    out[n, neighbour] += weight * weights[source, slot] * target_damping[neighbour]

@@ -11,6 +11,7 @@ from zlib import crc32
 import msgspec
 import numba
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from model.arrays import grown, pack_array, unpack_array, unpack_tensor
@@ -118,8 +119,7 @@ class MatrixFactorization:
         self._users[users] = self.fold_in(histories, (histories >= 0).float(), self._undecayed).cpu().numpy()
         after = self._users[users].astype(np.float64)
         self._user_gram += after.T @ after - before.T @ before
-        stalest = np.argsort(-self._stale, kind="stable")[: options.step_items]
-        items = np.sort(stalest[self._stale[stalest] > 0])
+        items = _stalest(self._stale, options.step_items)
         self._stale[items] = 0
         # Items that wait grow staler, so that the tail gets its turn too.
         self._stale[self._stale > 0] += 1 / 64
@@ -161,6 +161,10 @@ class MatrixFactorization:
             model = (self.vectors.numpy(), self._inverse.numpy())
             _fold_in(items.numpy(), weights.numpy(), decay.numpy(), *model, users)
             return torch.from_numpy(users)
+        return self._fold_in(items, weights, decay)
+
+    def _fold_in(self, items: torch.Tensor, weights: torch.Tensor, decay: torch.Tensor) -> torch.Tensor:
+        """The torch version of `_fold_in`, for a GPU."""
         items = items[:, : len(decay)]
         root = (weights[:, : items.shape[1]] * decay[: items.shape[1]]).sqrt()[..., None]
         vectors = self.vectors[items.clamp(min=0)] * root
@@ -201,6 +205,15 @@ class MatrixFactorization:
         self._stale = unpack_array(arrays["stale"], np.float32)
         self._open_users = unpack_array(arrays["open_users"], np.int64).tolist()
         self._open = int(arrays["open"])
+
+
+def _stalest(stale: npt.NDArray[np.float32], count: int) -> Rows:
+    """The at most `count` items of the largest staleness above 0, ascending; of equals, those of the lowest rows."""
+    if count < len(stale):
+        bound = max(np.partition(stale, -count)[-count], 0)
+        above, equal = np.flatnonzero(stale > bound), np.flatnonzero((stale == bound) & (stale > 0))
+        return np.sort(np.concatenate([above, equal[: count - len(above)]]))
+    return np.flatnonzero(stale > 0)
 
 
 def _solve(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:

@@ -25,6 +25,13 @@ def rank(
         bounds = np.array(list(accumulate(map(len, excluded), initial=0)), np.int64)
         columns = np.array([column for row in excluded for column in row], np.int64)
         return _rank(parts.numpy(), np.array(weights, np.float32), prior.numpy(), columns, bounds, k)
+    return _rank_torch(parts, weights, prior, excluded, k)
+
+
+def _rank_torch(
+    parts: torch.Tensor, weights: tuple[float, ...], prior: torch.Tensor, excluded: Columns, k: int
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """The torch version of `_rank`, for a GPU; of equal scores either may come first."""
     parts.clamp_(min=0)
     parts *= torch.tensor(weights, device=parts.device)[:, None, None] / parts.amax(2, keepdim=True).clamp(min=1e-9)
     total = parts.sum(0).add_(prior)

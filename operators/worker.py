@@ -1,7 +1,6 @@
 """What every Python worker process of the job sets once."""
 
 import gc
-import sys
 
 import torch
 
@@ -12,5 +11,3 @@ def prepare_worker() -> None:
     torch.set_num_threads(1)
     gc.freeze()
     gc.set_threshold(100_000)
-    # A batch passes between a dozen threads of the worker; each hand-over waits this long for a busy one.
-    sys.setswitchinterval(0.0005)

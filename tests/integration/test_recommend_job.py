@@ -77,6 +77,8 @@ def job_stack(tmp_path: Path, jars: Path, monkeypatch: pytest.MonkeyPatch) -> It
     """A stack of its own, with the main job's settings in the environment."""
     monkeypatch.setenv("HEADRACE_LISTS__SEND_UNCHANGED", "true")
     monkeypatch.setenv("HEADRACE_FLINK__CHECKPOINT_INTERVAL_MS", "1000")
+    # The learner folds its log into its base some times during the test.
+    monkeypatch.setenv("HEADRACE_MODELS__COMPACT_AFTER_EVENTS", "30")
     stack = Stack(tmp_path / "stack", jars)
     try:
         stack.up(kafka_port=0, flink_port=0, metrics_port=0)
