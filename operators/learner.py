@@ -9,10 +9,10 @@ from pyflink.datastream import KeyedCoProcessFunction, RuntimeContext
 from pyflink.datastream.state import MapStateDescriptor, ValueStateDescriptor
 from pyflink.metrics import Counter
 
+from operators.worker import prepare_worker  # isort: skip, numba comes in with the models
 from model.blend import BlendOptions, CatalogueChange, Delta, Recommender, pack_delta
 from model.snapshot import unpack_snapshot
 from operators.profile import DEAD_LETTERS, count_dead
-from operators.worker import prepare_worker
 from schema.dead_letter import dead_letter
 from schema.errors import MessageError
 from schema.item import parse_item

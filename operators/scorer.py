@@ -11,9 +11,9 @@ from pyflink.common import Row, Types
 from pyflink.datastream import KeyedCoProcessFunction, RuntimeContext
 from pyflink.datastream.state import ListStateDescriptor
 
+from operators.worker import prepare_worker  # isort: skip, numba comes in with the models
 from model.blend import BlendOptions, RankedList, Recommender, unpack_delta
 from model.snapshot import Snapshot, unpack_snapshot
-from operators.worker import prepare_worker
 from schema.recommendation import DEFAULT_USER, Recommendation, ScoredItem, encode_recommendation
 
 LISTS = Types.ROW_NAMED(["user_id", "payload"], [Types.STRING(), Types.PRIMITIVE_ARRAY(Types.BYTE())])

@@ -227,7 +227,8 @@ class Stack:
         """Submit a Python job, with the project's packages importable on the workers, and return its id.
 
         `job` is relative to the working folder or to the repository. The packages are staged first, so that a later
-        edit does not reach a running job. `savepoint` is a savepoint or retained checkpoint to start from.
+        edit does not reach a running job. `savepoint` is a savepoint or retained checkpoint to start from. TaskManagers
+        that ran a job before start anew where no job runs, as their interpreters hold that job's modules.
         """
         job = job.resolve() if job.exists() else _REPOSITORY / job
         if not job.exists():
@@ -241,6 +242,9 @@ class Stack:
             shutil.copytree(_REPOSITORY / package, app / package, ignore=bytecode, dirs_exist_ok=True)
         if job.is_relative_to(_REPOSITORY / "jobs"):
             job = app / job.relative_to(_REPOSITORY)
+        if self.jobs() and not self.running_jobs():
+            self._stop(lambda name: name.startswith("taskmanager-"))
+            self.ensure()
         start = ["--fromSavepoint", savepoint] if savepoint else []
         source = ["--jarfile", str(self.connector_jar), "--pyFiles", str(app), "-py", str(job)]
         output = self.flink("run", "-d", *start, *source, *arguments)
