@@ -548,9 +548,13 @@ def _flink_home() -> Path:
     return Path(spec.origin).parent
 
 
+_PORTS = iter(random.sample(range(20_000, 32_000), 12_000))
+"""Drawn once a process, so that no port is given to two servers before the first has bound it."""
+
+
 def _free_port() -> int:
     # Below the ports that systems give to outgoing connections, one of which could take it before the server does.
-    for port in random.sample(range(20_000, 32_000), 1000):
+    for port in _PORTS:
         with socket.socket() as probe, suppress(OSError):
             probe.bind((HOST, port))
             return port
