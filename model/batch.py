@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
 
 import numpy as np
 import numpy.typing as npt
@@ -32,20 +31,18 @@ class Batch:
 
 def to_batch(snapshots: Sequence[Snapshot], index: ItemIndex, learn: bool) -> Batch:
     """Turn snapshots into arrays; with `learn` unknown items get a row, without it they are left out (-1)."""
-    histories = [s.history for s in snapshots]
-    rows = index.rows(chain.from_iterable(histories))
-    if learn and -1 in rows:
-        for history in histories:
+    shape = len(snapshots), max((len(s.history) for s in snapshots), default=0)
+    items = np.full(shape, -1, np.int64)
+    weights = np.zeros(shape, np.float32)
+    for n, snapshot in enumerate(snapshots):
+        history = snapshot.history
+        rows = index.rows(history)
+        if learn and -1 in rows:
             index.extend(reversed(history))
-        rows = index.rows(chain.from_iterable(histories))
-    sizes = np.array([len(history) for history in histories], np.int64)
-    filled = np.arange(sizes.max(initial=0)) < sizes[:, None]
-    items = np.full(filled.shape, -1, np.int64)
-    weights = np.zeros(filled.shape, np.float32)
-    items[filled] = rows
-    weights[filled] = list(chain.from_iterable(s.weights for s in snapshots))
-    if -1 in rows:
-        weights[items < 0] = 0.0
+            rows = index.rows(history)
+        items[n, : len(rows)] = rows
+        weights[n, : len(rows)] = snapshot.weights
+    weights[items < 0] = 0.0
     return Batch(
         items,
         weights,

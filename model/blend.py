@@ -3,8 +3,10 @@
 The learner holds one and calls `learn`; every scorer holds a replica and calls `apply` with what `learn` returned.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate, chain
 
 import msgspec
 import numpy as np
@@ -110,6 +112,7 @@ class Recommender:
         # A block of users whose scores stay in a CPU's cache; a GPU wants many at once.
         self._block_size = 64 if self.device.type == "cpu" else 256
         self._scratch = torch.empty(0, device=self.device)
+        self._parts: dict[int, torch.Tensor] = {}
         self.models: tuple[Cooccurrence | MatrixFactorization | Popularity, ...] = (
             self.cooccurrence,
             self.factorization,
@@ -117,12 +120,13 @@ class Recommender:
         )
 
     def _resize(self) -> None:
-        if len(self.blocked) == len(self.index):
+        if self.blocked.shape[0] == len(self.index):
             return
         for model in self.models:
             model.resize(len(self.index))
         self.blocked = grown(self.blocked, len(self.index), False)
         self._scratch = grown(self._scratch, 2 * self._block_size * len(self.index), 0)
+        self._parts.clear()
 
     def learn(self, snapshots: Sequence[Snapshot], catalogue: Sequence[CatalogueChange] = ()) -> Delta:
         """Learn from the events, in their order, and from catalogue changes; returns what changed."""
@@ -172,22 +176,24 @@ class Recommender:
 
     def _ranked(self, snapshots: Sequence[Snapshot], k: int) -> Iterator[RankedList]:
         batch = to_batch(snapshots, self.index, learn=False)
-        items = torch.from_numpy(batch.items).to(self.device)
-        weights = torch.from_numpy(batch.weights).to(self.device)
-        parts = self._scratch[: 2 * len(snapshots) * len(self.index)].view(2, len(snapshots), len(self.index))
-        self.cooccurrence.score(items, weights, parts[0])
-        self.factorization.score(items, weights, parts[1])
+        parts = self._parts.get(len(snapshots))
+        if parts is None:
+            shape = (2, len(snapshots), len(self.index))
+            parts = self._parts[len(snapshots)] = self._scratch[: math.prod(shape)].view(shape)
+        self.cooccurrence.score(batch.items, batch.weights, parts[0])
+        self.factorization.score(batch.items, batch.weights, parts[1])
         prior = self.popularity.score(self.options.weights[2])
         if self._blocks:
             prior.masked_fill_(self.blocked, -torch.inf)
-        excluded = [[row for row in self.index.rows(s.excluded) if row >= 0] for s in snapshots]
-        values, best, sources = rank(parts, self.options.weights[:2], prior, excluded, k)
+        excluded = np.array(self.index.rows(chain.from_iterable(s.excluded for s in snapshots)), np.int64)
+        bounds = np.array(list(accumulate((len(s.excluded) for s in snapshots), initial=0)), np.int64)
+        values, best, sources = rank(parts, self.options.weights[:2], prior, excluded, bounds, k)
         ids, names = self.index.ids, [model.name for model in self.models]
-        sizes = (values > -np.inf).sum(1).tolist()
         scores = values.astype(np.float64).round(5).tolist()
-        for n, size in enumerate(sizes):
-            items_of, sources_of = best[n, :size].tolist(), sources[n, :size].tolist()
-            yield RankedList([ids[i] for i in items_of], scores[n][:size], [names[s] for s in sources_of])
+        for row, scores_of in enumerate(scores):
+            size = len(scores_of) - scores_of.count(-math.inf)
+            items_of, sources_of = best[row, :size].tolist(), sources[row, :size].tolist()
+            yield RankedList([ids[i] for i in items_of], scores_of[:size], [names[s] for s in sources_of])
 
     def pack(self) -> bytes:
         """The whole recommender, for a learner's state or a new replica."""

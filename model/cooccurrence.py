@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from model.arrays import grown, pack_array, unpack_tensor
-from model.batch import Batch
+from model.batch import Batch, Rows, Weights
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,14 @@ class Cooccurrence:
         self._source_damping = grown(self._source_damping, items, 1)
         self._target_damping = grown(self._target_damping, items, 1)
         self._used = np.append(self._used, np.zeros(items - len(self._used), np.int64))
+        self._bind()
+
+    def _bind(self) -> None:
+        """Name the CPU's tensors as arrays, once: doing so for each event would cost as much as the kernels."""
+        if self.device.type == "cpu":
+            self._tables = (self.neighbours.numpy(), self.weights.numpy())
+            self._damping = (self._source_damping.numpy(), self._target_damping.numpy())
+            self._counts = self.counts.numpy()
 
     def _count(self, items: torch.Tensor, counts: torch.Tensor) -> None:
         self.counts[items] = counts
@@ -81,18 +89,10 @@ class Cooccurrence:
         """Count each new interaction against the items before it in the same history, on the CPU, one by one: how the
         stream is cut into batches changes nothing."""
         options = self.options
-        neighbours, weights, counts = self.neighbours.numpy(), self.weights.numpy(), self.counts.numpy()
-        damping = (self._source_damping.numpy(), self._target_damping.numpy())
         powers = (options.source_power, options.target_power)
-        tables = (neighbours, weights, self._used, counts, damping)
-        slots, items = _count_pairs(batch.items, batch.event_index, self._pair_weights, powers, *tables)
-        return CooccurrenceDelta(
-            pack_array(slots),
-            pack_array(neighbours.reshape(-1)[slots]),
-            pack_array(weights.reshape(-1)[slots]),
-            pack_array(items),
-            pack_array(counts[items]),
-        )
+        state = (*self._tables, self._used, self._counts, self._damping)
+        changed = _count_pairs(batch.items, batch.event_index, self._pair_weights, powers, *state)
+        return CooccurrenceDelta(*map(pack_array, changed))
 
     def apply(self, delta: CooccurrenceDelta) -> None:
         """Follow the learner: write the changed slots and counts."""
@@ -102,21 +102,20 @@ class Cooccurrence:
         items = unpack_tensor(delta.items, np.int64, self.device)
         self._count(items, unpack_tensor(delta.counts, np.float32, self.device))
 
-    def score(self, items: torch.Tensor, weights: torch.Tensor, out: torch.Tensor) -> None:
+    def score(self, items: Rows, weights: Weights, out: torch.Tensor) -> None:
         """Writes scores float32 [B, N] to `out`, for histories `items` int64 [B, H] (-1 for none) with `weights`
         float32 [B, H]."""
         if self.device.type == "cpu":
-            tables = (self.neighbours.numpy(), self.weights.numpy())
-            damping = (self._query_weights.numpy(), self._source_damping.numpy(), self._target_damping.numpy())
-            _add_neighbours(items.numpy(), weights.numpy(), *damping, *tables, out.numpy())
+            _add_neighbours(items, weights, self._query_weights.numpy(), *self._damping, *self._tables, out.numpy())
         else:
-            self._add_neighbours(items, weights, out)
+            self._add_neighbours(torch.from_numpy(items), torch.from_numpy(weights), out)
 
     def _add_neighbours(self, items: torch.Tensor, weights: torch.Tensor, out: torch.Tensor) -> None:
         """The torch version of `_add_neighbours`, for a GPU."""
-        items = items[:, : self.options.query_history]
+        length = min(items.shape[1], self.options.query_history)
+        items, weights = items[:, :length].to(out.device), weights[:, :length].to(out.device)
         sources = items.clamp(min=0)
-        damped = weights[:, : items.shape[1]] * self._query_weights[: items.shape[1]] * self._source_damping[sources]
+        damped = weights * self._query_weights[:length] * self._source_damping[sources]
         rows = torch.arange(len(items), device=out.device, dtype=torch.int32)[:, None, None] * out.shape[1]
         # Free slots weigh nothing, so they may all fall on item 0.
         flat = self.neighbours[sources].clamp_(min=0).add_(rows)
@@ -141,6 +140,7 @@ class Cooccurrence:
         self.counts, self._source_damping, self._target_damping = (torch.empty_like(counts) for _ in range(3))
         self._count(torch.arange(len(counts), device=self.device), counts)
         self._used = (self.neighbours.cpu().numpy() >= 0).sum(axis=1)
+        self._bind()
 
 
 @numba.njit("(i4[::1], f4[::1])", cache=True)
@@ -159,14 +159,23 @@ def _prune(neighbours, weights):  # type: ignore[no-untyped-def]
     weights[size:] = 0
 
 
+@numba.njit("i8(i4[::1], i8, i4)", cache=True)
+def _find(neighbours, size, neighbour):  # type: ignore[no-untyped-def]
+    """The slot that holds the neighbour, or `size`. Without a way out, the loop takes several slots at a time."""
+    found = np.int32(-1)
+    for slot in range(size):
+        found = max(found, np.int32(slot) if neighbours[slot] == neighbour else np.int32(-1))
+    return size if found < 0 else np.int64(found)
+
+
 @numba.njit(
-    "Tuple((i8[::1], i8[::1]))(i8[:,:], i8[::1], f4[::1], UniTuple(f8, 2), i4[:,::1], f4[:,::1], i8[::1], f4[::1], "
-    "UniTuple(f4[::1], 2))",
+    "Tuple((i8[::1], i4[::1], f4[::1], i8[::1], f4[::1]))(i8[:,:], i8[::1], f4[::1], UniTuple(f8, 2), i4[:,::1], "
+    "f4[:,::1], i8[::1], f4[::1], UniTuple(f4[::1], 2))",
     cache=True,
 )
 def _count_pairs(histories, at, pair_weights, powers, neighbours, weights, used, counts, damping):  # type: ignore[no-untyped-def]
-    """Count the item at `at` of each history, and its pairs with the older ones both ways. Returns the slots and the
-    items that changed, some twice."""
+    """Count the item at `at` of each history, and its pairs with the older ones both ways. Returns what changed, some
+    of it twice: slots, the neighbours and weights in them, items, and their counts."""
     width = neighbours.shape[1]
     changed = np.empty(4 * histories.size + 2 * width, np.int64)
     items = np.empty(len(histories), np.int64)
@@ -187,9 +196,7 @@ def _count_pairs(histories, at, pair_weights, powers, neighbours, weights, used,
             for row, neighbour in ((source, target), (target, source)):
                 if size + width + 1 > len(changed):
                     changed = np.append(changed, np.empty(len(changed) + width, np.int64))
-                slot = 0
-                while slot < used[row] and neighbours[row, slot] != neighbour:
-                    slot += 1
+                slot = _find(neighbours[row], used[row], neighbour)
                 if slot == width:
                     _prune(neighbours[row], weights[row])
                     slot = used[row] = width - width // 4
@@ -201,7 +208,8 @@ def _count_pairs(histories, at, pair_weights, powers, neighbours, weights, used,
                 weights[row, slot] += weight
                 changed[size] = row * width + slot
                 size += 1
-    return changed[:size], items[:taught]
+    slots, items = changed[:size], items[:taught]
+    return slots, neighbours.reshape(-1)[slots], weights.reshape(-1)[slots], items, counts[items]
 
 
 @numba.njit("(i8[:,:], f4[:,:], f4[::1], f4[::1], f4[::1], i4[:,::1], f4[:,::1], f4[:,::1])", cache=True, nogil=True)

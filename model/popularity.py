@@ -8,6 +8,7 @@ import math
 from dataclasses import dataclass
 
 import msgspec
+import numba
 import numpy as np
 import torch
 
@@ -47,22 +48,24 @@ class Popularity:
     def resize(self, items: int) -> None:
         """Make room for `items` rows."""
         self.sums = grown(self.sums, items, 0)
+        self._bind()
+
+    def _bind(self) -> None:
+        """Name the CPU's tensor as an array, once: doing so for each event would cost as much as the kernel."""
+        if self.device.type == "cpu":
+            self._array = self.sums.numpy()
 
     def learn(self, batch: Batch) -> PopularityDelta:
         """Add the batch's interactions."""
-        taught = np.flatnonzero(batch.event_index >= 0)
-        if not len(taught):
+        times = batch.timestamps[batch.event_index >= 0]
+        if not len(times):
             return PopularityDelta(self.landmark, b"", b"")
-        targets = batch.items[taught, batch.event_index[taught]]
-        times = batch.timestamps[taught]
         newest = int(times.max())
         if self.landmark == 0 or (newest - self.landmark) * self._rate > _MAX_EXPONENT:
             self._move_landmark(newest)
-        exponents = np.maximum((times - self.landmark) * self._rate, -_MAX_EXPONENT)
-        sums = self.sums.numpy()
-        np.add.at(sums, targets, np.exp(exponents).astype(np.float32))
-        changed = sums[targets]
-        self._largest = max(self._largest, float(changed.max()))
+        of_batch = (batch.items, batch.event_index, batch.timestamps)
+        targets, changed, largest = _add(*of_batch, self.landmark, self._rate, self._array)
+        self._largest = max(self._largest, largest)
         return PopularityDelta(self.landmark, pack_array(targets), pack_array(changed))
 
     def _move_landmark(self, landmark: int) -> None:
@@ -81,7 +84,10 @@ class Popularity:
 
     def score(self, weight: float) -> torch.Tensor:
         """Scores float32 [N]: the share of the most popular item's, times `weight`."""
-        return self.sums * (weight / max(self._largest, 1e-30))
+        scale = weight / max(self._largest, 1e-30)
+        if self.device.type == "cpu":
+            return torch.from_numpy(self._array * np.float32(scale))
+        return self.sums * scale
 
     def snapshot(self) -> dict[str, bytes]:
         """The parameters as packed arrays."""
@@ -91,4 +97,18 @@ class Popularity:
         """The inverse of `snapshot`."""
         self.sums = unpack_tensor(arrays["sums"], np.float32, self.device)
         self._largest = float(self.sums.max()) if len(self.sums) else 0.0
+        self._bind()
         self.landmark = int(arrays["landmark"])
+
+
+@numba.njit("Tuple((i8[::1], f4[::1], f4))(i8[:,:], i8[::1], i8[::1], i8, f8, f4[::1])", cache=True)
+def _add(histories, at, times, landmark, rate, sums):  # type: ignore[no-untyped-def]
+    """Add the item at `at` of each history. Returns the items, some twice, their new sums, and the largest of these."""
+    targets, size = np.empty(len(at), np.int64), 0
+    for n in range(len(at)):
+        if at[n] >= 0:
+            targets[size] = histories[n, at[n]]
+            sums[targets[size]] += np.exp(max((times[n] - landmark) * rate, -_MAX_EXPONENT))
+            size += 1
+    changed = sums[targets[:size]]
+    return targets[:size], changed, changed.max()

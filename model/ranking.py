@@ -1,44 +1,41 @@
 """From the scores of several models to the k best items of each user."""
 
-from itertools import accumulate
-
 import numba
 import numpy as np
 import numpy.typing as npt
 import torch
 
-Columns = list[list[int]]
+Indices = npt.NDArray[np.int64]
+Ranked = tuple[npt.NDArray[np.float32], Indices, Indices]
 
 
 def rank(
-    parts: torch.Tensor, weights: tuple[float, ...], prior: torch.Tensor, excluded: Columns, k: int
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    parts: torch.Tensor, weights: tuple[float, ...], prior: torch.Tensor, columns: Indices, bounds: Indices, k: int
+) -> Ranked:
     """Blend the models' scores and keep the best.
 
     `parts` float32 [M, B, N], left undefined: each model's scores, of which those below 0 count as 0; each row is
     divided by its maximum and weighted. `prior` float32 [N] is added for everybody; -inf keeps an item off all lists,
-    and `excluded` names the rows' own forbidden columns. Returns scores float32, items int64 and the part with the
-    largest share int64 (M for the prior), all [B, k], best first; the score is -inf where there are no more items.
+    and `columns` int64 from `bounds[n]` to `bounds[n + 1]` are row n's own forbidden columns (-1 for none). Returns
+    scores float32, items int64 and the part with the largest share int64 (M for the prior), all [B, k], best first;
+    the score is -inf where there are no more items.
     """
     k = min(k, parts.shape[2])
     if parts.device.type == "cpu":
-        bounds = np.array(list(accumulate(map(len, excluded), initial=0)), np.int64)
-        columns = np.array([column for row in excluded for column in row], np.int64)
         return _rank(parts.numpy(), np.array(weights, np.float32), prior.numpy(), columns, bounds, k)
-    return _rank_torch(parts, weights, prior, excluded, k)
+    return _rank_torch(parts, weights, prior, columns, bounds, k)
 
 
 def _rank_torch(
-    parts: torch.Tensor, weights: tuple[float, ...], prior: torch.Tensor, excluded: Columns, k: int
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    parts: torch.Tensor, weights: tuple[float, ...], prior: torch.Tensor, columns: Indices, bounds: Indices, k: int
+) -> Ranked:
     """The torch version of `_rank`, for a GPU; of equal scores either may come first."""
     parts.clamp_(min=0)
     parts *= torch.tensor(weights, device=parts.device)[:, None, None] / parts.amax(2, keepdim=True).clamp(min=1e-9)
     total = parts.sum(0).add_(prior)
-    rows = [n for n, row in enumerate(excluded) for _ in row]
-    if rows:
-        columns_of = torch.tensor([column for row in excluded for column in row], device=parts.device)
-        total[torch.tensor(rows, device=parts.device), columns_of] = -torch.inf
+    rows = np.repeat(np.arange(len(bounds) - 1), np.diff(bounds))[columns >= 0]
+    forbidden = torch.from_numpy(columns[columns >= 0]).to(parts.device)
+    total[torch.from_numpy(rows).to(parts.device), forbidden] = -torch.inf
     values, best = torch.topk(total, k)
     shares = torch.cat([parts.gather(2, best.expand(len(parts), -1, -1)), prior[best][None]])
     return values.cpu().numpy(), best.cpu().numpy(), shares.argmax(0).cpu().numpy()
@@ -68,7 +65,8 @@ def _rank(parts, weights, prior, columns, bounds, k):  # type: ignore[no-untyped
             for item in range(items):
                 total[item] += max(part[item], np.float32(0)) * scales[model]
         for n in range(bounds[row], bounds[row + 1]):
-            total[columns[n]] = -np.inf
+            if columns[n] >= 0:
+                total[columns[n]] = -np.inf
         for item in range(items):
             if total[item] > values[row, k - 1]:
                 place = k - 1

@@ -17,11 +17,11 @@ def test_numba_and_torch_add_the_same_neighbours() -> None:
     for row, size in enumerate(used):
         model.neighbours[row, :size] = torch.from_numpy(random.choice(30, size, replace=False).astype(np.int32))
         model.weights[row, :size] = torch.from_numpy(random.random(size).astype(np.float32))
-    items = torch.from_numpy(random.integers(-1, 30, (5, 7)))
-    weights = torch.from_numpy(random.random((5, 7)).astype(np.float32)) * (items >= 0)
+    items = random.integers(-1, 30, (5, 7))
+    weights = random.random((5, 7)).astype(np.float32) * (items >= 0)
     model._source_damping[:], model._target_damping[:] = torch.rand(2, 30, generator=torch.manual_seed(1))
     by_torch, by_numba = torch.rand(5, 30), torch.rand(5, 30)
-    model._add_neighbours(items, weights, by_torch)
+    model._add_neighbours(torch.from_numpy(items), torch.from_numpy(weights), by_torch)
     model.score(items, weights, by_numba)
     assert by_numba.abs().sum() > 0
     torch.testing.assert_close(by_torch, by_numba)

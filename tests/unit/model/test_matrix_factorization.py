@@ -15,18 +15,19 @@ def test_numba_and_torch_fold_in_the_users_of_equation_4(history: int) -> None:
     model = MatrixFactorization(options, torch.device("cpu"))
     model.resize(20)
     model._move(torch.arange(20), torch.randn(20, 6, generator=torch.manual_seed(1)))
-    items = torch.tensor([[3, 1, 4, 15, 9], [2, 6, -1, -1, -1], [-1, -1, -1, -1, -1]])
-    weights = torch.tensor([[1.0, 2.0, 0.5, 1.0, 3.0], [4.0, 1.0, 0.0, 0.0, 0.0], [0.0] * 5])
+    items = np.array([[3, 1, 4, 15, 9], [2, 6, -1, -1, -1], [-1, -1, -1, -1, -1]])
+    weights = np.array([[1.0, 2.0, 0.5, 1.0, 3.0], [4.0, 1.0, 0.0, 0.0, 0.0], [0.0] * 5], np.float32)
     decay = model._decay
     found = model.fold_in(items, weights, decay)
-    torch.testing.assert_close(model._fold_in(items, weights, decay), found)
+    by_torch = model._fold_in(*(torch.from_numpy(array) for array in (items, weights, decay)))
+    torch.testing.assert_close(by_torch, found)
 
     # x = (w Y'Y + l I + Y'CY)^-1 Y'C1, row by row in float64.
     vectors = model.vectors.double().numpy()
     shared = options.unobserved * vectors.T @ vectors + options.regularization * np.eye(6)
     for row in range(3):
         known = [n for n in range(min(5, history)) if items[row, n] >= 0]
-        chosen = vectors[items[row, known].numpy()]
-        confidence = (weights[row, known] * decay[known]).double().numpy()
+        chosen = vectors[items[row, known]]
+        confidence = (weights[row, known] * decay[known]).astype(np.float64)
         expected = np.linalg.solve(shared + chosen.T @ (confidence[:, None] * chosen), chosen.T @ confidence)
         np.testing.assert_allclose(found[row].numpy(), expected, atol=1e-4)
