@@ -58,6 +58,7 @@ def with_raw(field: str, raw: bytes) -> bytes:
         (payload(user_id="u" * 257), "id_too_long", "user_id", "'uuu"),
         (payload(list_id="l" * 257), "id_too_long", "list_id", "'lll"),
         (payload(event_id=""), "empty_id", "event_id", "''"),
+        (payload(user_id="__default__"), "reserved_id", "user_id", "'__default__'"),
         (payload(item_id=""), "empty_id", "item_id", "''"),
         (payload(price=-1), "absurd_number", "price", "-1"),
         (payload(quantity=1e13), "absurd_number", "quantity", "10000000000000.0"),
