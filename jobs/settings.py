@@ -9,6 +9,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from model.blend import BlendOptions
 from model.cooccurrence import CooccurrenceOptions
+from model.learned_blend import LearnedBlendOptions
 from model.matrix_factorization import MatrixFactorizationOptions
 from model.popularity import PopularityOptions
 from model.profile import DEFAULT_WEIGHTS, ProfileOptions
@@ -105,6 +106,9 @@ class Models(_Section):
     cooccurrence_weight: Annotated[float, Field(ge=0)] = 1.0
     factorization_weight: Annotated[float, Field(ge=0)] = 0.3
     popularity_weight: Annotated[float, Field(gt=0)] = 0.01
+    candidates: Annotated[int, Field(ge=1, le=10_000)] = 100
+    blend_learning_rate: Annotated[float, Field(ge=0, le=1)] = 0.05
+    blend_users: PositiveInt = 4096
     compact_after_events: PositiveInt = 50_000
 
 
@@ -168,6 +172,7 @@ class Settings(BaseSettings):
             MatrixFactorizationOptions(dimensions=models.dimensions, reservoir=models.reservoir, step=models.step),
             PopularityOptions(half_life_ms=models.popularity_half_life_days * 86_400_000),
             (models.cooccurrence_weight, models.factorization_weight, models.popularity_weight),
+            LearnedBlendOptions(models.candidates, models.blend_learning_rate, models.blend_users),
             models.device,
         )
 

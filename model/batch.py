@@ -18,15 +18,18 @@ class Batch:
     """Histories of B users, padded to the longest.
 
     `items` int64 [B, H], newest first, -1 where there is none; `weights` float32 [B, H], 0 where there is none;
-    `event_index` int64 [B], the column of the event's own item or -1; `timestamps` int64 [B], epoch milliseconds;
-    `users` the B user ids.
+    `types` uint8 [B, H], the index of the type of each item's last event; `event_index` int64 [B], the column of the
+    event's own item or -1; `timestamps` int64 [B], epoch milliseconds; `users` the B user ids; `events` how many events
+    each has.
     """
 
     items: Rows
     weights: Weights
+    types: npt.NDArray[np.uint8]
     event_index: Rows
     timestamps: Rows
     users: list[str]
+    events: list[int]
 
 
 def to_batch(snapshots: Sequence[Snapshot], index: ItemIndex, learn: bool) -> Batch:
@@ -34,6 +37,7 @@ def to_batch(snapshots: Sequence[Snapshot], index: ItemIndex, learn: bool) -> Ba
     shape = len(snapshots), max((len(s.history) for s in snapshots), default=0)
     items = np.full(shape, -1, np.int64)
     weights = np.zeros(shape, np.float32)
+    types = np.zeros(shape, np.uint8)
     for n, snapshot in enumerate(snapshots):
         history = snapshot.history
         rows = index.rows(history)
@@ -42,11 +46,14 @@ def to_batch(snapshots: Sequence[Snapshot], index: ItemIndex, learn: bool) -> Ba
             rows = index.rows(history)
         items[n, : len(rows)] = rows
         weights[n, : len(rows)] = snapshot.weights
+        types[n, : len(snapshot.types)] = np.frombuffer(snapshot.types, np.uint8)
     weights[items < 0] = 0.0
     return Batch(
         items,
         weights,
+        types,
         np.array([s.event_index for s in snapshots], np.int64),
         np.array([s.event_timestamp for s in snapshots], np.int64),
         [s.user_id for s in snapshots],
+        [s.profile_version for s in snapshots],
     )

@@ -14,11 +14,12 @@ import torch
 
 from model.arrays import grown, pack_array, unpack_tensor
 from model.batch import to_batch
+from model.candidates import find_candidates
 from model.cooccurrence import Cooccurrence, CooccurrenceDelta, CooccurrenceOptions
 from model.item_index import ItemIndex
+from model.learned_blend import LearnedBlend, LearnedBlendOptions, features_of
 from model.matrix_factorization import MatrixFactorization, MatrixFactorizationDelta, MatrixFactorizationOptions
 from model.popularity import Popularity, PopularityDelta, PopularityOptions
-from model.ranking import rank
 from model.snapshot import Snapshot
 
 VERSION = 1
@@ -27,12 +28,14 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class BlendOptions:
-    """Options of the three models, and the weight of each in the blend."""
+    """Options of the three models and the learned blend, and the weight of each model in the fixed blend that picks the
+    candidates."""
 
     cooccurrence: CooccurrenceOptions = field(default_factory=CooccurrenceOptions)
     factorization: MatrixFactorizationOptions = field(default_factory=MatrixFactorizationOptions)
     popularity: PopularityOptions = field(default_factory=PopularityOptions)
     weights: tuple[float, float, float] = (1.0, 0.3, 0.01)
+    learned: LearnedBlendOptions = field(default_factory=LearnedBlendOptions)
     device: str = "cpu"
 
 
@@ -56,8 +59,8 @@ class Delta(msgspec.Struct, array_like=True):
 
 
 class RankedList(msgspec.Struct):
-    """A user's list, best first: item ids, scores to five decimals, and the model that gave each item most of its
-    score."""
+    """A user's list, best first: item ids, scores (the chance of being taken next, among the candidates) to five
+    decimals, and where each item comes from: the user's own history, or the model that gives most for it."""
 
     item_ids: list[str]
     scores: list[float]
@@ -164,17 +167,19 @@ class Recommender:
             self.blocked[rows] = torch.tensor([not c.available for c in catalogue], device=self.device)
             self._blocks = bool(self.blocked.any())
 
-    def recommend(self, snapshots: Sequence[Snapshot], k: int) -> list[RankedList]:
-        """The k best items for each history, best first; fewer where fewer are known.
+    def recommend(self, snapshots: Sequence[Snapshot], k: int, blend: LearnedBlend | None = None) -> list[RankedList]:
+        """The k best items for each history, best first; fewer where fewer are known. `blend` orders the candidates and
+        remembers them; without it the order is that of the fixed blend.
 
         An unknown user is a snapshot with an empty history: popularity alone makes that list.
         """
         if not len(self.index) or not snapshots:
             return [RankedList([], [], []) for _ in snapshots]
+        blend = blend or LearnedBlend(self.options.learned)
         blocks = (snapshots[n : n + self._block_size] for n in range(0, len(snapshots), self._block_size))
-        return [ranked for block in blocks for ranked in self._ranked(block, k)]
+        return [ranked for block in blocks for ranked in self._ranked(block, k, blend)]
 
-    def _ranked(self, snapshots: Sequence[Snapshot], k: int) -> Iterator[RankedList]:
+    def _ranked(self, snapshots: Sequence[Snapshot], k: int, blend: LearnedBlend) -> Iterator[RankedList]:
         batch = to_batch(snapshots, self.index, learn=False)
         parts = self._parts.get(len(snapshots))
         if parts is None:
@@ -187,13 +192,27 @@ class Recommender:
             prior.masked_fill_(self.blocked, -torch.inf)
         excluded = np.array(self.index.rows(chain.from_iterable(s.excluded for s in snapshots)), np.int64)
         bounds = np.array(list(accumulate((len(s.excluded) for s in snapshots), initial=0)), np.int64)
-        values, best, sources = rank(parts, self.options.weights[:2], prior, excluded, bounds, k)
-        ids, names = self.index.ids, [model.name for model in self.models]
-        scores = values.astype(np.float64).round(5).tolist()
-        for row, scores_of in enumerate(scores):
-            size = len(scores_of) - scores_of.count(-math.inf)
-            items_of, sources_of = best[row, :size].tolist(), sources[row, :size].tolist()
-            yield RankedList([ids[i] for i in items_of], scores_of[:size], [names[s] for s in sources_of])
+        weights, count = self.options.weights[:2], max(k, self.options.learned.candidates)
+        candidates = find_candidates(parts, weights, prior, excluded, bounds, batch.items, count)
+        histories = (batch.items, batch.weights, candidates.items)
+        signals = np.concatenate([self.cooccurrence.signals(*histories), self.factorization.signals(*histories)])
+        features = features_of(candidates, weights, signals, batch.types)
+        columns, chances = blend.order(batch.users, batch.events, candidates, features, k)
+        ids, names = self.index.ids, [model.name for model in self.models] + ["history"]
+        shares = candidates.shares * np.array([*weights, 1], np.float32)[:, None, None]
+        sources = np.where(candidates.places >= 0, len(self.models), shares.argmax(0))
+        rounded = chances.astype(np.float64).round(5)
+        for row, chosen in enumerate(columns):
+            chosen = chosen[chosen >= 0]
+            items, sources_of = candidates.items[row, chosen].tolist(), sources[row, chosen].tolist()
+            chances_of = rounded[row, : len(items)].tolist()
+            yield RankedList([ids[i] for i in items], chances_of, [names[s] for s in sources_of])
+
+    def feedback(self, snapshot: Snapshot, blend: LearnedBlend) -> None:
+        """Teach the blend which item the user took after the list that it remembers."""
+        if snapshot.event_index >= 0:
+            (row,) = self.index.rows([snapshot.history[snapshot.event_index]])
+            blend.learn(snapshot.user_id, row)
 
     def pack(self) -> bytes:
         """The whole recommender, for a learner's state or a new replica."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from model.blend import BlendOptions, Recommender
+from model.learned_blend import LearnedBlend
 from model.profile import Profile, ProfileOptions, apply_event, snapshot
 from model.snapshot import Snapshot
 from schema.event import Event
@@ -67,7 +68,7 @@ def evaluate(
     `on_list` hears of every event with its index and the list before learning. Every event is learned from at once, so
     a list never depends on a later event. The measured rate includes lists for all events.
     """
-    recommender = Recommender(options)
+    recommender, blend = Recommender(options), LearnedBlend(options.learned)
     profiles: dict[str, Profile] = {}
     latest: dict[str, Snapshot] = {}
     seen: dict[str, set[str]] = defaultdict(set)
@@ -79,7 +80,7 @@ def evaluate(
         before = seen[event.user_id]
         if exclude_seen:
             query.excluded = list(before)
-        (ranked,) = recommender.recommend([query], k)
+        (ranked,) = recommender.recommend([query], k, blend)
         if on_list:
             on_list(number, event, ranked.item_ids)
         if number >= len(events) // 2 and event.item_id is not None:
@@ -91,6 +92,7 @@ def evaluate(
             before.add(event.item_id)
         outcome = apply_event(profile, event, profile_options)
         latest[event.user_id] = snapshot(profile, event, outcome, event.timestamp, profile_options)
+        recommender.feedback(latest[event.user_id], blend)
         recommender.learn([latest[event.user_id]])
     report.events_per_second = len(events) / max(time.perf_counter() - started, 1e-9)
     report.coverage = len(listed) / max(len(recommender.index), 1)

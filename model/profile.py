@@ -147,6 +147,7 @@ def snapshot(profile: Profile, event: Event, outcome: Outcome, appended_at: int,
     The event's item is taught only where it is inside that window.
     """
     newest: dict[str, float] = {}
+    types = []
     weights = profile.weights
     for n in range(len(profile.items) - 1, -1, -1):
         item, weight = profile.items[n], weights[n]
@@ -155,6 +156,7 @@ def snapshot(profile: Profile, event: Event, outcome: Outcome, appended_at: int,
             if len(newest) == options.history_length:
                 break
             newest[item] = weight
+            types.append(profile.types[n])
         elif weight > seen:
             newest[item] = weight
     history = list(newest)
@@ -177,4 +179,5 @@ def snapshot(profile: Profile, event: Event, outcome: Outcome, appended_at: int,
         item_id=event.item_id,
         excluded=excluded,
         profile_version=sum(profile.counters),
+        types=bytes(types),
     )

@@ -6,9 +6,10 @@ import msgspec
 class Snapshot(msgspec.Struct, array_like=True):
     """One accepted event and the history that it left, newest item first, each item once.
 
-    `weights[n]` belongs to `history[n]`. `event_index` is where the event's own item stands in `history`, or -1 where
-    the event teaches nothing about items (a search, an impression, a late event). `excluded` are items that must not
-    be on the list. `profile_version` is how many events the profile has taken. Times are epoch milliseconds.
+    `weights[n]` belongs to `history[n]`, and `types[n]` is the index of its last event's type. `event_index` is where
+    the event's own item stands in `history`, or -1 where the event teaches nothing about items (a search, an
+    impression, a late event). `excluded` are items that must not be on the list. `profile_version` is how many events
+    the profile has taken. Times are epoch milliseconds.
     """
 
     user_id: str
@@ -22,6 +23,7 @@ class Snapshot(msgspec.Struct, array_like=True):
     excluded: list[str] = []
     erased: bool = False
     profile_version: int = 0
+    types: bytes = b""
 
 
 _encoder = msgspec.msgpack.Encoder()

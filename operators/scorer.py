@@ -9,10 +9,11 @@ from uuid import uuid4
 import msgspec
 from pyflink.common import Row, Types
 from pyflink.datastream import KeyedCoProcessFunction, RuntimeContext
-from pyflink.datastream.state import ListStateDescriptor
+from pyflink.datastream.state import ListStateDescriptor, ValueStateDescriptor
 
 from operators.worker import prepare_worker  # isort: skip, numba comes in with the models
 from model.blend import BlendOptions, RankedList, Recommender, unpack_delta
+from model.learned_blend import LearnedBlend
 from model.snapshot import Snapshot, unpack_snapshot
 from schema.recommendation import DEFAULT_USER, Recommendation, ScoredItem, encode_recommendation
 
@@ -25,8 +26,9 @@ class ScorerFunction(KeyedCoProcessFunction):
     """In: Row(shard, packed snapshots), and Row(whole, made_at, payload) of the learner, which sends it to every
     shard. Out: Row(user_id, list or None).
 
-    Until the learner has sent the model after a start, batches wait in the keyed state `waiting`. The lists last
-    sent are a bounded cache: what it loses costs one repeated list.
+    Until the learner has sent the model after a start, batches wait in the keyed state `waiting`. The keyed state
+    `blend` holds what the shard has learned about the order of candidates. The lists last sent, and what they were made
+    of, are bounded caches: what they lose costs one repeated list, and one lesson.
     """
 
     def __init__(self, options: BlendOptions, k: int, send_unchanged: bool, remembered_users: int) -> None:
@@ -37,6 +39,8 @@ class ScorerFunction(KeyedCoProcessFunction):
         """Register the state and the metrics."""
         prepare_worker()
         self._waiting = runtime_context.get_list_state(ListStateDescriptor("waiting", Types.PICKLED_BYTE_ARRAY()))
+        self._blend = runtime_context.get_state(ValueStateDescriptor("blend", Types.PICKLED_BYTE_ARRAY()))
+        self._blends: dict[int, LearnedBlend] = {}
         self._replica: Recommender | None = None
         # Together they name a list: this run of the operator, and how many lists it has made.
         self._run, self._lists_made = uuid4().hex, 0
@@ -63,9 +67,9 @@ class ScorerFunction(KeyedCoProcessFunction):
             ctx.timer_service().register_processing_time_timer(int(time.time() * 1000) + _RETRY_MS)
             return
         if shard not in self._served:
-            yield from self._serve_waiting()
+            yield from self._serve_waiting(shard)
             self._served.add(shard)
-        yield from self._lists(requests)
+        yield from self._lists(shard, requests)
 
     def process_element2(self, value: Row, ctx: KeyedCoProcessFunction.Context) -> Iterator[Row]:
         """Follow the learner."""
@@ -82,7 +86,7 @@ class ScorerFunction(KeyedCoProcessFunction):
     def on_timer(self, timestamp: int, ctx: KeyedCoProcessFunction.OnTimerContext) -> Iterator[Row]:
         """Serve what waited for the model, or wait on."""
         if self._ready():
-            yield from self._serve_waiting()
+            yield from self._serve_waiting(ctx.get_current_key())
         else:
             ctx.timer_service().register_processing_time_timer(int(time.time() * 1000) + _RETRY_MS)
 
@@ -90,28 +94,38 @@ class ScorerFunction(KeyedCoProcessFunction):
         """Whether the model is here and knows an item; before that, an event would get no list at all."""
         return self._replica is not None and len(self._replica.index) > 0
 
-    def _serve_waiting(self) -> Iterator[Row]:
+    def _serve_waiting(self, shard: int) -> Iterator[Row]:
         for entry in list(self._waiting.get() or ()):
-            yield from self._lists(msgspec.msgpack.decode(entry, type=list[bytes]))
+            yield from self._lists(shard, msgspec.msgpack.decode(entry, type=list[bytes]))
         self._waiting.clear()
 
-    def _lists(self, requests: list[bytes]) -> Iterator[Row]:
+    def _restored(self, shard: int) -> LearnedBlend:
+        if shard not in self._blends:
+            packed, options = self._blend.value(), self._options.learned
+            self._blends[shard] = LearnedBlend(options) if packed is None else LearnedBlend.unpack(packed, options)
+        return self._blends[shard]
+
+    def _lists(self, shard: int, requests: list[bytes]) -> Iterator[Row]:
         assert self._replica is not None
+        blend = self._restored(shard)
         started, made = time.perf_counter(), self._lists_made
         newest: dict[str, Snapshot] = {}
         for request in requests:
             snapshot = unpack_snapshot(request)
             self._test(snapshot)
+            self._replica.feedback(snapshot, blend)
             newest.pop(snapshot.user_id, None)
             newest[snapshot.user_id] = snapshot
         appended_at = snapshot.appended_at
         newest[DEFAULT_USER] = Snapshot(DEFAULT_USER, snapshot.event_id, snapshot.event_timestamp, 0, [], [])
         served = [snapshot for snapshot in newest.values() if not snapshot.erased]
-        ranked = dict(zip((s.user_id for s in served), self._replica.recommend(served, self._k), strict=True))
+        ranked = dict(zip((s.user_id for s in served), self._replica.recommend(served, self._k, blend), strict=True))
+        self._blend.update(blend.pack())
         now = int(time.time() * 1000)
         for user_id, snapshot in newest.items():
             if snapshot.erased:
                 self._sent.pop(user_id, None)
+                blend.forget(user_id)
                 yield Row(user_id, None)
             elif self._changed(user_id, ranked[user_id].item_ids):
                 yield Row(user_id, self._encode(snapshot, ranked[user_id], now))

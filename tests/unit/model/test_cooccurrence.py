@@ -21,7 +21,12 @@ def test_numba_and_torch_add_the_same_neighbours() -> None:
     weights = random.random((5, 7)).astype(np.float32) * (items >= 0)
     model._source_damping[:], model._target_damping[:] = torch.rand(2, 30, generator=torch.manual_seed(1))
     by_torch, by_numba = torch.rand(5, 30), torch.rand(5, 30)
-    model._add_neighbours(torch.from_numpy(items), torch.from_numpy(weights), by_torch)
+    model._add_neighbours(items, weights, model._query_weights, by_torch)
     model.score(items, weights, by_numba)
     assert by_numba.abs().sum() > 0
     torch.testing.assert_close(by_torch, by_numba)
+
+    candidates = np.array([random.permutation(np.append(np.arange(30), -1))[:12] for _ in range(5)])
+    signals = model.signals(items, weights, candidates)
+    assert signals.shape == (3, 5, 12)
+    np.testing.assert_allclose(signals, model._signals(items, weights, candidates), rtol=1e-5)

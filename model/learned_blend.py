@@ -1,0 +1,240 @@
+"""The order of the candidates: a log-linear model of what a person takes next, learned from what they take.
+
+The chance of a candidate is the softmax of its weighted features (McFadden, "Conditional logit analysis of qualitative
+choice behavior", 1974). Each event that meets a list made before it is one step of Adagrad (Duchi, Hazan, Singer, JMLR
+12, 2011) on the log loss, so the weights are never fitted to what they are tested on. A weight is a common part plus
+one for the person's segment: how many events they have.
+"""
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import msgspec
+import numba
+import numpy as np
+import numpy.typing as npt
+
+from model.arrays import pack_array, unpack_array
+from model.batch import Rows, Weights
+from model.candidates import Candidates
+from schema.event import EVENT_TYPES
+
+VERSION = 1
+"""The version byte of a packed blend; it counts the features' meanings too."""
+
+SEGMENTS = 5
+FEATURES = 19
+_OWN_TYPES = np.array([EVENT_TYPES.index(name) for name in ("add_to_cart", "favorite", "purchase")], np.int64)
+
+
+@dataclass(frozen=True)
+class LearnedBlendOptions:
+    """`candidates` beside the person's own items are looked at for a list. The features of the last list of at most
+    `remembered_users` wait for those users' next event."""
+
+    candidates: int = 100
+    learning_rate: float = 0.05
+    remembered_users: int = 4096
+
+
+class Shown(NamedTuple):
+    """What a list was made of: item rows int64 [C], features float32 [C, FEATURES], and the user's segment."""
+
+    items: Rows
+    features: Weights
+    segment: int
+
+
+class _Packed(msgspec.Struct, array_like=True):
+    weights: bytes
+    squares: bytes
+
+
+class LearnedBlend:
+    """`weights` float32 [1 + SEGMENTS, FEATURES]: the common part, then each segment's. Before anything is learned the
+    order is that of the fixed blend."""
+
+    def __init__(self, options: LearnedBlendOptions) -> None:
+        self.options = options
+        self.weights = np.zeros((1 + SEGMENTS, FEATURES), np.float32)
+        self.weights[0, 0] = 1.0
+        self._squares = np.full_like(self.weights, 0.01)
+        self._shown: OrderedDict[str, Shown] = OrderedDict()
+
+    def order(
+        self, users: list[str], events: list[int], candidates: Candidates, features: Weights, k: int
+    ) -> tuple[Rows, Weights]:
+        """The k best candidates of each row, best first: their columns int64 [B, k], -1 where there are no more, and
+        their chances among the row's candidates float32 [B, k].
+
+        `features` is float32 [B, C, FEATURES], `events` how many events each user has. Users with a history are
+        remembered until their next event.
+        """
+        segments = np.array([segment(count) for count in events], np.int64)
+        chosen, chances = _order(candidates.items, features, self.weights, segments, k)
+        for n, user in enumerate(users):
+            if events[n]:
+                self._shown.pop(user, None)
+                self._shown[user] = Shown(candidates.items[n], features[n], int(segments[n]))
+        while len(self._shown) > self.options.remembered_users:
+            self._shown.popitem(last=False)
+        return chosen, chances
+
+    def learn(self, user: str, item: int) -> None:
+        """Learn from the item's row that the user took next; nothing where it was no candidate of the user's last
+        list, or no list is remembered. A list teaches once."""
+        shown = self._shown.pop(user, None)
+        if shown is not None:
+            _learn(*shown, item, self.options.learning_rate, self.weights, self._squares)
+
+    def forget(self, user: str) -> None:
+        """Drop what is remembered of the user's last list."""
+        self._shown.pop(user, None)
+
+    def pack(self) -> bytes:
+        """A version byte, and the weights and sums of squares as MessagePack."""
+        packed = _Packed(pack_array(self.weights), pack_array(self._squares))
+        return bytes((VERSION,)) + msgspec.msgpack.encode(packed)
+
+    @classmethod
+    def unpack(cls, packed: bytes, options: LearnedBlendOptions) -> "LearnedBlend":
+        """The inverse of `pack`. Raises ValueError on a version that this code does not know."""
+        if packed[0] != VERSION:
+            raise ValueError(f"blend state has version {packed[0]}, this code reads {VERSION}")
+        state = msgspec.msgpack.decode(memoryview(packed)[1:], type=_Packed)
+        blend = cls(options)
+        blend.weights = unpack_array(state.weights, np.float32).reshape(1 + SEGMENTS, FEATURES)
+        blend._squares = unpack_array(state.squares, np.float32).reshape(1 + SEGMENTS, FEATURES)
+        return blend
+
+
+def segment(events: int) -> int:
+    """0 for up to 2 events, then 1 up to 14, 2 up to 62, 3 up to 254, and 4."""
+    return min((events + 1).bit_length() - 1, 2 * SEGMENTS - 1) // 2
+
+
+def features_of(
+    candidates: Candidates, blend_weights: tuple[float, ...], signals: Weights, types: npt.NDArray[np.uint8]
+) -> Weights:
+    """Features float32 [B, C, FEATURES] of the candidates, from their shares, from `signals` float32 [S, B, C] (each
+    divided by its largest in the row) and from the `types` uint8 [B, H] of the user's own items."""
+    weights = np.array(blend_weights, np.float32)
+    return _features(candidates.items, candidates.places, candidates.shares, weights, signals, types, _OWN_TYPES)
+
+
+@numba.njit(
+    "f4[:,:,::1](i8[:,::1], i8[:,::1], f4[:,:,::1], f4[::1], f4[:,:,::1], u1[:,:], i8[::1])",
+    cache=True,
+    nogil=True,
+    fastmath={"nnan", "nsz", "contract", "reassoc"},
+)
+def _features(items, places, shares, blend_weights, signals, types, own_types):  # type: ignore[no-untyped-def]
+    rows, columns = items.shape
+    models, queries = len(blend_weights), len(signals)
+    features = np.zeros((rows, columns, FEATURES), np.float32)
+    largest = np.empty(queries, np.float32)
+    floor = np.float32(0.02)
+    for n in range(rows):
+        for q in range(queries):
+            largest[q] = max(np.float32(1e-9), signals[q, n].max())
+        for c in range(columns):
+            if items[n, c] < 0:
+                continue
+            feature = features[n, c]
+            total = shares[models, n, c]
+            place = 1
+            for model in range(models):
+                share = shares[model, n, c]
+                total += blend_weights[model] * share
+                feature[place], feature[place + 1] = share, np.log(share + floor) / 2
+                place += 2
+            feature[0] = np.log(total + floor)
+            feature[place] = np.log(shares[models, n, c] + np.float32(1e-5)) / 2
+            place += 1
+            for q in range(queries):
+                feature[place] = np.log(max(signals[q, n, c], np.float32(0)) / largest[q] + floor) / 2
+                place += 1
+            # Sources of lasting taste count as they are, too.
+            for q in range(queries - 2, queries):
+                feature[place] = max(signals[q, n, c], np.float32(0)) / largest[q]
+                place += 1
+            own = places[n, c]
+            if own >= 0:
+                feature[place] = 1
+                feature[place + 1] = np.log(np.float32(1 + own))
+                feature[place + 2] = own == 0
+                feature[place + 3] = shares[0, n, c]
+                for kind in range(len(own_types)):
+                    feature[place + 4 + kind] = types[n, own] == own_types[kind]
+    return features
+
+
+@numba.njit(
+    "Tuple((i8[:,::1], f4[:,::1]))(i8[:,::1], f4[:,:,::1], f4[:,::1], i8[::1], i8)",
+    cache=True,
+    nogil=True,
+    fastmath=True,
+)
+def _order(items, features, weights, segments, k):  # type: ignore[no-untyped-def]
+    rows, columns, size = features.shape
+    chosen, chances = np.full((rows, k), -1, np.int64), np.zeros((rows, k), np.float32)
+    scores, best = np.empty(columns, np.float32), np.empty(k, np.float32)
+    for n in range(rows):
+        weight = weights[0] + weights[1 + segments[n]]
+        found = 0
+        for c in range(columns):
+            if items[n, c] < 0:
+                continue
+            score = np.float32(0)
+            for f in range(size):
+                score += weight[f] * features[n, c, f]
+            scores[c] = score
+            if found < k or score > best[k - 1]:
+                place = min(found, k - 1)
+                while place > 0 and score > best[place - 1]:
+                    best[place], chosen[n, place] = best[place - 1], chosen[n, place - 1]
+                    place -= 1
+                best[place], chosen[n, place] = score, c
+                found = min(found + 1, k)
+        total = np.float32(0)
+        for c in range(columns):
+            if items[n, c] >= 0:
+                total += np.exp(scores[c] - best[0])
+        for place in range(found):
+            chances[n, place] = np.exp(best[place] - best[0]) / total
+    return chosen, chances
+
+
+@numba.njit("(i8[::1], f4[:,::1], i8, i8, f8, f4[:,::1], f4[:,::1])", cache=True, nogil=True, fastmath=True)
+def _learn(items, features, segment, item, rate, weights, squares):  # type: ignore[no-untyped-def]
+    """One step on -log softmax(features @ (weights[0] + weights[1 + segment])) at the item's column."""
+    columns, size = features.shape
+    weight = weights[0] + weights[1 + segment]
+    scores = np.empty(columns, np.float32)
+    taken, largest, total = -1, np.float32(-1e30), np.float32(0)
+    for c in range(columns):
+        if items[c] >= 0:
+            score = np.float32(0)
+            for f in range(size):
+                score += weight[f] * features[c, f]
+            scores[c] = score
+            largest = max(largest, score)
+            if items[c] == item:
+                taken = c
+    if taken < 0:
+        return
+    gradient = np.zeros(size, np.float32)
+    for c in range(columns):
+        if items[c] >= 0:
+            scores[c] = np.exp(scores[c] - largest)
+            total += scores[c]
+    for c in range(columns):
+        if items[c] >= 0:
+            chance = scores[c] / total - np.float32(1 if c == taken else 0)
+            for f in range(size):
+                gradient[f] += chance * features[c, f]
+    for row, step in ((0, rate), (1 + segment, rate / 2)):
+        for f in range(size):
+            squares[row, f] += gradient[f] * gradient[f]
+            weights[row, f] -= step * gradient[f] / np.sqrt(squares[row, f])

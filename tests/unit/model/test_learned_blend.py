@@ -1,0 +1,87 @@
+"""The learned blend: the fixed order before it has learned, the right one after, and its state."""
+
+import numpy as np
+import pytest
+
+from model.candidates import Candidates
+from model.learned_blend import FEATURES, VERSION, LearnedBlend, LearnedBlendOptions, features_of, segment
+
+pytestmark = pytest.mark.unit
+ITEMS = np.arange(6)[None]
+
+
+def candidates_of(shares: np.ndarray) -> Candidates:
+    """One row of six candidates, of which item 5 is the user's own."""
+    return Candidates(ITEMS, np.array([[-1, -1, -1, -1, -1, 0]]), shares)
+
+
+def random_shares(random: np.random.Generator) -> np.ndarray:
+    """Shares of two models, and a prior."""
+    return random.random((3, 1, 6)).astype(np.float32) * np.array([1, 1, 0.01], np.float32)[:, None, None]
+
+
+def features(shares: np.ndarray) -> np.ndarray:
+    """The candidates' features, with signals that say nothing."""
+    return features_of(candidates_of(shares), (1.0, 0.3), np.zeros((4, 1, 6), np.float32), np.zeros((1, 1), np.uint8))
+
+
+def test_before_it_learns_the_order_is_that_of_the_fixed_blend() -> None:
+    shares = random_shares(np.random.default_rng(1))
+    columns, chances = LearnedBlend(LearnedBlendOptions()).order(["u"], [1], candidates_of(shares), features(shares), 6)
+    total = shares[0, 0] + np.float32(0.3) * shares[1, 0] + shares[2, 0]
+    assert columns[0].tolist() == np.argsort(-total).tolist()
+    assert chances.sum() == pytest.approx(1.0, abs=1e-5)
+    assert (np.diff(chances[0]) <= 0).all()
+
+
+def test_it_learns_that_people_follow_the_second_model() -> None:
+    random = np.random.default_rng(2)
+    blend, hits = LearnedBlend(LearnedBlendOptions()), []
+    for _ in range(600):
+        shares = random_shares(random)
+        columns, _ = blend.order(["u"], [5], candidates_of(shares), features(shares), 1)
+        taken = int(shares[1, 0].argmax())
+        hits.append(columns[0, 0] == taken)
+        blend.learn("u", taken)
+    assert np.mean(hits[:50]) < 0.7
+    assert np.mean(hits[-200:]) > 0.85
+
+
+def test_a_list_teaches_once_and_only_its_own_user_s_event() -> None:
+    shares = random_shares(np.random.default_rng(3))
+    blend = LearnedBlend(LearnedBlendOptions(remembered_users=2))
+    for user in ("a", "b", "c"):
+        blend.order([user], [5], candidates_of(shares), features(shares), 3)
+    untaught = blend.weights.copy()
+    blend.learn("a", 2)
+    blend.learn("nobody", 2)
+    blend.forget("c")
+    blend.learn("c", 2)
+    blend.learn("b", 99)
+    np.testing.assert_array_equal(blend.weights, untaught)
+    blend.order(["b"], [5], candidates_of(shares), features(shares), 3)
+    blend.learn("b", 2)
+    taught = blend.weights.copy()
+    assert not np.array_equal(taught, untaught)
+    blend.learn("b", 2)
+    np.testing.assert_array_equal(blend.weights, taught)
+
+
+def test_state_comes_back_and_an_unknown_version_is_refused() -> None:
+    options = LearnedBlendOptions()
+    blend = LearnedBlend(options)
+    shares = random_shares(np.random.default_rng(4))
+    blend.order(["u"], [5], candidates_of(shares), features(shares), 3)
+    blend.learn("u", 1)
+    restored = LearnedBlend.unpack(blend.pack(), options)
+    for one in (blend, restored):
+        one.order(["u"], [9], candidates_of(shares), features(shares), 3)
+        one.learn("u", 4)
+    np.testing.assert_array_equal(restored.weights, blend.weights)
+    assert blend.weights.shape[1] == FEATURES
+    with pytest.raises(ValueError, match="version 9"):
+        LearnedBlend.unpack(bytes((VERSION + 8,)) + blend.pack()[1:], options)
+
+
+def test_segments_follow_the_number_of_events() -> None:
+    assert [segment(count) for count in (0, 2, 3, 14, 15, 62, 63, 254, 255, 10**9)] == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
