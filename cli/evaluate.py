@@ -13,32 +13,36 @@ if TYPE_CHECKING:
     from schema.event import Event
 
 
-def read_events(file: Path) -> "list[Event]":
-    """The events of a CSV or Parquet file in time order; ties keep the file's order.
+def read_events(file: Path) -> "tuple[list[Event], dict[str, str]]":
+    """The events of a CSV or Parquet file in time order, where ties keep the file's order, and the items' categories.
 
-    Columns user_id, item_id, event_type, timestamp (epoch milliseconds or RFC 3339), optionally value. Raises
-    typer.BadParameter naming the missing columns or the first bad row.
+    Columns user_id, item_id, event_type, timestamp (epoch milliseconds or RFC 3339), optionally value and category.
+    Raises typer.BadParameter naming the missing columns or the first bad row.
     """
     import polars as pl
 
     from schema.errors import MessageError
     from schema.event import EventParser
 
+    optional = {"category": pl.String}
     text = {"user_id": pl.String, "item_id": pl.String, "event_type": pl.String}
-    frame = pl.read_parquet(file) if file.suffix == ".parquet" else pl.read_csv(file, schema_overrides=text)
+    frame = pl.read_parquet(file) if file.suffix == ".parquet" else pl.read_csv(file, schema_overrides=text | optional)
     missing = {*text, "timestamp"} - set(frame.columns)
     if missing:
         raise typer.BadParameter(f"{file} lacks the columns {', '.join(sorted(missing))}")
     parser = EventParser()
     now = int(datetime.now().timestamp() * 1000)
-    events = []
+    events: list[Event] = []
+    categories: dict[str, str] = {}
     for number, row in enumerate(frame.iter_rows(named=True)):
         fields = {name: row[name] for name in (*text, "timestamp", "value") if row.get(name) is not None}
         try:
             events.append(parser.parse(json.dumps({"event_id": str(number), **fields}).encode(), now))
         except MessageError as error:
             raise typer.BadParameter(f"{file}, row {number + 1}: {error}") from error
-    return sorted(events, key=lambda event: event.timestamp)
+        if row.get("category") is not None and (item_id := events[-1].item_id):
+            categories.setdefault(item_id, str(row["category"]))
+    return sorted(events, key=lambda event: event.timestamp), categories
 
 
 def register(app: typer.Typer) -> None:
@@ -68,7 +72,7 @@ def register(app: typer.Typer) -> None:
             settings = load_settings(config)
         except SettingsError as error:
             raise typer.BadParameter(str(error)) from error
-        events = read_events(file)
+        events, categories = read_events(file)
         lines: list[str] = []
 
         def note(index: int, event: "Event", items: list[str]) -> None:
@@ -76,9 +80,8 @@ def register(app: typer.Typer) -> None:
             row |= {"event_type": event.event_type, "timestamp": event.timestamp, "items": items}
             lines.append(json.dumps(row))
 
-        report = run(
-            events, k, exclude_seen, settings.profile_options(), settings.blend_options(), note if dump else None
-        )
+        options = (settings.profile_options(), settings.blend_options())
+        report = run(events, k, exclude_seen, *options, note if dump else None, categories)
         if dump:
             dump.write_text("".join(line + "\n" for line in lines))
         kinds = {"all": report.all, "new": report.new, "carts_and_purchases": report.carts_and_purchases}

@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 import torch
 
-from model.arrays import grown, pack_array, unpack_tensor
+from model.arrays import grown, pack_array, unpack_array, unpack_tensor
 from model.batch import to_batch
 from model.candidates import find_candidates
 from model.cooccurrence import Cooccurrence, CooccurrenceDelta, CooccurrenceOptions
@@ -40,10 +40,11 @@ class BlendOptions:
 
 
 class CatalogueChange(msgspec.Struct, array_like=True):
-    """Whether an item may be on lists from now on."""
+    """Whether an item may be on lists from now on, and its category, None where it is not said."""
 
     item_id: str
     available: bool
+    category: str | None = None
 
 
 class Delta(msgspec.Struct, array_like=True):
@@ -72,6 +73,8 @@ class _Packed(msgspec.Struct, array_like=True):
     items: list[str]
     blocked: bytes
     models: list[dict[str, bytes]]
+    categories: list[str] = []
+    category: bytes = b""
 
 
 _delta_encoder, _delta_decoder = msgspec.msgpack.Encoder(), msgspec.msgpack.Decoder(Delta)
@@ -109,6 +112,9 @@ class Recommender:
         self.version = 0
         self.blocked = torch.empty(0, dtype=torch.bool, device=self.device)
         self._blocks = False
+        # Each item's category as a row of `categories`, -1 for none.
+        self.categories = ItemIndex()
+        self.category = np.empty(0, np.int32)
         self.cooccurrence = Cooccurrence(options.cooccurrence, self.device)
         self.factorization = MatrixFactorization(options.factorization, self.device)
         self.popularity = Popularity(options.popularity, self.device)
@@ -130,6 +136,7 @@ class Recommender:
         self.blocked = grown(self.blocked, len(self.index), False)
         self._scratch = grown(self._scratch, 2 * self._block_size * len(self.index), 0)
         self._parts.clear()
+        self.category = np.append(self.category, np.full(len(self.index) - len(self.category), -1, np.int32))
 
     def learn(self, snapshots: Sequence[Snapshot], catalogue: Sequence[CatalogueChange] = ()) -> Delta:
         """Learn from the events, in their order, and from catalogue changes; returns what changed."""
@@ -137,7 +144,7 @@ class Recommender:
         batch = to_batch(snapshots, self.index, learn=True)
         self.index.extend(change.item_id for change in catalogue)
         self._resize()
-        self._block(catalogue)
+        self._list(catalogue)
         before, self.version = self.version, self.version + len(snapshots) + len(catalogue)
         return Delta(
             before,
@@ -155,17 +162,20 @@ class Recommender:
             raise ValueError(f"delta {delta.before} to {delta.after} does not follow version {self.version}")
         self.index.extend(delta.new_items)
         self._resize()
-        self._block(delta.catalogue)
+        self._list(delta.catalogue)
         self.cooccurrence.apply(delta.cooccurrence)
         self.factorization.apply(delta.factorization)
         self.popularity.apply(delta.popularity)
         self.version = delta.after
 
-    def _block(self, catalogue: Sequence[CatalogueChange]) -> None:
+    def _list(self, catalogue: Sequence[CatalogueChange]) -> None:
         if catalogue:
             rows = torch.tensor(self.index.rows(c.item_id for c in catalogue), device=self.device)
             self.blocked[rows] = torch.tensor([not c.available for c in catalogue], device=self.device)
             self._blocks = bool(self.blocked.any())
+        for change in catalogue:
+            if change.category is not None:
+                self.category[self.index.add(change.item_id)] = self.categories.add(change.category)
 
     def recommend(self, snapshots: Sequence[Snapshot], k: int, blend: LearnedBlend | None = None) -> list[RankedList]:
         """The k best items for each history, best first; fewer where fewer are known. `blend` orders the candidates and
@@ -194,9 +204,7 @@ class Recommender:
         bounds = np.array(list(accumulate((len(s.excluded) for s in snapshots), initial=0)), np.int64)
         weights, count = self.options.weights[:2], max(k, self.options.learned.candidates)
         candidates = find_candidates(parts, weights, prior, excluded, bounds, batch.items, count)
-        histories = (batch.items, batch.weights, candidates.items)
-        signals = np.concatenate([self.cooccurrence.signals(*histories), self.factorization.signals(*histories)])
-        features = features_of(candidates, weights, signals, batch.types)
+        features = features_of(candidates, weights, batch.items, batch.types, self.category)
         columns, chances = blend.order(batch.users, batch.events, candidates, features, k)
         ids, names = self.index.ids, [model.name for model in self.models] + ["history"]
         shares = candidates.shares * np.array([*weights, 1], np.float32)[:, None, None]
@@ -218,6 +226,7 @@ class Recommender:
         """The whole recommender, for a learner's state or a new replica."""
         blocked = pack_array(self.blocked.cpu().numpy())
         packed = _Packed(self.version, self.index.ids, blocked, [model.snapshot() for model in self.models])
+        packed.categories, packed.category = self.categories.ids, pack_array(self.category)
         return bytes((VERSION,)) + _delta_encoder.encode(packed)
 
     @classmethod
@@ -231,6 +240,9 @@ class Recommender:
         recommender._resize()
         recommender.blocked = unpack_tensor(state.blocked, np.bool_, recommender.device)
         recommender._blocks = bool(recommender.blocked.any())
+        recommender.categories.extend(state.categories)
+        if state.category:
+            recommender.category = unpack_array(state.category, np.int32)
         for model, arrays in zip(recommender.models, state.models, strict=True):
             model.load(arrays)
         return recommender

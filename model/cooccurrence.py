@@ -59,7 +59,6 @@ class Cooccurrence:
         self._target_damping = torch.empty(0, device=device)
         ranks = np.arange(options.query_history, dtype=np.float32)
         self._query_weights = (1 + ranks) ** np.float32(-options.query_decay)
-        self._signal_weights = np.stack([ranks == 0, (1 + ranks) ** -0.5, ranks >= 0]).astype(np.float32)
         self._pair_weights = (1 + np.arange(options.history, dtype=np.float32)) ** np.float32(-options.pair_decay)
         # How many neighbours each row has; they fill it from the left. On the learner only.
         self._used = np.zeros(0, np.int64)
@@ -123,25 +122,6 @@ class Cooccurrence:
         values = self.weights[sources].mul_(damped[..., None])
         out.zero_().view(-1).index_add_(0, flat.view(-1), values.view(-1))
         out.mul_(self._target_damping)
-
-    def signals(self, items: Rows, weights: Weights, candidates: Rows) -> Weights:
-        """Scores float32 [3, B, C] of `candidates` int64 [B, C] (-1 for none) by other queries than `score`'s: the
-        newest item alone, one that fades slowly, and one that does not fade."""
-        found = np.zeros((len(self._signal_weights), *candidates.shape), np.float32)
-        if self.device.type == "cpu":
-            _add_signals(items, weights, candidates, self._signal_weights, *self._damping, *self._tables, found)
-            return found
-        return self._signals(items, weights, candidates)
-
-    def _signals(self, items: Rows, weights: Weights, candidates: Rows) -> Weights:
-        """The torch version of `_add_signals`, for a GPU."""
-        scores = torch.empty(len(items), len(self.counts), device=self.device)
-        known = torch.from_numpy(candidates).clamp(min=0).to(self.device)
-        found = []
-        for query_weights in self._signal_weights:
-            self._add_neighbours(items, weights, query_weights, scores)
-            found.append(scores.gather(1, known).cpu().numpy())
-        return np.where(candidates >= 0, np.stack(found), np.float32(0))
 
     def snapshot(self) -> dict[str, bytes]:
         """The parameters as packed arrays."""
@@ -246,42 +226,3 @@ def _add_neighbours(items, confidence, query_weights, source_damping, target_dam
                         break
                     neighbour = neighbours[source, slot]
                     out[n, neighbour] += weight * weights[source, slot] * target_damping[neighbour]
-
-
-@numba.njit(
-    "(i8[:,:], f4[:,:], i8[:,:], f4[:,::1], f4[::1], f4[::1], i4[:,::1], f4[:,::1], f4[:,:,::1])",
-    cache=True,
-    nogil=True,
-)
-def _add_signals(  # type: ignore[no-untyped-def]
-    items, confidence, candidates, query_weights, source_damping, target_damping, neighbours, weights, out
-):
-    """The same for several queries at once, `query_weights` [L, H], and for the candidates alone."""
-    queries, columns = query_weights.shape
-    places = np.full(len(neighbours), -1, np.int16)
-    faded = np.empty(queries, np.float32)
-    sums = np.empty((candidates.shape[1], queries), np.float32)
-    for n in range(items.shape[0]):
-        for c in range(candidates.shape[1]):
-            if candidates[n, c] >= 0:
-                places[candidates[n, c]] = c
-        sums[:] = 0
-        for column in range(min(items.shape[1], columns)):
-            source = items[n, column]
-            if source >= 0:
-                for query in range(queries):
-                    weight = confidence[n, column] * query_weights[query, column]
-                    faded[query] = weight * source_damping[source]
-                for slot in range(neighbours.shape[1]):
-                    if neighbours[source, slot] < 0:
-                        break
-                    place = places[neighbours[source, slot]]
-                    if place >= 0:
-                        for query in range(queries):
-                            sums[place, query] += faded[query] * weights[source, slot]
-        for c in range(candidates.shape[1]):
-            item = candidates[n, c]
-            if item >= 0:
-                places[item] = -1
-                for query in range(queries):
-                    out[query, n, c] = sums[c, query] * target_damping[item]

@@ -7,11 +7,12 @@ sequential, test-then-train).
 import math
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
-from model.blend import BlendOptions, Recommender
+from model.blend import BlendOptions, CatalogueChange, Recommender
 from model.learned_blend import LearnedBlend
 from model.profile import Profile, ProfileOptions, apply_event, snapshot
 from model.snapshot import Snapshot
@@ -62,10 +63,12 @@ def evaluate(
     profile_options: ProfileOptions,
     options: BlendOptions,
     on_list: Callable[[int, Event, list[str]], Any] | None = None,
+    categories: Mapping[str, str] = MappingProxyType({}),
 ) -> Report:
     """Replay `events`, which must be in time order, through the model of the job.
 
-    `on_list` hears of every event with its index and the list before learning. Every event is learned from at once, so
+    `on_list` hears of every event with its index and the list before learning. `categories` are those of items, which
+    the catalogue gives with an item's first event. Every event is learned from at once, so
     a list never depends on a later event. The measured rate includes lists for all events.
     """
     recommender, blend = Recommender(options), LearnedBlend(options.learned)
@@ -93,7 +96,10 @@ def evaluate(
         outcome = apply_event(profile, event, profile_options)
         latest[event.user_id] = snapshot(profile, event, outcome, event.timestamp, profile_options)
         recommender.feedback(latest[event.user_id], blend)
-        recommender.learn([latest[event.user_id]])
+        item, catalogue = event.item_id, []
+        if item is not None and item in categories and recommender.index.rows([item]) == [-1]:
+            catalogue = [CatalogueChange(item, True, categories[item])]
+        recommender.learn([latest[event.user_id]], catalogue)
     report.events_per_second = len(events) / max(time.perf_counter() - started, 1e-9)
     report.coverage = len(listed) / max(len(recommender.index), 1)
     return report

@@ -23,8 +23,12 @@ from schema.event import EVENT_TYPES
 VERSION = 1
 """The version byte of a packed blend; it counts the features' meanings too."""
 
+Categories = npt.NDArray[np.int32]
 SEGMENTS = 5
-FEATURES = 19
+FEATURES = 16
+RECENT = 10
+"""How many of the user's newest items the features of category look at."""
+
 _OWN_TYPES = np.array([EVENT_TYPES.index(name) for name in ("add_to_cart", "favorite", "purchase")], np.int64)
 
 
@@ -115,31 +119,34 @@ def segment(events: int) -> int:
 
 
 def features_of(
-    candidates: Candidates, blend_weights: tuple[float, ...], signals: Weights, types: npt.NDArray[np.uint8]
+    candidates: Candidates,
+    blend_weights: tuple[float, ...],
+    own: Rows,
+    types: npt.NDArray[np.uint8],
+    category: Categories,
 ) -> Weights:
-    """Features float32 [B, C, FEATURES] of the candidates, from their shares, from `signals` float32 [S, B, C] (each
-    divided by its largest in the row) and from the `types` uint8 [B, H] of the user's own items."""
+    """Features float32 [B, C, FEATURES] of the candidates: from their shares; from the user's own items int64 [B, H],
+    newest first, and the `types` uint8 [B, H] of what was last done with them; and from each item's `category`
+    int32 [N], -1 where it has none."""
     weights = np.array(blend_weights, np.float32)
-    return _features(candidates.items, candidates.places, candidates.shares, weights, signals, types, _OWN_TYPES)
+    return _features(*candidates, weights, own, types, _OWN_TYPES, category)
 
 
 @numba.njit(
-    "f4[:,:,::1](i8[:,::1], i8[:,::1], f4[:,:,::1], f4[::1], f4[:,:,::1], u1[:,:], i8[::1])",
+    "f4[:,:,::1](i8[:,::1], i8[:,::1], f4[:,:,::1], f4[::1], i8[:,:], u1[:,:], i8[::1], i4[::1])",
     cache=True,
     nogil=True,
     fastmath={"nnan", "nsz", "contract", "reassoc"},
 )
-def _features(items, places, shares, blend_weights, signals, types, own_types):  # type: ignore[no-untyped-def]
+def _features(items, places, shares, blend_weights, own, types, own_types, category):  # type: ignore[no-untyped-def]
     rows, columns = items.shape
-    models, queries = len(blend_weights), len(signals)
+    models, recent = len(blend_weights), min(RECENT, own.shape[1])
     features = np.zeros((rows, columns, FEATURES), np.float32)
-    largest = np.empty(queries, np.float32)
-    floor = np.float32(0.02)
+    floor, half = np.float32(0.02), np.float32(0.5)
     for n in range(rows):
-        for q in range(queries):
-            largest[q] = max(np.float32(1e-9), signals[q, n].max())
         for c in range(columns):
-            if items[n, c] < 0:
+            item = items[n, c]
+            if item < 0:
                 continue
             feature = features[n, c]
             total = shares[models, n, c]
@@ -147,26 +154,29 @@ def _features(items, places, shares, blend_weights, signals, types, own_types): 
             for model in range(models):
                 share = shares[model, n, c]
                 total += blend_weights[model] * share
-                feature[place], feature[place + 1] = share, np.log(share + floor) / 2
+                feature[place], feature[place + 1] = share, np.log(share + floor) * half
                 place += 2
             feature[0] = np.log(total + floor)
-            feature[place] = np.log(shares[models, n, c] + np.float32(1e-5)) / 2
-            place += 1
-            for q in range(queries):
-                feature[place] = np.log(max(signals[q, n, c], np.float32(0)) / largest[q] + floor) / 2
-                place += 1
-            # Sources of lasting taste count as they are, too.
-            for q in range(queries - 2, queries):
-                feature[place] = max(signals[q, n, c], np.float32(0)) / largest[q]
-                place += 1
-            own = places[n, c]
-            if own >= 0:
-                feature[place] = 1
-                feature[place + 1] = np.log(np.float32(1 + own))
-                feature[place + 2] = own == 0
-                feature[place + 3] = shares[0, n, c]
+            feature[place] = np.log(shares[models, n, c] + np.float32(1e-5)) * half
+            at = places[n, c]
+            if at >= 0:
+                feature[place + 1] = 1
+                feature[place + 2] = np.log(np.float32(1 + at))
+                feature[place + 3] = at == 0
+                feature[place + 4] = shares[0, n, c]
                 for kind in range(len(own_types)):
-                    feature[place + 4 + kind] = types[n, own] == own_types[kind]
+                    feature[place + 5 + kind] = types[n, at] == own_types[kind]
+            place += 5 + len(own_types)
+            # How much of the person's newest items is of the candidate's category, and how new the newest of them is.
+            alike, newest = np.float32(0), np.float32(0)
+            if category[item] >= 0:
+                for column in range(recent):
+                    if own[n, column] >= 0 and category[own[n, column]] == category[item]:
+                        alike += np.float32(1 / (1 + column))
+                        newest = max(newest, np.float32(1 / (1 + column)))
+            feature[place] = np.log(alike + np.float32(0.05)) * half
+            feature[place + 1] = newest
+            feature[place + 2] = newest == 1
     return features
 
 

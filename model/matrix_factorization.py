@@ -187,16 +187,6 @@ class MatrixFactorization:
         person's latest steps."""
         torch.matmul(self.fold_in(items, weights, self._decay), self.vectors.T, out=out)
 
-    def signals(self, items: Rows, weights: Weights, candidates: Rows) -> Weights:
-        """Scores float32 [1, B, C] of `candidates` int64 [B, C] (-1 for none) by a query that does not fade: the
-        person's lasting taste."""
-        users = self.fold_in(items, weights, self._undecayed)
-        if self.device.type == "cpu":
-            return _dot(users.numpy(), candidates, self._arrays[0])[None]
-        vectors = self.vectors[torch.from_numpy(candidates).clamp(min=0).to(self.device)]
-        scores = torch.bmm(vectors, users[..., None])[..., 0].cpu().numpy()
-        return np.where(candidates >= 0, scores, np.float32(0))[None]
-
     def snapshot(self) -> dict[str, bytes]:
         """The parameters, the reservoir and the open step as packed arrays."""
         return {
@@ -308,15 +298,3 @@ def _fold_in(items, weights, decay, vectors, inverse, users):  # type: ignore[no
                 break
             for i in range(count):
                 direction[i] = residual[i] + error / before * direction[i]
-
-
-@numba.njit("f4[:,::1](f4[:,::1], i8[:,::1], f4[:,::1])", cache=True, nogil=True, fastmath=True)
-def _dot(users, candidates, vectors):  # type: ignore[no-untyped-def]
-    """Scores of some items for each user."""
-    scores = np.zeros(candidates.shape, np.float32)
-    for n in range(candidates.shape[0]):
-        for c in range(candidates.shape[1]):
-            if candidates[n, c] >= 0:
-                for j in range(users.shape[1]):
-                    scores[n, c] += users[n, j] * vectors[candidates[n, c], j]
-    return scores

@@ -64,7 +64,11 @@ class LearnerFunction(KeyedCoProcessFunction):
             payload = None if payload is None else bytes(payload)
             try:
                 item_id, item = parse_item(item_id, payload)
-                changes.append(CatalogueChange(item_id, item is not None and item.available))
+                changes.append(
+                    CatalogueChange(item_id, False)
+                    if item is None
+                    else CatalogueChange(item_id, item.available, " > ".join(item.category) or None)
+                )
             except MessageError as error:
                 now = int(time.time() * 1000)
                 count_dead(self._metrics, self._dead, error.code)

@@ -25,8 +25,3 @@ def test_numba_and_torch_add_the_same_neighbours() -> None:
     model.score(items, weights, by_numba)
     assert by_numba.abs().sum() > 0
     torch.testing.assert_close(by_torch, by_numba)
-
-    candidates = np.array([random.permutation(np.append(np.arange(30), -1))[:12] for _ in range(5)])
-    signals = model.signals(items, weights, candidates)
-    assert signals.shape == (3, 5, 12)
-    np.testing.assert_allclose(signals, model._signals(items, weights, candidates), rtol=1e-5)

@@ -5,6 +5,7 @@ import pytest
 
 from model.candidates import Candidates
 from model.learned_blend import FEATURES, VERSION, LearnedBlend, LearnedBlendOptions, features_of, segment
+from schema.event import EVENT_TYPES
 
 pytestmark = pytest.mark.unit
 ITEMS = np.arange(6)[None]
@@ -20,9 +21,19 @@ def random_shares(random: np.random.Generator) -> np.ndarray:
     return random.random((3, 1, 6)).astype(np.float32) * np.array([1, 1, 0.01], np.float32)[:, None, None]
 
 
-def features(shares: np.ndarray) -> np.ndarray:
-    """The candidates' features, with signals that say nothing."""
-    return features_of(candidates_of(shares), (1.0, 0.3), np.zeros((4, 1, 6), np.float32), np.zeros((1, 1), np.uint8))
+def features(shares: np.ndarray, category: tuple[int, ...] = (-1,) * 6) -> np.ndarray:
+    """The candidates' features, for a user whose newest item is item 5, which they bought."""
+    bought = np.array([[EVENT_TYPES.index("purchase")]], np.uint8)
+    return features_of(candidates_of(shares), (1.0, 0.3), np.array([[5]]), bought, np.array(category, np.int32))
+
+
+def test_features_tell_own_items_and_the_category_of_the_newest() -> None:
+    shares = random_shares(np.random.default_rng(5))
+    own, alike, other = features(shares, (1, 0, -1, 1, 1, 0))[0, [5, 1, 2]]
+    assert own[6:13].tolist() == [1, 0, 1, shares[0, 0, 5], 0, 0, 1]
+    assert not alike[6:13].any()
+    assert alike[13:].tolist() == own[13:].tolist() == pytest.approx([np.log(1.05) / 2, 1, 1])
+    assert other[13:].tolist() == pytest.approx([np.log(0.05) / 2, 0, 0])
 
 
 def test_before_it_learns_the_order_is_that_of_the_fixed_blend() -> None:

@@ -31,8 +31,3 @@ def test_numba_and_torch_fold_in_the_users_of_equation_4(history: int) -> None:
         confidence = (weights[row, known] * decay[known]).astype(np.float64)
         expected = np.linalg.solve(shared + chosen.T @ (confidence[:, None] * chosen), chosen.T @ confidence)
         np.testing.assert_allclose(found[row].numpy(), expected, atol=1e-4)
-
-    candidates = np.array([[0, 7, -1], [5, 1, 2], [-1, 4, 4]])
-    undecayed = model.fold_in(items, weights, model._undecayed).numpy()
-    scores = (undecayed[:, None] * vectors[candidates]).sum(2) * (candidates >= 0)
-    np.testing.assert_allclose(model.signals(items, weights, candidates)[0], scores, atol=1e-4)

@@ -37,6 +37,9 @@ def test_replica_restored_and_single_steps_agree(pairs: list[tuple[int, int]], s
         replica.apply(unpack_delta(pack_delta(learner.learn(events[start : start + size]))))
     for event in events:
         single.learn([event])
+    changes = [CatalogueChange(f"i{item}", True, f"c{item % 3}") for item in range(5)]
+    replica.apply(unpack_delta(pack_delta(learner.learn([], changes))))
+    single.learn([], changes)
     restored = Recommender.unpack(learner.pack(), BlendOptions())
     for query in events[-3:]:
         expected = learner.recommend([query], 20)[0]
