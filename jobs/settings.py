@@ -107,7 +107,7 @@ class Models(_Section):
     factorization_weight: Annotated[float, Field(ge=0)] = 0.3
     popularity_weight: Annotated[float, Field(gt=0)] = 0.01
     candidates: Annotated[int, Field(ge=1, le=10_000)] = 100
-    blend_learning_rate: Annotated[float, Field(ge=0, le=1)] = 0.05
+    blend_learning_rate: Annotated[float, Field(ge=0, le=1)] = 0.1
     blend_users: PositiveInt = 4096
     compact_after_events: PositiveInt = 50_000
 

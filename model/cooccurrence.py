@@ -62,6 +62,7 @@ class Cooccurrence:
         self._pair_weights = (1 + np.arange(options.history, dtype=np.float32)) ** np.float32(-options.pair_decay)
         # How many neighbours each row has; they fill it from the left. On the learner only.
         self._used = np.zeros(0, np.int64)
+        self._bind()
 
     def resize(self, items: int) -> None:
         """Make room for `items` rows."""

@@ -53,6 +53,15 @@ class Report:
     events_per_second: float = 0.0
 
 
+@dataclass(frozen=True)
+class Freshness:
+    """When the model has learned from an event, and when the user's profile shows it: at the next full `model_ms` or
+    `profile_ms` of event time. 0 is at once; infinity is at once in the first half and never in the second."""
+
+    model_ms: float = 0.0
+    profile_ms: float = 0.0
+
+
 _NOBODY = Snapshot("", "", 0, 0, [], [])
 
 
@@ -64,45 +73,64 @@ def evaluate(
     options: BlendOptions,
     on_list: Callable[[int, Event, list[str]], Any] | None = None,
     categories: Mapping[str, str] = MappingProxyType({}),
+    freshness: Freshness = Freshness(),
 ) -> Report:
     """Replay `events`, which must be in time order, through the model of the job.
 
     `on_list` hears of every event with its index and the list before learning. `categories` are those of items, which
-    the catalogue gives with an item's first event. Every event is learned from at once, so
-    a list never depends on a later event. The measured rate includes lists for all events.
+    the catalogue gives with an item's first event. A list never depends on a later event. The weights of the learned
+    blend follow every event, unless the model stands still. The measured rate includes lists for all events.
     """
     recommender, blend = Recommender(options), LearnedBlend(options.learned)
     profiles: dict[str, Profile] = {}
-    latest: dict[str, Snapshot] = {}
+    visible: dict[str, Snapshot] = {}
     seen: dict[str, set[str]] = defaultdict(set)
+    to_learn: list[Snapshot] = []
+    to_list: list[CatalogueChange] = []
+    to_show: dict[str, Snapshot] = {}
     report, listed = Report(), set[str]()
-    started = time.perf_counter()
+    started, before_ms, half = time.perf_counter(), 0, len(events) // 2
     for number, event in enumerate(events):
-        profile = profiles.setdefault(event.user_id, Profile())
-        query = latest.get(event.user_id, _NOBODY)
+        if _due(freshness.model_ms, before_ms, event.timestamp, number <= half):
+            recommender.learn(to_learn, to_list)
+            to_learn, to_list = [], []
+        if _due(freshness.profile_ms, before_ms, event.timestamp, number <= half):
+            visible |= to_show
+            to_show = {}
+        before_ms = event.timestamp
+        query = visible.get(event.user_id, _NOBODY)
         before = seen[event.user_id]
         if exclude_seen:
             query.excluded = list(before)
         (ranked,) = recommender.recommend([query], k, blend)
         if on_list:
             on_list(number, event, ranked.item_ids)
-        if number >= len(events) // 2 and event.item_id is not None:
+        if number >= half and event.item_id is not None:
             listed.update(ranked.item_ids)
             rank = ranked.item_ids.index(event.item_id) if event.item_id in ranked.item_ids else None
             for scores in _kinds(report, event, before):
                 scores.add(rank)
         if event.item_id is not None:
             before.add(event.item_id)
+        profile = profiles.setdefault(event.user_id, Profile())
         outcome = apply_event(profile, event, profile_options)
-        latest[event.user_id] = snapshot(profile, event, outcome, event.timestamp, profile_options)
-        recommender.feedback(latest[event.user_id], blend)
-        item, catalogue = event.item_id, []
+        after = snapshot(profile, event, outcome, event.timestamp, profile_options)
+        to_learn.append(after)
+        to_show[event.user_id] = after
+        if number < half or freshness.model_ms < math.inf:
+            recommender.feedback(after, blend)
+        item = event.item_id
         if item is not None and item in categories and recommender.index.rows([item]) == [-1]:
-            catalogue = [CatalogueChange(item, True, categories[item])]
-        recommender.learn([latest[event.user_id]], catalogue)
+            to_list.append(CatalogueChange(item, True, categories[item]))
     report.events_per_second = len(events) / max(time.perf_counter() - started, 1e-9)
     report.coverage = len(listed) / max(len(recommender.index), 1)
     return report
+
+
+def _due(period_ms: float, before_ms: int, now_ms: int, first_half: bool) -> bool:
+    if period_ms == math.inf:
+        return first_half
+    return period_ms == 0 or now_ms // period_ms != before_ms // period_ms
 
 
 def _kinds(report: Report, event: Event, before: set[str]) -> Iterable[Scores]:

@@ -38,7 +38,7 @@ class LearnedBlendOptions:
     `remembered_users` wait for those users' next event."""
 
     candidates: int = 100
-    learning_rate: float = 0.05
+    learning_rate: float = 0.1
     remembered_users: int = 4096
 
 

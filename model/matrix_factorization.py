@@ -70,6 +70,7 @@ class MatrixFactorization:
         # An ordered set: the users of the open step, by their newest interaction.
         self._open_users: dict[int, None] = {}
         self._open = 0
+        self._bind()
 
     def resize(self, items: int) -> None:
         """Make room for `items` rows; a new vector is small and depends on the seed and the row alone."""

@@ -44,6 +44,7 @@ class Popularity:
         self.landmark = 0
         self._largest = 0.0
         self._rate = math.log(2) / options.half_life_ms
+        self._bind()
 
     def resize(self, items: int) -> None:
         """Make room for `items` rows."""

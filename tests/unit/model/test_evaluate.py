@@ -1,26 +1,36 @@
 """Prequential evaluation: known answers, the same twice, and no list that knows the future."""
 
+import math
 import random
 
 import pytest
 
 from model.blend import BlendOptions
-from model.evaluate import Report, evaluate
+from model.evaluate import Freshness, Report, evaluate
 from model.profile import ProfileOptions
 from schema.event import Event
 
 pytestmark = pytest.mark.unit
+LIVE = Freshness()
 
 
 def event(number: int, user: str, item: str, event_type: str = "view") -> Event:
     return Event(str(number), user, event_type, 1_600_000_000_000 + 1000 * number, item)
 
 
-def replay(events: list[Event], exclude_seen: bool = False) -> tuple[Report, list[list[str]]]:
+def replay(
+    events: list[Event], exclude_seen: bool = False, freshness: Freshness = LIVE
+) -> tuple[Report, list[list[str]]]:
     """The report, and the list before each event."""
     lists: list[list[str]] = []
     report = evaluate(
-        events, 5, exclude_seen, ProfileOptions(), BlendOptions(), lambda _, __, items: lists.append(items)
+        events,
+        5,
+        exclude_seen,
+        ProfileOptions(),
+        BlendOptions(),
+        lambda _, __, items: lists.append(items),
+        freshness=freshness,
     )
     return report, lists
 
@@ -51,3 +61,19 @@ def test_seen_items_are_left_out_only_where_asked() -> None:
     events = [event(n, "u", f"i{n % 3}") for n in range(12)]
     assert "i0" in replay(events)[1][-1]
     assert replay(events, exclude_seen=True)[1][-1] == []
+
+
+def test_a_stale_model_learns_at_the_full_hour_and_one_that_stands_still_not_in_the_second_half() -> None:
+    # An event every 20 minutes, from a full hour on.
+    events = [Event(str(n), "u", "view", 1_600_002_000_000 + 1_200_000 * n, f"i{n}") for n in range(12)]
+    for freshness, known in ((Freshness(model_ms=3_600_000), [0, 3, 9]), (Freshness(model_ms=math.inf), [2, 5, 6])):
+        _, lists = replay(events, freshness=freshness)
+        assert [len({item for items in lists[: n + 1] for item in items}) for n in (2, 5, 11)] == known
+
+
+def test_a_stale_profile_gets_the_list_of_people_without_history() -> None:
+    pairs = [("a", "bread"), ("a", "butter"), ("b", "bread"), ("b", "butter"), *[(f"u{n}", "milk") for n in range(9)]]
+    events = [event(n, *pair) for n, pair in enumerate([*pairs, ("c", "bread"), ("c", "butter")])]
+    live, stale = (replay(events, True, Freshness(profile_ms=period))[1][-1] for period in (0, 3_600_000))
+    assert live[0] == "butter"
+    assert stale[0] == "milk"

@@ -47,15 +47,17 @@ def test_before_it_learns_the_order_is_that_of_the_fixed_blend() -> None:
 
 def test_it_learns_that_people_follow_the_second_model() -> None:
     random = np.random.default_rng(2)
-    blend, hits = LearnedBlend(LearnedBlendOptions()), []
+    taught, untaught = (LearnedBlend(LearnedBlendOptions(learning_rate=rate)) for rate in (0.1, 0.0))
+    hits: dict[bool, list[bool]] = {True: [], False: []}
     for _ in range(600):
         shares = random_shares(random)
-        columns, _ = blend.order(["u"], [5], candidates_of(shares), features(shares), 1)
         taken = int(shares[1, 0].argmax())
-        hits.append(columns[0, 0] == taken)
-        blend.learn("u", taken)
-    assert np.mean(hits[:50]) < 0.7
-    assert np.mean(hits[-200:]) > 0.85
+        for blend in (taught, untaught):
+            columns, _ = blend.order(["u"], [5], candidates_of(shares), features(shares), 1)
+            hits[blend is taught].append(columns[0, 0] == taken)
+            blend.learn("u", taken)
+    assert np.mean(hits[False]) < 0.5
+    assert np.mean(hits[True][-200:]) > 0.85
 
 
 def test_a_list_teaches_once_and_only_its_own_user_s_event() -> None:

@@ -62,6 +62,13 @@ def test_co_occurring_item_comes_first_and_removed_items_never() -> None:
     assert "i2" not in recommender.recommend([query], 10)[0].item_ids
 
 
+def test_a_batch_in_which_nothing_was_valid_is_learned_before_any_item_is_known() -> None:
+    learner, replica = Recommender(BlendOptions()), Recommender(BlendOptions())
+    replica.apply(unpack_delta(pack_delta(learner.learn([]))))
+    assert replica.version == learner.version == 0
+    assert Recommender.unpack(learner.pack(), BlendOptions()).recommend(snapshots([(0, 1)]), 5)[0].item_ids == []
+
+
 def test_out_of_order_event_is_put_in_its_place_and_a_duplicate_changes_nothing() -> None:
     profile = Profile()
     for event_id, seconds in (("a", 10), ("b", 30), ("c", 20)):
