@@ -9,20 +9,24 @@ from rich.table import Table
 
 from cli.common import DATA, REPOSITORY, Data, Json, console, progress
 
+_HELP = (
+    "floor: the full job against the same pipe with nothing in it. "
+    "freshness-gain: what it is worth that model and profiles learn at once."
+)
+
 
 def bench(
-    name: Annotated[str, typer.Argument(help="floor: the full job against the same pipe with nothing in it.")],
+    name: Annotated[str, typer.Argument(help=_HELP)],
     data: Data = DATA,
     as_json: Json = False,
 ) -> None:
     """Run a benchmark: a table, or one JSON object."""
-    known = sorted(
-        path.stem for path in (REPOSITORY / "bench").glob("*.py") if not path.stem.endswith(("_job", "__init__"))
-    )
+    modules = {path.stem.replace("_", "-"): path.stem for path in (REPOSITORY / "bench").glob("*.py")}
+    known = sorted(name for name, module in modules.items() if not module.endswith(("_job", "__init__")))
     if name not in known:
         raise typer.BadParameter(f"{name!r} is none of {', '.join(known)}")
     with progress.status(f"Benchmark {name}"):
-        figures: dict[str, float] = importlib.import_module(f"bench.{name}").run(data)
+        figures: dict[str, float] = importlib.import_module(f"bench.{modules[name]}").run(data)
     if as_json:
         print(json.dumps(figures))
         return

@@ -1,12 +1,13 @@
 """The blended recommender: a replica follows the learner, packing keeps it, and a batch equals one at a time."""
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model.blend import BlendOptions, CatalogueChange, Recommender, pack_delta, unpack_delta
 from model.profile import Profile, ProfileOptions, apply_event, pack_profile, snapshot, unpack_profile
-from model.snapshot import Snapshot
+from model.snapshot import Snapshot, unpack_snapshot
 from schema.event import Event
 
 pytestmark = pytest.mark.unit
@@ -67,6 +68,29 @@ def test_a_batch_in_which_nothing_was_valid_is_learned_before_any_item_is_known(
     replica.apply(unpack_delta(pack_delta(learner.learn([]))))
     assert replica.version == learner.version == 0
     assert Recommender.unpack(learner.pack(), BlendOptions()).recommend(snapshots([(0, 1)]), 5)[0].item_ids == []
+
+
+def test_state_written_before_types_and_categories_is_read() -> None:
+    fields = ["u0", "e", 1_600_000_001_000, 2, ["i2", "i1"], [1.0, 1.0], 0, "i2", [], False, 2]
+    old = unpack_snapshot(msgspec.msgpack.encode(fields))
+    assert old.types == b""
+    recommender = Recommender(BlendOptions())
+    recommender.learn([*snapshots([(1, 1), (1, 2), (1, 3)]), old])
+    packed = recommender.pack()
+    without = msgspec.msgpack.encode(msgspec.msgpack.decode(packed[1:])[:-2])
+    restored = Recommender.unpack(packed[:1] + without, BlendOptions())
+    assert restored.category.tolist() == [-1, -1, -1]
+    assert restored.recommend([old], 3) == recommender.recommend([old], 3)
+
+
+def test_categories_follow_the_catalogue_to_a_replica_and_through_a_restart() -> None:
+    learner, replica = Recommender(BlendOptions()), Recommender(BlendOptions())
+    changes = [CatalogueChange("i1", True, "shoes"), CatalogueChange("i2", False), CatalogueChange("i3", True, "hats")]
+    replica.apply(unpack_delta(pack_delta(learner.learn([], changes))))
+    replica.apply(unpack_delta(pack_delta(learner.learn([], [CatalogueChange("i1", True, "hats")]))))
+    for one in (replica, Recommender.unpack(learner.pack(), BlendOptions())):
+        names = [None if row < 0 else one.categories.ids[row] for row in one.category]
+        assert names == ["hats", None, "hats"]
 
 
 def test_out_of_order_event_is_put_in_its_place_and_a_duplicate_changes_nothing() -> None:
