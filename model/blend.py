@@ -207,14 +207,13 @@ class Recommender:
         features = features_of(candidates, weights, batch.items, batch.types, self.category)
         columns, chances = blend.order(batch.users, batch.events, candidates, features, k)
         ids, names = self.index.ids, [model.name for model in self.models] + ["history"]
-        shares = candidates.shares * np.array([*weights, 1], np.float32)[:, None, None]
-        sources = np.where(candidates.places >= 0, len(self.models), shares.argmax(0))
-        rounded = chances.astype(np.float64).round(5)
-        for row, chosen in enumerate(columns):
-            chosen = chosen[chosen >= 0]
-            items, sources_of = candidates.items[row, chosen].tolist(), sources[row, chosen].tolist()
-            chances_of = rounded[row, : len(items)].tolist()
-            yield RankedList([ids[i] for i in items], chances_of, [names[s] for s in sources_of])
+        chosen = (np.arange(len(columns))[:, None], np.maximum(columns, 0))
+        shares = candidates.shares[:, *chosen] * np.array([*weights, 1], np.float32)[:, None, None]
+        sources = np.where(candidates.places[chosen] >= 0, len(self.models), shares.argmax(0)).tolist()
+        items, scores = candidates.items[chosen].tolist(), chances.astype(np.float64).round(5).tolist()
+        for row, size in enumerate((columns >= 0).sum(1).tolist()):
+            named = [names[source] for source in sources[row][:size]]
+            yield RankedList([ids[item] for item in items[row][:size]], scores[row][:size], named)
 
     def feedback(self, snapshot: Snapshot, blend: LearnedBlend) -> None:
         """Teach the blend which item the user took after the list that it remembers."""

@@ -37,7 +37,7 @@ class LearnedBlendOptions:
     """`candidates` beside the person's own items are looked at for a list. The features of the last list of at most
     `remembered_users` wait for those users' next event."""
 
-    candidates: int = 100
+    candidates: int = 50
     learning_rate: float = 0.1
     remembered_users: int = 4096
 
@@ -80,7 +80,8 @@ class LearnedBlend:
         for n, user in enumerate(users):
             if events[n]:
                 self._shown.pop(user, None)
-                self._shown[user] = Shown(candidates.items[n], features[n], int(segments[n]))
+                # Copies: a view would keep the whole batch in memory for one user.
+                self._shown[user] = Shown(candidates.items[n].copy(), features[n].copy(), int(segments[n]))
         while len(self._shown) > self.options.remembered_users:
             self._shown.popitem(last=False)
         return chosen, chances
