@@ -144,7 +144,7 @@ class Recommender:
         batch = to_batch(snapshots, self.index, learn=True)
         self.index.extend(change.item_id for change in catalogue)
         self._resize()
-        self._list(catalogue)
+        self._follow_catalogue(catalogue)
         before, self.version = self.version, self.version + len(snapshots) + len(catalogue)
         return Delta(
             before,
@@ -162,13 +162,13 @@ class Recommender:
             raise ValueError(f"delta {delta.before} to {delta.after} does not follow version {self.version}")
         self.index.extend(delta.new_items)
         self._resize()
-        self._list(delta.catalogue)
+        self._follow_catalogue(delta.catalogue)
         self.cooccurrence.apply(delta.cooccurrence)
         self.factorization.apply(delta.factorization)
         self.popularity.apply(delta.popularity)
         self.version = delta.after
 
-    def _list(self, catalogue: Sequence[CatalogueChange]) -> None:
+    def _follow_catalogue(self, catalogue: Sequence[CatalogueChange]) -> None:
         if catalogue:
             rows = torch.tensor(self.index.rows(c.item_id for c in catalogue), device=self.device)
             self.blocked[rows] = torch.tensor([not c.available for c in catalogue], device=self.device)

@@ -8,7 +8,7 @@ import math
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -81,7 +81,8 @@ def evaluate(
     the catalogue gives with an item's first event. A list never depends on a later event. The weights of the learned
     blend follow every event, unless the model stands still. The measured rate includes lists for all events.
     """
-    recommender, blend = Recommender(options), LearnedBlend(options.learned)
+    # One recommender learns and makes lists, and learning is on the CPU.
+    recommender, blend = Recommender(replace(options, device="cpu")), LearnedBlend(options.learned)
     profiles: dict[str, Profile] = {}
     visible: dict[str, Snapshot] = {}
     seen: dict[str, set[str]] = defaultdict(set)

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import msgspec
 from pyflink.common import Row, Types
@@ -33,7 +34,9 @@ class LearnerFunction(KeyedCoProcessFunction):
     def __init__(
         self, options: BlendOptions, shards: Sequence[int], items_topic: str, compact_after_events: int
     ) -> None:
-        self._options, self._shards, self._topic = options, shards, items_topic
+        # Learning is on the CPU, one interaction after another; a GPU is for the scorers.
+        self._options = replace(options, device="cpu")
+        self._shards, self._topic = shards, items_topic
         self._compact_after_events = compact_after_events
 
     def open(self, runtime_context: RuntimeContext) -> None:
