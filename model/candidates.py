@@ -73,6 +73,44 @@ def _find_candidates_torch(
     return Candidates(items.cpu().numpy(), places.cpu().numpy(), shares.cpu().numpy())
 
 
+@numba.njit("f4(f4[::1])", cache=True, nogil=True)
+def _largest(values):  # type: ignore[no-untyped-def]
+    """The largest value above 0, else 0. Of such floats the bits are in the same order, and integers are compared
+    several at a time, which numba does not do with floats."""
+    bits, largest = values.view(np.int32), np.zeros(1, np.int32)
+    for n in range(len(bits)):
+        largest[0] = max(largest[0], bits[n])
+    return largest.view(np.float32)[0]
+
+
+@numba.njit("(f4[::1], f4, f4[::1])", cache=True, nogil=True, fastmath={"nnan", "nsz", "contract"})
+def _add(values, scale, total):  # type: ignore[no-untyped-def]
+    for n in range(len(total)):
+        total[n] += max(values[n], np.float32(0)) * scale
+
+
+@numba.njit("(f4[::1], f4[::1], i8[::1])", cache=True, nogil=True)
+def _choose(total, heap, chosen):  # type: ignore[no-untyped-def]
+    """The items of the largest values, as many as `chosen` holds, in no order; -inf is never chosen. In the heap the
+    least comes first."""
+    heap[:] = -np.inf
+    least, count = heap[0], len(heap)
+    for item in range(len(total)):
+        value = total[item]
+        if value > least:
+            n = 0
+            while 2 * n + 1 < count:
+                child = 2 * n + 1
+                if child + 1 < count and heap[child + 1] < heap[child]:
+                    child += 1
+                if heap[child] >= value:
+                    break
+                heap[n], chosen[n] = heap[child], chosen[child]
+                n = child
+            heap[n], chosen[n] = value, item
+            least = heap[0]
+
+
 @numba.njit(
     "Tuple((i8[:,::1], i8[:,::1], f4[:,:,::1]))(f4[:,:,::1], f4[::1], f4[::1], i8[::1], i8[::1], i8[:,:], i8)",
     cache=True,
@@ -89,16 +127,11 @@ def _find_candidates(parts, weights, prior, columns, bounds, own, count):  # typ
     largest = np.empty(models, np.float32)
     heap = np.empty(count, np.float32)
     for row in range(rows):
-        total[:] = prior
+        for item in range(size):
+            total[item] = prior[item]
         for model in range(models):
-            part = parts[model, row]
-            maximum = np.float32(1e-9)
-            for item in range(size):
-                maximum = max(maximum, part[item])
-            largest[model] = maximum
-            scale = weights[model] / maximum
-            for item in range(size):
-                total[item] += max(part[item], np.float32(0)) * scale
+            largest[model] = max(_largest(parts[model, row]), np.float32(1e-9))
+            _add(parts[model, row], weights[model] / largest[model], total)
         for n in range(bounds[row], bounds[row + 1]):
             if columns[n] >= 0:
                 total[columns[n]] = -np.inf
@@ -107,22 +140,7 @@ def _find_candidates(parts, weights, prior, columns, bounds, own, count):  # typ
             if item >= 0 and total[item] > -np.inf:
                 items[row, place], places[row, place] = item, place
                 total[item] = -np.inf
-        # The best of the rest in a heap, its least first.
-        chosen = items[row, length:]
-        heap[:] = -np.inf
-        for item in range(size):
-            value = total[item]
-            if value > heap[0]:
-                n = 0
-                while 2 * n + 1 < count:
-                    child = 2 * n + 1
-                    if child + 1 < count and heap[child + 1] < heap[child]:
-                        child += 1
-                    if heap[child] >= value:
-                        break
-                    heap[n], chosen[n] = heap[child], chosen[child]
-                    n = child
-                heap[n], chosen[n] = value, item
+        _choose(total, heap, items[row, length:])
         for n in range(length + count):
             item = items[row, n]
             if item >= 0:

@@ -126,16 +126,14 @@ class MatrixFactorization:
         self._stale[items] = 0
         # Items that wait grow staler, so that the tail gets its turn too.
         self._stale[self._stale > 0] += 1 / 64
-        rows, sizes = _rows_with(self._reservoir, items, len(self.vectors), options.step_item_users)
-        user_gram = torch.from_numpy(self._user_gram.astype(np.float32)).to(self.device)
-        prior = options.unobserved * user_gram + options.regularization * self._identity
-        left = prior.repeat(len(items), 1, 1)
-        right = torch.zeros(len(items), options.dimensions, device=self.device)
-        for n, size in enumerate(sizes.tolist()):
-            users_of = torch.from_numpy(self._users[rows[n, :size]]).to(self.device)
-            left[n].addmm_(users_of.T, users_of)
-            torch.sum(users_of, 0, out=right[n])
-        self._move(torch.from_numpy(items).to(self.device), _solve(left, right))
+        users_of = _rows_with(self._reservoir, items, len(self.vectors), options.step_item_users)
+        prior = options.unobserved * self._user_gram + options.regularization * np.eye(options.dimensions)
+        inverse = np.linalg.inv(prior).astype(np.float32)
+        # An item is folded in from its users as a user is from their items: equation 5 is equation 4 mirrored.
+        vectors = np.zeros((len(items), options.dimensions), np.float32)
+        weights = (users_of >= 0).astype(np.float32)
+        _fold_in(users_of, weights, np.ones(users_of.shape[1], np.float32), self._users, inverse, vectors)
+        self._move(torch.from_numpy(items).to(self.device), torch.from_numpy(vectors).to(self.device))
         return items
 
     def _move(self, items: torch.Tensor, vectors: torch.Tensor) -> None:
@@ -232,12 +230,12 @@ def _solve(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
     return torch.cholesky_solve(right[..., None], factor)[..., 0]
 
 
-@numba.njit("Tuple((i8[:,::1], i8[::1]))(i8[:,::1], i8[::1], i8, i8)", cache=True, nogil=True)
+@numba.njit("i8[:,:](i8[:,::1], i8[::1], i8, i8)", cache=True, nogil=True)
 def _rows_with(reservoir, items, total, limit):  # type: ignore[no-untyped-def]
-    """For each item the first `limit` rows of the reservoir that hold it, and how many they are."""
+    """For each item the first `limit` rows of the reservoir that hold it, -1 where there are no more."""
     place = np.full(total, -1, np.int64)
     place[items] = np.arange(len(items))
-    rows, sizes = np.empty((len(items), limit), np.int64), np.zeros(len(items), np.int64)
+    rows, sizes = np.full((len(items), limit), -1, np.int64), np.zeros(len(items), np.int64)
     for row in range(len(reservoir)):
         for item in reservoir[row]:
             if item < 0:
@@ -246,7 +244,7 @@ def _rows_with(reservoir, items, total, limit):  # type: ignore[no-untyped-def]
             if n >= 0 and sizes[n] < limit:
                 rows[n, sizes[n]] = row
                 sizes[n] += 1
-    return rows, sizes
+    return rows[:, : sizes.max()]
 
 
 @numba.njit("(i8[:,:], f4[:,:], f4[::1], f4[:,::1], f4[:,::1], f4[:,::1])", cache=True, nogil=True, fastmath=True)
