@@ -3,7 +3,9 @@
 import json
 import os
 import time
+from collections import defaultdict
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -37,21 +39,38 @@ def events(count: int, first: int) -> list[bytes]:
     ]
 
 
-def run(data: Path, preload: int = 150_000, live: int = 15_000, rate: float = 1000) -> dict[str, float]:
-    """Both jobs on fresh topics: events/s over a preloaded topic, then freshness in milliseconds at `rate` events/s.
+def run(
+    data: Path, preload: int = 100_000, live: int = 10_000, rate: float = 1000, rounds: int = 3
+) -> dict[str, float | list[float]]:
+    """Both jobs on fresh topics, by turns: events/s over a preloaded topic, then freshness in milliseconds at `rate`
+    events/s. A shared machine changes its speed from minute to minute, so each figure is the median of the rounds, and
+    `ratio` the median of the rounds' `ratios`.
 
     Raises StackError where a job ends or does not come to the end of its input.
     """
     stack = Stack(data / "bench", data / "jars")
-    result: dict[str, float] = {"items": ITEMS, "dimensions": 64, "k": 20, "rate": rate}
+    jobs = {"floor": Path(__file__).with_name("floor_job.py"), "full": Path("jobs/recommend.py")}
+    measured: dict[str, list[float]] = defaultdict(list)
     try:
         stack.up(kafka_port=0, flink_port=0, metrics_port=0)
-        for name, job in (("floor", Path(__file__).with_name("floor_job.py")), ("full", Path("jobs/recommend.py"))):
-            result |= {f"{name}_{k}": v for k, v in _measure(stack, name, job, preload, live, rate).items()}
+        for _ in range(rounds):
+            for name, job in jobs.items():
+                for key, value in _measure(stack, name, job, preload, live, rate).items():
+                    measured[f"{name}_{key}"].append(value)
     finally:
         stack.down()
-    result["ratio"] = result["full_events_per_second"] / result["floor_events_per_second"]
-    return result
+    pairs = zip(measured["full_events_per_second"], measured["floor_events_per_second"], strict=True)
+    ratios = [full / floor for full, floor in pairs]
+    figures = {key: median(values) for key, values in measured.items()}
+    return {
+        "items": ITEMS,
+        "dimensions": 64,
+        "k": 20,
+        "rate": rate,
+        **figures,
+        "ratio": median(ratios),
+        "ratios": ratios,
+    }
 
 
 def _measure(stack: Stack, name: str, job: Path, preload: int, live: int, rate: float) -> dict[str, float]:

@@ -26,13 +26,14 @@ def bench(
     if name not in known:
         raise typer.BadParameter(f"{name!r} is none of {', '.join(known)}")
     with progress.status(f"Benchmark {name}"):
-        figures: dict[str, float] = importlib.import_module(f"bench.{modules[name]}").run(data)
+        figures: dict[str, float | list[float]] = importlib.import_module(f"bench.{modules[name]}").run(data)
     if as_json:
         print(json.dumps(figures))
         return
     table = Table("figure", "value")
     for key, value in figures.items():
-        table.add_row(key, f"{value:,.3f}" if isinstance(value, float) else str(value))
+        values = value if isinstance(value, list) else [value]
+        table.add_row(key, ", ".join(f"{v:,.3f}" if isinstance(v, float) else str(v) for v in values))
     console.print(table)
 
 
