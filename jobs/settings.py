@@ -10,6 +10,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from model.blend import BlendOptions
 from model.cooccurrence import CooccurrenceOptions
 from model.learned_blend import LearnedBlendOptions
+from model.linear_item_model import LinearItemModelOptions
 from model.matrix_factorization import MatrixFactorizationOptions
 from model.popularity import PopularityOptions
 from model.profile import DEFAULT_WEIGHTS, ProfileOptions
@@ -80,7 +81,7 @@ class Profiles(_Section):
 
     max_interactions: PositiveInt = 200
     max_event_ids: PositiveInt = 64
-    history_length: Annotated[int, Field(ge=1, le=1024)] = 50
+    history_length: Annotated[int, Field(ge=1, le=1024)] = 200
     allowed_lateness_s: PositiveInt = 86_400
     ttl_days: PositiveInt = 180
 
@@ -105,6 +106,8 @@ class Models(_Section):
     popularity_half_life_days: PositiveFloat = 14.0
     cooccurrence_weight: Annotated[float, Field(ge=0)] = 1.0
     factorization_weight: Annotated[float, Field(ge=0)] = 0.3
+    linear_items: PositiveInt = 1024
+    linear_regularization: PositiveFloat = 300.0
     popularity_weight: Annotated[float, Field(gt=0)] = 0.01
     candidates: Annotated[int, Field(ge=1, le=10_000)] = 50
     blend_learning_rate: Annotated[float, Field(ge=0, le=1)] = 0.1
@@ -170,9 +173,14 @@ class Settings(BaseSettings):
         return BlendOptions(
             CooccurrenceOptions(neighbours=models.neighbours),
             MatrixFactorizationOptions(dimensions=models.dimensions, reservoir=models.reservoir, step=models.step),
+            LinearItemModelOptions(slots=models.linear_items, regularization=models.linear_regularization),
             PopularityOptions(half_life_ms=models.popularity_half_life_days * 86_400_000),
             (models.cooccurrence_weight, models.factorization_weight, models.popularity_weight),
-            LearnedBlendOptions(models.candidates, models.blend_learning_rate, models.blend_users),
+            LearnedBlendOptions(
+                candidates=models.candidates,
+                learning_rate=models.blend_learning_rate,
+                remembered_users=models.blend_users,
+            ),
             models.device,
         )
 

@@ -20,7 +20,7 @@ class Batch:
     `items` int64 [B, H], newest first, -1 where there is none; `weights` float32 [B, H], 0 where there is none;
     `types` uint8 [B, H], the index of the type of each item's last event; `event_index` int64 [B], the column of the
     event's own item or -1; `timestamps` int64 [B], epoch milliseconds; `users` the B user ids; `events` how many events
-    each has.
+    each has; `repeated` bool [B], whether the event's item was in the history before.
     """
 
     items: Rows
@@ -30,6 +30,7 @@ class Batch:
     timestamps: Rows
     users: list[str]
     events: list[int]
+    repeated: npt.NDArray[np.bool_]
 
 
 def to_batch(snapshots: Sequence[Snapshot], index: ItemIndex, learn: bool) -> Batch:
@@ -56,4 +57,5 @@ def to_batch(snapshots: Sequence[Snapshot], index: ItemIndex, learn: bool) -> Ba
         np.array([s.event_timestamp for s in snapshots], np.int64),
         [s.user_id for s in snapshots],
         [s.profile_version for s in snapshots],
+        np.array([s.repeated for s in snapshots], np.bool_),
     )

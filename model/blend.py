@@ -1,4 +1,4 @@
-"""The recommender: three models behind one catalogue, blended into one list.
+"""The recommender: four models behind one catalogue, blended into one list.
 
 The learner holds one and calls `learn`; every scorer holds a replica and calls `apply` with what `learn` returned.
 """
@@ -18,6 +18,7 @@ from model.candidates import find_candidates
 from model.cooccurrence import Cooccurrence, CooccurrenceDelta, CooccurrenceOptions
 from model.item_index import ItemIndex
 from model.learned_blend import LearnedBlend, LearnedBlendOptions, features_of
+from model.linear_item_model import LinearItemModel, LinearItemModelDelta, LinearItemModelOptions
 from model.matrix_factorization import MatrixFactorization, MatrixFactorizationDelta, MatrixFactorizationOptions
 from model.popularity import Popularity, PopularityDelta, PopularityOptions
 from model.snapshot import Snapshot
@@ -28,11 +29,12 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class BlendOptions:
-    """Options of the three models and the learned blend, and the weight of each model in the fixed blend that picks the
-    candidates."""
+    """Options of the four models and the learned blend, and the weights in the fixed blend that picks the candidates:
+    co-occurrence, factorisation, popularity."""
 
     cooccurrence: CooccurrenceOptions = field(default_factory=CooccurrenceOptions)
     factorization: MatrixFactorizationOptions = field(default_factory=MatrixFactorizationOptions)
+    linear: LinearItemModelOptions = field(default_factory=LinearItemModelOptions)
     popularity: PopularityOptions = field(default_factory=PopularityOptions)
     weights: tuple[float, float, float] = (1.0, 0.3, 0.01)
     learned: LearnedBlendOptions = field(default_factory=LearnedBlendOptions)
@@ -55,6 +57,7 @@ class Delta(msgspec.Struct, array_like=True):
     new_items: list[str]
     cooccurrence: CooccurrenceDelta
     factorization: MatrixFactorizationDelta
+    linear: LinearItemModelDelta
     popularity: PopularityDelta
     catalogue: list[CatalogueChange]
 
@@ -117,15 +120,18 @@ class Recommender:
         self.category = np.empty(0, np.int32)
         self.cooccurrence = Cooccurrence(options.cooccurrence, self.device)
         self.factorization = MatrixFactorization(options.factorization, self.device)
+        self.linear = LinearItemModel(options.linear, self.device)
         self.popularity = Popularity(options.popularity, self.device)
         # A block of users whose scores stay in a CPU's cache; a GPU wants many at once.
         self._block_size = 64 if self.device.type == "cpu" else 256
         self._scratch = torch.empty(0, device=self.device)
         self._parts: dict[int, torch.Tensor] = {}
-        self.models: tuple[Cooccurrence | MatrixFactorization | Popularity, ...] = (
+        # In the order of their packed states, which knew no linear model at first.
+        self.models: tuple[Cooccurrence | MatrixFactorization | Popularity | LinearItemModel, ...] = (
             self.cooccurrence,
             self.factorization,
             self.popularity,
+            self.linear,
         )
 
     def _resize(self) -> None:
@@ -152,6 +158,7 @@ class Recommender:
             self.index.ids[known:],
             self.cooccurrence.learn(batch),
             self.factorization.learn(batch),
+            self.linear.learn(batch),
             self.popularity.learn(batch),
             list(catalogue),
         )
@@ -165,6 +172,7 @@ class Recommender:
         self._follow_catalogue(delta.catalogue)
         self.cooccurrence.apply(delta.cooccurrence)
         self.factorization.apply(delta.factorization)
+        self.linear.apply(delta.linear)
         self.popularity.apply(delta.popularity)
         self.version = delta.after
 
@@ -197,19 +205,25 @@ class Recommender:
             parts = self._parts[len(snapshots)] = self._scratch[: math.prod(shape)].view(shape)
         self.cooccurrence.score(batch.items, batch.weights, parts[0])
         self.factorization.score(batch.items, batch.weights, parts[1])
-        prior = self.popularity.score(self.options.weights[2])
+        prior = self.popularity.score(self.options.weights[-1])
         if self._blocks:
             prior.masked_fill_(self.blocked, -torch.inf)
         excluded = np.array(self.index.rows(chain.from_iterable(s.excluded for s in snapshots)), np.int64)
         bounds = np.array(list(accumulate((len(s.excluded) for s in snapshots), initial=0)), np.int64)
-        weights, count = self.options.weights[:2], max(k, self.options.learned.candidates)
-        candidates = find_candidates(parts, weights, prior, excluded, bounds, batch.items, count)
-        features = features_of(candidates, weights, batch.items, batch.types, self.category)
+        weights, count = self.options.weights[:-1], max(k, self.options.learned.candidates)
+        own = np.ascontiguousarray(batch.items[:, : self.options.learned.own_items])
+        candidates = find_candidates(parts, weights, prior, excluded, bounds, own, count)
+        asked = (batch.items, batch.weights, candidates.items)
+        signals = np.concatenate(
+            [self.cooccurrence.score_candidates(*asked), self.linear.score_candidates(*asked)[None]]
+        )
+        features = features_of(candidates, signals, weights, own, batch.types, self.category)
         columns, chances = blend.order(batch.users, batch.events, candidates, features, k)
-        ids, names = self.index.ids, [model.name for model in self.models] + ["history"]
+        ids = self.index.ids
+        names = [self.cooccurrence.name, self.factorization.name, self.popularity.name, "history"]
         chosen = (np.arange(len(columns))[:, None], np.maximum(columns, 0))
         shares = candidates.shares[:, *chosen] * np.array([*weights, 1], np.float32)[:, None, None]
-        sources = np.where(candidates.places[chosen] >= 0, len(self.models), shares.argmax(0)).tolist()
+        sources = np.where(candidates.places[chosen] >= 0, len(names) - 1, shares.argmax(0)).tolist()
         items, scores = candidates.items[chosen].tolist(), chances.astype(np.float64).round(5).tolist()
         for row, size in enumerate((columns >= 0).sum(1).tolist()):
             named = [names[source] for source in sources[row][:size]]
@@ -242,6 +256,6 @@ class Recommender:
         recommender.categories.extend(state.categories)
         if state.category:
             recommender.category = unpack_array(state.category, np.int32)
-        for model, arrays in zip(recommender.models, state.models, strict=True):
+        for model, arrays in zip(recommender.models, state.models, strict=False):
             model.load(arrays)
         return recommender

@@ -18,24 +18,29 @@ from model.batch import Batch, Rows, Weights
 @dataclass(frozen=True)
 class CooccurrenceOptions:
     """`neighbours` bounds a row. The n-th newest item of a history counts (1+n)^-`pair_decay` when a pair is learned,
-    (1+n)^-`query_decay` when a list is made; `source_power` and `target_power` divide by item counts to that power."""
+    (1+n)^-`query_decay` when a list is made. What comes after what is a pair of its own, in which the n-th newest item
+    counts (1+n)^-1; of it the `next_history` newest are asked, with (1+n)^-`next_decay`. `source_power` and
+    `target_power` divide by item counts to that power."""
 
     neighbours: int = 384
     history: int = 50
     query_history: int = 50
     pair_decay: float = 0.5
     query_decay: float = 1.0
+    next_history: int = 10
+    next_decay: float = 0.5
     source_power: float = 0.4
     target_power: float = 0.5
 
 
 class CooccurrenceDelta(msgspec.Struct, array_like=True):
-    """The slots and item counts that changed, as packed arrays: slot int64, neighbour int32, weight float32; item
-    int64, count float32."""
+    """The slots and item counts that changed, as packed arrays: slot int64, neighbour int32, weight and forward weight
+    float32; item int64, count float32."""
 
     slots: bytes
     neighbours: bytes
     weights: bytes
+    forward: bytes
     items: bytes
     counts: bytes
 
@@ -44,6 +49,7 @@ class Cooccurrence:
     """Symmetric decayed pair counts in rows of bounded length.
 
     `neighbours` int32 [N, M] and `weights` float32 [N, M] hold item i's neighbours in row i, -1 where a slot is free;
+    `forward` float32 [N, M] counts of each pair those in which the neighbour came after item i;
     `counts` float32 [N] how often each item was interacted with.
     """
 
@@ -54,11 +60,13 @@ class Cooccurrence:
         self.device = device
         self.neighbours = torch.empty(0, options.neighbours, dtype=torch.int32, device=device)
         self.weights = torch.empty(0, options.neighbours, device=device)
+        self.forward = torch.empty(0, options.neighbours, device=device)
         self.counts = torch.empty(0, device=device)
         self._source_damping = torch.empty(0, device=device)
         self._target_damping = torch.empty(0, device=device)
         ranks = np.arange(options.query_history, dtype=np.float32)
         self._query_weights = (1 + ranks) ** np.float32(-options.query_decay)
+        self._next_weights = (1 + np.arange(options.next_history, dtype=np.float32)) ** np.float32(-options.next_decay)
         self._pair_weights = (1 + np.arange(options.history, dtype=np.float32)) ** np.float32(-options.pair_decay)
         # How many neighbours each row has; they fill it from the left. On the learner only.
         self._used = np.zeros(0, np.int64)
@@ -68,6 +76,7 @@ class Cooccurrence:
         """Make room for `items` rows."""
         self.neighbours = grown(self.neighbours, items, -1)
         self.weights = grown(self.weights, items, 0)
+        self.forward = grown(self.forward, items, 0)
         self.counts = grown(self.counts, items, 0)
         self._source_damping = grown(self._source_damping, items, 1)
         self._target_damping = grown(self._target_damping, items, 1)
@@ -78,6 +87,7 @@ class Cooccurrence:
         """Name the CPU's tensors as arrays, once: doing so for each event would cost as much as the kernels."""
         if self.device.type == "cpu":
             self._tables = (self.neighbours.numpy(), self.weights.numpy())
+            self._forward = self.forward.numpy()
             self._damping = (self._source_damping.numpy(), self._target_damping.numpy())
             self._counts = self.counts.numpy()
 
@@ -91,7 +101,7 @@ class Cooccurrence:
         stream is cut into batches changes nothing."""
         options = self.options
         powers = (options.source_power, options.target_power)
-        state = (*self._tables, self._used, self._counts, self._damping)
+        state = (*self._tables, self._forward, self._used, self._counts, self._damping)
         changed = _count_pairs(batch.items, batch.event_index, self._pair_weights, powers, *state)
         return CooccurrenceDelta(*map(pack_array, changed))
 
@@ -100,6 +110,7 @@ class Cooccurrence:
         slots = unpack_tensor(delta.slots, np.int64, self.device)
         self.neighbours.view(-1)[slots] = unpack_tensor(delta.neighbours, np.int32, self.device)
         self.weights.view(-1)[slots] = unpack_tensor(delta.weights, np.float32, self.device)
+        self.forward.view(-1)[slots] = unpack_tensor(delta.forward, np.float32, self.device)
         items = unpack_tensor(delta.items, np.int64, self.device)
         self._count(items, unpack_tensor(delta.counts, np.float32, self.device))
 
@@ -109,9 +120,28 @@ class Cooccurrence:
         if self.device.type == "cpu":
             _add_neighbours(items, weights, self._query_weights, *self._damping, *self._tables, out.numpy())
         else:
-            self._add_neighbours(items, weights, self._query_weights, out)
+            self._add_neighbours(items, weights, self._query_weights, self.weights, out)
 
-    def _add_neighbours(self, items: Rows, weights: Weights, query_weights: Weights, out: torch.Tensor) -> None:
+    def score_candidates(self, items: Rows, weights: Weights, candidates: Rows) -> Weights:
+        """Scores float32 [3, B, C] of `candidates` int64 [B, C] (-1 for none): what goes with the whole history, each
+        item counting alike; what comes after its newest items; and what comes after the newest of all."""
+        if self.device.type == "cpu":
+            tables = (self._damping, *self._tables, self._forward)
+            return _add_to_candidates(items, weights, candidates, self._next_weights, *tables)
+        return self._score_candidates(items, weights, candidates)
+
+    def _score_candidates(self, items: Rows, weights: Weights, candidates: Rows) -> Weights:
+        """The torch version of `_add_to_candidates`, for a GPU."""
+        out = torch.empty(3, len(items), len(self.counts), device=self.device)
+        self._add_neighbours(items, weights, np.ones(items.shape[1], np.float32), self.weights, out[0])
+        self._add_neighbours(items, weights, self._next_weights, self.forward, out[1])
+        self._add_neighbours(items, weights, self._next_weights[:1], self.forward, out[2])
+        asked = torch.from_numpy(candidates).to(self.device).expand(3, -1, -1)
+        return out.gather(2, asked.clamp(min=0)).where(asked >= 0, 0).cpu().numpy()
+
+    def _add_neighbours(
+        self, items: Rows, weights: Weights, query_weights: Weights, table: torch.Tensor, out: torch.Tensor
+    ) -> None:
         """The torch version of `_add_neighbours`, for a GPU."""
         length = min(items.shape[1], len(query_weights))
         faded = torch.from_numpy(weights[:, :length] * query_weights[:length]).to(out.device)
@@ -120,7 +150,7 @@ class Cooccurrence:
         rows = torch.arange(len(items), device=out.device, dtype=torch.int32)[:, None, None] * out.shape[1]
         # Free slots weigh nothing, so they may all fall on item 0.
         flat = self.neighbours[sources].clamp_(min=0).add_(rows)
-        values = self.weights[sources].mul_(damped[..., None])
+        values = table[sources].mul_(damped[..., None])
         out.zero_().view(-1).index_add_(0, flat.view(-1), values.view(-1))
         out.mul_(self._target_damping)
 
@@ -129,6 +159,7 @@ class Cooccurrence:
         return {
             "neighbours": pack_array(self.neighbours.cpu().numpy()),
             "weights": pack_array(self.weights.cpu().numpy()),
+            "forward": pack_array(self.forward.cpu().numpy()),
             "counts": pack_array(self.counts.cpu().numpy()),
         }
 
@@ -137,6 +168,9 @@ class Cooccurrence:
         width = self.options.neighbours
         self.neighbours = unpack_tensor(arrays["neighbours"], np.int32, self.device).view(-1, width)
         self.weights = unpack_tensor(arrays["weights"], np.float32, self.device).view(-1, width)
+        self.forward = torch.zeros_like(self.weights)
+        if "forward" in arrays:
+            self.forward = unpack_tensor(arrays["forward"], np.float32, self.device).view(-1, width)
         counts = unpack_tensor(arrays["counts"], np.float32, self.device)
         self.counts, self._source_damping, self._target_damping = (torch.empty_like(counts) for _ in range(3))
         self._count(torch.arange(len(counts), device=self.device), counts)
@@ -144,8 +178,8 @@ class Cooccurrence:
         self._bind()
 
 
-@numba.njit("(i4[::1], f4[::1])", cache=True)
-def _prune(neighbours, weights):  # type: ignore[no-untyped-def]
+@numba.njit("(i4[::1], f4[::1], f4[::1])", cache=True)
+def _prune(neighbours, weights, forward):  # type: ignore[no-untyped-def]
     """Drop the weakest quarter of a full row, the rest stay in their order."""
     width = len(weights)
     weakest = np.argsort(weights, kind="mergesort")[: width // 4]
@@ -154,10 +188,11 @@ def _prune(neighbours, weights):  # type: ignore[no-untyped-def]
     size = 0
     for slot in range(width):
         if kept[slot]:
-            neighbours[size], weights[size] = neighbours[slot], weights[slot]
+            neighbours[size], weights[size], forward[size] = neighbours[slot], weights[slot], forward[slot]
             size += 1
     neighbours[size:] = -1
     weights[size:] = 0
+    forward[size:] = 0
 
 
 @numba.njit("i8(i4[::1], i8, i4)", cache=True)
@@ -170,13 +205,13 @@ def _find(neighbours, size, neighbour):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(
-    "Tuple((i8[::1], i4[::1], f4[::1], i8[::1], f4[::1]))(i8[:,:], i8[::1], f4[::1], UniTuple(f8, 2), i4[:,::1], "
-    "f4[:,::1], i8[::1], f4[::1], UniTuple(f4[::1], 2))",
+    "Tuple((i8[::1], i4[::1], f4[::1], f4[::1], i8[::1], f4[::1]))(i8[:,:], i8[::1], f4[::1], UniTuple(f8, 2), "
+    "i4[:,::1], f4[:,::1], f4[:,::1], i8[::1], f4[::1], UniTuple(f4[::1], 2))",
     cache=True,
 )
-def _count_pairs(histories, at, pair_weights, powers, neighbours, weights, used, counts, damping):  # type: ignore[no-untyped-def]
+def _count_pairs(histories, at, pair_weights, powers, neighbours, weights, forward, used, counts, damping):  # type: ignore[no-untyped-def]
     """Count the item at `at` of each history, and its pairs with the older ones both ways. Returns what changed, some
-    of it twice: slots, the neighbours and weights in them, items, and their counts."""
+    of it twice: slots, the neighbours, weights and forward weights in them, items, and their counts."""
     width = neighbours.shape[1]
     changed = np.empty(4 * histories.size + 2 * width, np.int64)
     items = np.empty(len(histories), np.int64)
@@ -199,7 +234,7 @@ def _count_pairs(histories, at, pair_weights, powers, neighbours, weights, used,
                     changed = np.append(changed, np.empty(len(changed) + width, np.int64))
                 slot = _find(neighbours[row], used[row], neighbour)
                 if slot == width:
-                    _prune(neighbours[row], weights[row])
+                    _prune(neighbours[row], weights[row], forward[row])
                     slot = used[row] = width - width // 4
                     changed[size : size + width] = row * width + np.arange(width)
                     size += width
@@ -207,10 +242,13 @@ def _count_pairs(histories, at, pair_weights, powers, neighbours, weights, used,
                     neighbours[row, slot] = neighbour
                     used[row] += 1
                 weights[row, slot] += weight
+                if row == source:
+                    forward[row, slot] += np.float32(1 / (column - at[n]))
                 changed[size] = row * width + slot
                 size += 1
     slots, items = changed[:size], items[:taught]
-    return slots, neighbours.reshape(-1)[slots], weights.reshape(-1)[slots], items, counts[items]
+    tables = neighbours.reshape(-1)[slots], weights.reshape(-1)[slots], forward.reshape(-1)[slots]
+    return slots, *tables, items, counts[items]
 
 
 @numba.njit("(i8[:,:], f4[:,:], f4[::1], f4[::1], f4[::1], i4[:,::1], f4[:,::1], f4[:,::1])", cache=True, nogil=True)
@@ -227,3 +265,43 @@ def _add_neighbours(items, confidence, query_weights, source_damping, target_dam
                         break
                     neighbour = neighbours[source, slot]
                     out[n, neighbour] += weight * weights[source, slot] * target_damping[neighbour]
+
+
+@numba.njit(
+    "f4[:,:,::1](i8[:,:], f4[:,:], i8[:,:], f4[::1], UniTuple(f4[::1], 2), i4[:,::1], f4[:,::1], f4[:,::1])",
+    cache=True,
+    nogil=True,
+)
+def _add_to_candidates(items, confidence, candidates, next_weights, damping, neighbours, weights, forward):  # type: ignore[no-untyped-def]
+    """The three scores of `score_candidates`: sums as in `_add_neighbours`, of a few items a row."""
+    source_damping, target_damping = damping
+    scores = np.zeros((3, *candidates.shape), np.float32)
+    # Where each item stands among the row's candidates; one place more takes what is none.
+    none = candidates.shape[1]
+    place = np.full(len(neighbours), none, np.int32)
+    found = np.empty((3, none + 1), np.float32)
+    for n in range(items.shape[0]):
+        for c in range(none):
+            if candidates[n, c] >= 0:
+                place[candidates[n, c]] = c
+        found[:] = 0
+        for column in range(items.shape[1]):
+            source = items[n, column]
+            if source >= 0:
+                weight = confidence[n, column] * source_damping[source]
+                following = weight * next_weights[column] if column < len(next_weights) else np.float32(0)
+                for slot in range(neighbours.shape[1]):
+                    if neighbours[source, slot] < 0:
+                        break
+                    at = place[neighbours[source, slot]]
+                    found[0, at] += weight * weights[source, slot]
+                    if following > 0:
+                        found[1, at] += following * forward[source, slot]
+                        if column == 0:
+                            found[2, at] += following * forward[source, slot]
+        for c in range(none):
+            if candidates[n, c] >= 0:
+                for score in range(3):
+                    scores[score, n, c] = found[score, c] * target_damping[candidates[n, c]]
+                place[candidates[n, c]] = none
+    return scores

@@ -20,12 +20,12 @@ from model.batch import Rows, Weights
 from model.candidates import Candidates
 from schema.event import EVENT_TYPES
 
-VERSION = 1
+VERSION = 2
 """The version byte of a packed blend; it counts the features' meanings too."""
 
 Categories = npt.NDArray[np.int32]
 SEGMENTS = 5
-FEATURES = 16
+FEATURES = 24
 RECENT = 10
 """How many of the user's newest items the features of category look at."""
 
@@ -34,10 +34,11 @@ _OWN_TYPES = np.array([EVENT_TYPES.index(name) for name in ("add_to_cart", "favo
 
 @dataclass(frozen=True)
 class LearnedBlendOptions:
-    """`candidates` beside the person's own items are looked at for a list. The features of the last list of at most
-    `remembered_users` wait for those users' next event."""
+    """The person's `own_items` newest and `candidates` others are looked at for a list. The features of the last list
+    of at most `remembered_users` wait for those users' next event."""
 
     candidates: int = 50
+    own_items: int = 50
     learning_rate: float = 0.1
     remembered_users: int = 4096
 
@@ -105,12 +106,17 @@ class LearnedBlend:
     @classmethod
     def unpack(cls, packed: bytes, options: LearnedBlendOptions) -> "LearnedBlend":
         """The inverse of `pack`. Raises ValueError on a version that this code does not know."""
-        if packed[0] != VERSION:
-            raise ValueError(f"blend state has version {packed[0]}, this code reads {VERSION}")
+        if not 1 <= packed[0] <= VERSION:
+            raise ValueError(f"blend state has version {packed[0]}, this code reads 1 to {VERSION}")
         state = msgspec.msgpack.decode(memoryview(packed)[1:], type=_Packed)
         blend = cls(options)
-        blend.weights = unpack_array(state.weights, np.float32).reshape(1 + SEGMENTS, FEATURES)
-        blend._squares = unpack_array(state.squares, np.float32).reshape(1 + SEGMENTS, FEATURES)
+        blend.weights = unpack_array(state.weights, np.float32).reshape(1 + SEGMENTS, -1)
+        blend._squares = unpack_array(state.squares, np.float32).reshape(1 + SEGMENTS, -1)
+        if packed[0] == 1:
+            # Without the features of the signals, which begin as all features did.
+            missing = ((0, 0), (0, FEATURES - blend.weights.shape[1]))
+            blend.weights = np.pad(blend.weights, missing)
+            blend._squares = np.pad(blend._squares, missing, constant_values=0.01)
         return blend
 
 
@@ -121,30 +127,38 @@ def segment(events: int) -> int:
 
 def features_of(
     candidates: Candidates,
+    signals: Weights,
     blend_weights: tuple[float, ...],
     own: Rows,
     types: npt.NDArray[np.uint8],
     category: Categories,
 ) -> Weights:
-    """Features float32 [B, C, FEATURES] of the candidates: from their shares; from the user's own items int64 [B, H],
+    """Features float32 [B, C, FEATURES] of the candidates: from their shares; from other
+    models' scores `signals` float32 [S, B, C]; from the user's own items int64 [B, H],
     newest first, and the `types` uint8 [B, H] of what was last done with them; and from each item's `category`
     int32 [N], -1 where it has none."""
     weights = np.array(blend_weights, np.float32)
-    return _features(*candidates, weights, own, types, _OWN_TYPES, category)
+    return _features(*candidates, signals, weights, own, types, _OWN_TYPES, category)
 
 
 @numba.njit(
-    "f4[:,:,::1](i8[:,::1], i8[:,::1], f4[:,:,::1], f4[::1], i8[:,:], u1[:,:], i8[::1], i4[::1])",
+    "f4[:,:,::1](i8[:,::1], i8[:,::1], f4[:,:,::1], f4[:,:,::1], f4[::1], i8[:,:], u1[:,:], i8[::1], i4[::1])",
     cache=True,
     nogil=True,
     fastmath={"nnan", "nsz", "contract", "reassoc"},
 )
-def _features(items, places, shares, blend_weights, own, types, own_types, category):  # type: ignore[no-untyped-def]
+def _features(items, places, shares, signals, blend_weights, own, types, own_types, category):  # type: ignore[no-untyped-def]
     rows, columns = items.shape
     models, recent = len(blend_weights), min(RECENT, own.shape[1])
     features = np.zeros((rows, columns, FEATURES), np.float32)
     floor, half = np.float32(0.02), np.float32(0.5)
+    best = np.empty(models, np.float32)
     for n in range(rows):
+        for model in range(models):
+            best[model] = 1e-9
+            for c in range(columns):
+                if items[n, c] >= 0 and places[n, c] < 0:
+                    best[model] = max(best[model], shares[model, n, c])
         for c in range(columns):
             item = items[n, c]
             if item < 0:
@@ -155,6 +169,7 @@ def _features(items, places, shares, blend_weights, own, types, own_types, categ
             for model in range(models):
                 share = shares[model, n, c]
                 total += blend_weights[model] * share
+                share = min(share / best[model], np.float32(2))
                 feature[place], feature[place + 1] = share, np.log(share + floor) * half
                 place += 2
             feature[0] = np.log(total + floor)
@@ -178,6 +193,17 @@ def _features(items, places, shares, blend_weights, own, types, own_types, categ
             feature[place] = np.log(alike + np.float32(0.05)) * half
             feature[place + 1] = newest
             feature[place + 2] = newest == 1
+        for signal in range(len(signals)):
+            largest = np.float32(1e-9)
+            for c in range(columns):
+                if places[n, c] < 0:
+                    largest = max(largest, signals[signal, n, c])
+            for c in range(columns):
+                if items[n, c] >= 0:
+                    share = max(signals[signal, n, c], np.float32(0)) / largest
+                    place = FEATURES - 2 * (len(signals) - signal)
+                    features[n, c, place] = min(share, np.float32(2))
+                    features[n, c, place + 1] = np.log(share + floor) * half
     return features
 
 

@@ -36,7 +36,7 @@ class ProfileOptions:
     max_interactions: int = 200
     max_event_ids: int = 64
     max_items: int = 200
-    history_length: int = 50
+    history_length: int = 200
     allowed_lateness_ms: int = 86_400_000
     exclude: str = "purchased"
     weights: Mapping[str, float] = field(default_factory=lambda: dict(DEFAULT_WEIGHTS))
@@ -148,6 +148,7 @@ def snapshot(profile: Profile, event: Event, outcome: Outcome, appended_at: int,
     """
     newest: dict[str, float] = {}
     types = []
+    repeated = False
     weights = profile.weights
     for n in range(len(profile.items) - 1, -1, -1):
         item, weight = profile.items[n], weights[n]
@@ -157,7 +158,9 @@ def snapshot(profile: Profile, event: Event, outcome: Outcome, appended_at: int,
                 break
             newest[item] = weight
             types.append(profile.types[n])
-        elif weight > seen:
+            continue
+        repeated |= item == event.item_id
+        if weight > seen:
             newest[item] = weight
     history = list(newest)
     event_index = -1
@@ -180,4 +183,5 @@ def snapshot(profile: Profile, event: Event, outcome: Outcome, appended_at: int,
         excluded=excluded,
         profile_version=sum(profile.counters),
         types=bytes(types),
+        repeated=repeated,
     )

@@ -9,7 +9,8 @@ class Snapshot(msgspec.Struct, array_like=True):
     `weights[n]` belongs to `history[n]`, and `types[n]` is the index of its last event's type. `event_index` is where
     the event's own item stands in `history`, or -1 where the event teaches nothing about items (a search, an
     impression, a late event). `excluded` are items that must not be on the list. `profile_version` is how many events
-    the profile has taken. Times are epoch milliseconds.
+    the profile has taken. `repeated` says that the event's item was in the history before. Times are epoch
+    milliseconds.
     """
 
     user_id: str
@@ -24,6 +25,7 @@ class Snapshot(msgspec.Struct, array_like=True):
     erased: bool = False
     profile_version: int = 0
     types: bytes = b""
+    repeated: bool = False
 
 
 _encoder = msgspec.msgpack.Encoder()

@@ -1,14 +1,17 @@
 """The learned blend: the fixed order before it has learned, the right one after, and its state."""
 
+import msgspec
 import numpy as np
 import pytest
 
+from model.arrays import pack_array
 from model.candidates import Candidates
-from model.learned_blend import FEATURES, VERSION, LearnedBlend, LearnedBlendOptions, features_of, segment
+from model.learned_blend import FEATURES, LearnedBlend, LearnedBlendOptions, features_of, segment
 from schema.event import EVENT_TYPES
 
 pytestmark = pytest.mark.unit
 ITEMS = np.arange(6)[None]
+SIGNALS = np.array([[[1, 2, 3, 4, 0, 6]], [[0] * 6], [[0] * 6], [[1] * 6]], np.float32)
 
 
 def candidates_of(shares: np.ndarray) -> Candidates:
@@ -24,7 +27,9 @@ def random_shares(random: np.random.Generator) -> np.ndarray:
 def features(shares: np.ndarray, category: tuple[int, ...] = (-1,) * 6) -> np.ndarray:
     """The candidates' features, for a user whose newest item is item 5, which they bought."""
     bought = np.array([[EVENT_TYPES.index("purchase")]], np.uint8)
-    return features_of(candidates_of(shares), (1.0, 0.3), np.array([[5]]), bought, np.array(category, np.int32))
+    return features_of(
+        candidates_of(shares), SIGNALS, (1.0, 0.3), np.array([[5]]), bought, np.array(category, np.int32)
+    )
 
 
 def test_features_tell_own_items_and_the_category_of_the_newest() -> None:
@@ -32,8 +37,15 @@ def test_features_tell_own_items_and_the_category_of_the_newest() -> None:
     own, alike, other = features(shares, (1, 0, -1, 1, 1, 0))[0, [5, 1, 2]]
     assert own[6:13].tolist() == [1, 0, 1, shares[0, 0, 5], 0, 0, 1]
     assert not alike[6:13].any()
-    assert alike[13:].tolist() == own[13:].tolist() == pytest.approx([np.log(1.05) / 2, 1, 1])
-    assert other[13:].tolist() == pytest.approx([np.log(0.05) / 2, 0, 0])
+    assert alike[13:16].tolist() == own[13:16].tolist() == pytest.approx([np.log(1.05) / 2, 1, 1])
+    assert other[13:16].tolist() == pytest.approx([np.log(0.05) / 2, 0, 0])
+
+
+def test_signals_are_shares_of_the_largest_that_is_not_the_user_s_own() -> None:
+    shares = features(random_shares(np.random.default_rng(6)))[0, :, 16:20]
+    assert shares[:, 0].tolist() == pytest.approx([0.25, 0.5, 0.75, 1, 0, 1.5])
+    assert shares[:, 1] == pytest.approx(np.log(shares[:, 0] + 0.02) / 2)
+    assert not shares[:, 2].any()
 
 
 def test_before_it_learns_the_order_is_that_of_the_fixed_blend() -> None:
@@ -93,7 +105,16 @@ def test_state_comes_back_and_an_unknown_version_is_refused() -> None:
     np.testing.assert_array_equal(restored.weights, blend.weights)
     assert blend.weights.shape[1] == FEATURES
     with pytest.raises(ValueError, match="version 9"):
-        LearnedBlend.unpack(bytes((VERSION + 8,)) + blend.pack()[1:], options)
+        LearnedBlend.unpack(bytes((9,)) + blend.pack()[1:], options)
+
+
+def test_state_written_before_there_were_signals_is_read() -> None:
+    weights = np.arange(6 * 16, dtype=np.float32).reshape(6, 16)
+    packed = bytes((1,)) + msgspec.msgpack.encode([pack_array(weights), pack_array(weights + 1)])
+    blend = LearnedBlend.unpack(packed, LearnedBlendOptions())
+    np.testing.assert_array_equal(blend.weights[:, :16], weights)
+    assert not blend.weights[:, 16:].any()
+    assert LearnedBlend.unpack(blend.pack(), LearnedBlendOptions()).pack() == blend.pack()
 
 
 def test_segments_follow_the_number_of_events() -> None:

@@ -6,12 +6,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model.blend import BlendOptions, CatalogueChange, Recommender, pack_delta, unpack_delta
+from model.linear_item_model import LinearItemModelOptions
 from model.profile import Profile, ProfileOptions, apply_event, pack_profile, snapshot, unpack_profile
 from model.snapshot import Snapshot, unpack_snapshot
 from schema.event import Event
 
 pytestmark = pytest.mark.unit
 OPTIONS = ProfileOptions()
+SOLVED_OFTEN = BlendOptions(linear=LinearItemModelOptions(slots=8, regularization=1.0, first=10))
 
 
 def snapshots(pairs: list[tuple[int, int]]) -> list[Snapshot]:
@@ -33,7 +35,7 @@ streams = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 12)), min_size=1,
 @given(streams, st.integers(1, 40))
 def test_replica_restored_and_single_steps_agree(pairs: list[tuple[int, int]], size: int) -> None:
     events = snapshots(pairs)
-    learner, replica, single = (Recommender(BlendOptions()) for _ in range(3))
+    learner, replica, single = (Recommender(SOLVED_OFTEN) for _ in range(3))
     for start in range(0, len(events), size):
         replica.apply(unpack_delta(pack_delta(learner.learn(events[start : start + size]))))
     for event in events:
@@ -41,7 +43,7 @@ def test_replica_restored_and_single_steps_agree(pairs: list[tuple[int, int]], s
     changes = [CatalogueChange(f"i{item}", True, f"c{item % 3}") for item in range(5)]
     replica.apply(unpack_delta(pack_delta(learner.learn([], changes))))
     single.learn([], changes)
-    restored = Recommender.unpack(learner.pack(), BlendOptions())
+    restored = Recommender.unpack(learner.pack(), SOLVED_OFTEN)
     for query in events[-3:]:
         expected = learner.recommend([query], 20)[0]
         for other in (replica, restored, single):
@@ -81,6 +83,17 @@ def test_state_written_before_types_and_categories_is_read() -> None:
     restored = Recommender.unpack(packed[:1] + without, BlendOptions())
     assert restored.category.tolist() == [-1, -1, -1]
     assert restored.recommend([old], 3) == recommender.recommend([old], 3)
+
+
+def test_state_written_before_the_linear_model_is_read() -> None:
+    recommender = Recommender(BlendOptions())
+    recommender.learn(snapshots([(1, 1), (1, 2), (1, 3)]))
+    packed = recommender.pack()
+    fields = msgspec.msgpack.decode(packed[1:])
+    fields[3] = fields[3][:3]
+    restored = Recommender.unpack(packed[:1] + msgspec.msgpack.encode(fields), BlendOptions())
+    (query,) = snapshots([(2, 1)])
+    assert restored.recommend([query], 3) == recommender.recommend([query], 3)
 
 
 def test_categories_follow_the_catalogue_to_a_replica_and_through_a_restart() -> None:
