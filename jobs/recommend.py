@@ -104,6 +104,7 @@ def build(environment: StreamExecutionEnvironment, settings: Settings) -> None:
                 settings.kafka.events,
                 shards,
                 settings.profiles.ttl_days,
+                settings.profiles.cache_mb,
             ),
             SNAPSHOTS,
         )

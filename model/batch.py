@@ -48,7 +48,8 @@ def to_batch(snapshots: Sequence[Snapshot], index: ItemIndex, learn: bool) -> Ba
         items[n, : len(rows)] = rows
         weights[n, : len(rows)] = snapshot.weights
         types[n, : len(snapshot.types)] = np.frombuffer(snapshot.types, np.uint8)
-    weights[items < 0] = 0.0
+    if not learn:
+        weights *= items >= 0
     return Batch(
         items,
         weights,

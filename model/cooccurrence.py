@@ -11,7 +11,7 @@ import numba
 import numpy as np
 import torch
 
-from model.arrays import grown, pack_array, unpack_tensor
+from model.arrays import grown, pack_array, unpack_array, unpack_tensor
 from model.batch import Batch, Rows, Weights
 
 
@@ -132,12 +132,16 @@ class Cooccurrence:
 
     def _score_candidates(self, items: Rows, weights: Weights, candidates: Rows) -> Weights:
         """The torch version of `_add_to_candidates`, for a GPU."""
-        out = torch.empty(3, len(items), len(self.counts), device=self.device)
-        self._add_neighbours(items, weights, np.ones(items.shape[1], np.float32), self.weights, out[0])
-        self._add_neighbours(items, weights, self._next_weights, self.forward, out[1])
-        self._add_neighbours(items, weights, self._next_weights[:1], self.forward, out[2])
-        asked = torch.from_numpy(candidates).to(self.device).expand(3, -1, -1)
-        return out.gather(2, asked.clamp(min=0)).where(asked >= 0, 0).cpu().numpy()
+        query, after, newest = torch.zeros(3, len(items), len(self.counts), device=self.device)
+        sources, asked = (torch.from_numpy(rows).to(self.device) for rows in (items, candidates))
+        known, of = sources.clamp(min=0), asked.clamp(min=0)
+        query.scatter_add_(1, known, torch.from_numpy(weights).to(self.device) * self._source_damping[known])
+        neighbours = self.neighbours[of].clamp(min=0).long().flatten(1)
+        whole = (query.gather(1, neighbours).view(*of.shape, -1) * self.weights[of]).sum(2) * self._target_damping[of]
+        self._add_neighbours(items, weights, self._next_weights, self.forward, after)
+        self._add_neighbours(items, weights, self._next_weights[:1], self.forward, newest)
+        scores = torch.stack([whole, after.gather(1, of), newest.gather(1, of)])
+        return scores.where(asked >= 0, 0).cpu().numpy()
 
     def _add_neighbours(
         self, items: Rows, weights: Weights, query_weights: Weights, table: torch.Tensor, out: torch.Tensor
@@ -155,26 +159,35 @@ class Cooccurrence:
         out.mul_(self._target_damping)
 
     def snapshot(self) -> dict[str, bytes]:
-        """The parameters as packed arrays."""
+        """The parameters as packed arrays: of each row how many slots are used, and those."""
+        neighbours, weights, forward = (t.cpu().numpy() for t in (self.neighbours, self.weights, self.forward))
+        used = neighbours >= 0
         return {
-            "neighbours": pack_array(self.neighbours.cpu().numpy()),
-            "weights": pack_array(self.weights.cpu().numpy()),
-            "forward": pack_array(self.forward.cpu().numpy()),
+            "used": pack_array(used.sum(axis=1)),
+            "neighbours": pack_array(neighbours[used]),
+            "weights": pack_array(weights[used]),
+            "forward": pack_array(forward[used]),
             "counts": pack_array(self.counts.cpu().numpy()),
         }
 
     def load(self, arrays: dict[str, bytes]) -> None:
-        """The inverse of `snapshot`."""
-        width = self.options.neighbours
-        self.neighbours = unpack_tensor(arrays["neighbours"], np.int32, self.device).view(-1, width)
-        self.weights = unpack_tensor(arrays["weights"], np.float32, self.device).view(-1, width)
-        self.forward = torch.zeros_like(self.weights)
-        if "forward" in arrays:
-            self.forward = unpack_tensor(arrays["forward"], np.float32, self.device).view(-1, width)
+        """The inverse of `snapshot`, for every form that was ever written: at first free slots stood in it too, and
+        `forward` did not."""
         counts = unpack_tensor(arrays["counts"], np.float32, self.device)
-        self.counts, self._source_damping, self._target_damping = (torch.empty_like(counts) for _ in range(3))
+        self.resize(len(counts))
+        neighbours = unpack_array(arrays["neighbours"], np.int32)
+        if "used" in arrays:
+            self._used = unpack_array(arrays["used"], np.int64)
+        else:
+            self._used = (neighbours.reshape(len(counts), self.options.neighbours) >= 0).sum(axis=1)
+        used = np.arange(self.options.neighbours) < self._used[:, None]
+        slots = torch.from_numpy(used).to(self.device)
+        self.neighbours[slots] = torch.from_numpy(neighbours[neighbours >= 0]).to(self.device)
+        for table, name in ((self.weights, "weights"), (self.forward, "forward")):
+            if name in arrays:
+                values = unpack_array(arrays[name], np.float32)[neighbours >= 0]
+                table[slots] = torch.from_numpy(values).to(self.device)
         self._count(torch.arange(len(counts), device=self.device), counts)
-        self._used = (self.neighbours.cpu().numpy() >= 0).sum(axis=1)
         self._bind()
 
 
@@ -267,6 +280,23 @@ def _add_neighbours(items, confidence, query_weights, source_damping, target_dam
                     out[n, neighbour] += weight * weights[source, slot] * target_damping[neighbour]
 
 
+@numba.njit("f4(f4[::1], i4[::1], f4[::1])", cache=True, nogil=True, fastmath=True)
+def _sum_of(query, neighbours, weights):  # type: ignore[no-untyped-def]
+    """The query's sum over a row. Its used slots, which come first, are counted by halving, so that the loop over them
+    has no way out and takes several at a time."""
+    used, free = 0, len(neighbours)
+    while used < free:
+        middle = (used + free) // 2
+        if neighbours[middle] < 0:
+            free = middle
+        else:
+            used = middle + 1
+    total = np.float32(0)
+    for slot in range(used):
+        total += query[np.uint32(neighbours[slot])] * weights[slot]
+    return total
+
+
 @numba.njit(
     "f4[:,:,::1](i8[:,:], f4[:,:], i8[:,:], f4[::1], UniTuple(f4[::1], 2), i4[:,::1], f4[:,::1], f4[:,::1])",
     cache=True,
@@ -279,29 +309,37 @@ def _add_to_candidates(items, confidence, candidates, next_weights, damping, nei
     # Where each item stands among the row's candidates; one place more takes what is none.
     none = candidates.shape[1]
     place = np.full(len(neighbours), none, np.int32)
-    found = np.empty((3, none + 1), np.float32)
+    found = np.empty((2, none + 1), np.float32)
+    query = np.zeros(len(neighbours), np.float32)
     for n in range(items.shape[0]):
-        for c in range(none):
-            if candidates[n, c] >= 0:
-                place[candidates[n, c]] = c
-        found[:] = 0
         for column in range(items.shape[1]):
+            if items[n, column] >= 0:
+                query[items[n, column]] = confidence[n, column] * source_damping[items[n, column]]
+        for c in range(none):
+            candidate = candidates[n, c]
+            if candidate >= 0:
+                place[candidate] = c
+                # A pair stands in both rows: that of the candidate is as good as those of the whole history.
+                total = _sum_of(query, neighbours[candidate], weights[candidate])
+                scores[0, n, c] = total * target_damping[candidate]
+        found[:] = 0
+        for column in range(min(items.shape[1], len(next_weights))):
             source = items[n, column]
             if source >= 0:
-                weight = confidence[n, column] * source_damping[source]
-                following = weight * next_weights[column] if column < len(next_weights) else np.float32(0)
+                weight = query[source] * next_weights[column]
                 for slot in range(neighbours.shape[1]):
                     if neighbours[source, slot] < 0:
                         break
                     at = place[neighbours[source, slot]]
-                    found[0, at] += weight * weights[source, slot]
-                    if following > 0:
-                        found[1, at] += following * forward[source, slot]
-                        if column == 0:
-                            found[2, at] += following * forward[source, slot]
+                    found[0, at] += weight * forward[source, slot]
+                    if column == 0:
+                        found[1, at] += weight * forward[source, slot]
         for c in range(none):
             if candidates[n, c] >= 0:
-                for score in range(3):
-                    scores[score, n, c] = found[score, c] * target_damping[candidates[n, c]]
+                for score in range(2):
+                    scores[1 + score, n, c] = found[score, c] * target_damping[candidates[n, c]]
                 place[candidates[n, c]] = none
+        for column in range(items.shape[1]):
+            if items[n, column] >= 0:
+                query[items[n, column]] = 0
     return scores

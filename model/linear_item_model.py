@@ -23,7 +23,7 @@ class LinearItemModelOptions:
 
     slots: int = 1024
     regularization: float = 300.0
-    growth: float = 0.1
+    growth: float = 0.25
     first: int = 1000
 
 

@@ -269,7 +269,7 @@ def _fold_in(items, weights, decay, vectors, inverse, users):  # type: ignore[no
                 roots[count] = residual[count] = direction[count] = np.sqrt(confidence)
                 error += confidence
                 count += 1
-        enough = error * np.float32(1e-13)
+        enough = error * np.float32(1e-11)
         for _ in range(count):
             combined[:] = 0
             for i in range(count):

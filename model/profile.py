@@ -36,7 +36,7 @@ class ProfileOptions:
     max_interactions: int = 200
     max_event_ids: int = 64
     max_items: int = 200
-    history_length: int = 200
+    history_length: int = 50
     allowed_lateness_ms: int = 86_400_000
     exclude: str = "purchased"
     weights: Mapping[str, float] = field(default_factory=lambda: dict(DEFAULT_WEIGHTS))

@@ -12,6 +12,7 @@ from pyflink.metrics import Counter, MetricGroup
 
 from model.profile import Profile, ProfileOptions, apply_event, pack_profile, snapshot, unpack_profile
 from model.snapshot import Snapshot, pack_snapshot
+from operators.profile_cache import ProfileCache
 from schema.dead_letter import dead_letter
 from schema.errors import MessageError
 from schema.event import EventParser
@@ -33,13 +34,15 @@ class ProfileFunction(KeyedProcessFunction):
         topic: str,
         shards: Sequence[int],
         ttl_days: int,
+        cache_mb: int,
     ) -> None:
         self._options, self._make_parser, self._topic = options, parser, topic
-        self._shards, self._ttl_days = shards, ttl_days
+        self._shards, self._ttl_days, self._cache_mb = shards, ttl_days, cache_mb
 
     def open(self, runtime_context: RuntimeContext) -> None:
         """Register the state and the counters."""
         self._parser = self._make_parser()
+        self._cache = ProfileCache(self._cache_mb * 2**20, self._ttl_days * 86_400_000)
         descriptor = ValueStateDescriptor("profile", Types.PICKLED_BYTE_ARRAY())
         # The same clean-up as the default, said in full: PyFlink's default starts a second JVM to hold one duration.
         time_to_live = StateTtlConfig.new_builder(Time.days(self._ttl_days)).disable_cleanup_in_background()
@@ -67,11 +70,12 @@ class ProfileFunction(KeyedProcessFunction):
         shard = self._shards[crc32(event.user_id.encode()) % len(self._shards)]
         if event.event_type == "erase_user":
             self._state.clear()
+            self._cache.remove(event.user_id)
             self._accepted += 1
             erased = Snapshot(event.user_id, event.event_id, event.timestamp, appended_at, [], [], erased=True)
             yield Row(shard, pack_snapshot(erased))
             return
-        packed = self._state.value()
+        packed = self._cache.get(event.user_id, now) or self._state.value()
         profile = Profile() if packed is None else unpack_profile(packed)
         outcome = apply_event(profile, event, self._options)
         if not outcome.accepted:
@@ -80,7 +84,9 @@ class ProfileFunction(KeyedProcessFunction):
         self._accepted += 1
         if outcome.late:
             self._late += 1
-        self._state.update(pack_profile(profile))
+        packed = pack_profile(profile)
+        self._state.update(packed)
+        self._cache.put(event.user_id, now, packed)
         yield Row(shard, pack_snapshot(snapshot(profile, event, outcome, appended_at, self._options)))
 
 

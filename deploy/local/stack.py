@@ -490,8 +490,11 @@ class Stack:
 
     def _await(self, name: str, ready: Callable[[], bool]) -> None:
         deadline = time.monotonic() + _WAIT_S
+        alive = True
         while not ready():
-            died = not self._alive(name, self.state.processes[name])
+            # Twice in a row: while a process becomes another program it has no environment to be told by.
+            before, alive = alive, self._alive(name, self.state.processes[name])
+            died = not before and not alive
             if died or time.monotonic() > deadline:
                 log = self.logs / f"{name}.log"
                 tail = "\n".join(log.read_text(errors="replace").splitlines()[-25:])

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from model.arrays import pack_array
 from model.blend import BlendOptions, CatalogueChange, Recommender, pack_delta, unpack_delta
 from model.linear_item_model import LinearItemModelOptions
 from model.profile import Profile, ProfileOptions, apply_event, pack_profile, snapshot, unpack_profile
@@ -91,6 +92,13 @@ def test_state_written_before_the_linear_model_is_read() -> None:
     packed = recommender.pack()
     fields = msgspec.msgpack.decode(packed[1:])
     fields[3] = fields[3][:3]
+    tables, width = recommender.cooccurrence, recommender.options.cooccurrence.neighbours
+    assert tables.neighbours.shape == (3, width)
+    fields[3][0] = {
+        "neighbours": pack_array(tables.neighbours.numpy()),
+        "weights": pack_array(tables.weights.numpy()),
+        "counts": fields[3][0]["counts"],
+    }
     restored = Recommender.unpack(packed[:1] + msgspec.msgpack.encode(fields), BlendOptions())
     (query,) = snapshots([(2, 1)])
     assert restored.recommend([query], 3) == recommender.recommend([query], 3)
