@@ -40,7 +40,7 @@ def events(count: int, first: int) -> list[bytes]:
 
 
 def run(
-    data: Path, preload: int = 100_000, live: int = 10_000, rate: float = 1000, rounds: int = 3
+    data: Path, preload: int = 60_000, live: int = 6_000, rate: float = 1000, rounds: int = 3
 ) -> dict[str, float | list[float]]:
     """Both jobs on fresh topics, by turns: events/s over a preloaded topic, then freshness in milliseconds at `rate`
     events/s. A shared machine changes its speed from minute to minute, so each figure is the median of the rounds, and
