@@ -90,7 +90,12 @@ class LinearItemModel:
         used = np.flatnonzero(self._held >= 0)
         gram = torch.from_numpy(self._gram[np.ix_(used, used)])
         gram.diagonal().add_(self.options.regularization)
-        inverse = torch.cholesky_inverse(torch.linalg.cholesky(gram))
+        factor, failed = torch.linalg.cholesky_ex(gram)
+        if failed:
+            # Pairs of people whose item had no row when they took it are counted without the item, so a Gram matrix of
+            # a stream with more items than slots need not be positive definite. The last solution stays.
+            return
+        inverse = torch.cholesky_inverse(factor)
         weights = inverse / -inverse.diagonal()
         weights.fill_diagonal_(0)
         self._take(torch.from_numpy(self._held[used]), weights)

@@ -67,6 +67,18 @@ def test_the_densest_items_keep_a_row() -> None:
     assert sorted(model.items.tolist()) == [0, 2, 4]
 
 
+def test_pairs_counted_without_their_items_leave_the_last_solution() -> None:
+    model = model_of(slots=2, regularization=0.01, first=3, growth=1.0)
+    for batch in batches([(0, 0), (0, 1), (1, 0)], 3):
+        model.learn(batch)
+    before = model.weights.clone()
+    rows = np.array([[0, 1]] * 3)
+    flags, zeros = np.zeros(3, np.bool_), np.zeros(3, np.int64)
+    model._gram[1, 1] = 0
+    model.learn(Batch(rows, np.ones((3, 2), np.float32), rows.astype(np.uint8), zeros, zeros, [""] * 3, [1] * 3, flags))
+    torch.testing.assert_close(model.weights, before)
+
+
 def test_numba_and_torch_give_the_same_scores_and_state_comes_back() -> None:
     random = np.random.default_rng(1)
     pairs = [(int(user), int(item)) for user, item in random.integers(0, (6, ITEMS), (80, 2))]
