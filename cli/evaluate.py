@@ -88,7 +88,8 @@ def register(app: typer.Typer) -> None:
         if as_json:
             result: dict[str, Any] = {"k": k, "exclude_seen": exclude_seen, "events": len(events)}
             result |= {name: scores.means() for name, scores in kinds.items()}
-            result |= {"coverage": report.coverage, "events_per_second": report.events_per_second}
+            result |= {"coverage": report.coverage, "gini": report.gini}
+            result["events_per_second"] = report.events_per_second
             print(json.dumps(result))
             return
         table = Table("last half", "events", f"hit@{k}", f"nDCG@{k}", f"MRR@{k}")
@@ -96,4 +97,5 @@ def register(app: typer.Typer) -> None:
             means = scores.means()
             table.add_row(name, str(scores.events), *(f"{means[m]:.4f}" for m in ("hit", "ndcg", "mrr")))
         Console().print(table)
-        Console().print(f"coverage {report.coverage:.3f}, {report.events_per_second:,.0f} events/s")
+        spread = f"coverage {report.coverage:.3f}, Gini {report.gini:.3f}"
+        Console().print(f"{spread}, {report.events_per_second:,.0f} events/s")

@@ -108,10 +108,10 @@ class Models(_Section):
     cooccurrence_weight: Annotated[float, Field(ge=0)] = 1.0
     factorization_weight: Annotated[float, Field(ge=0)] = 0.3
     linear_items: PositiveInt = 1024
-    linear_regularization: PositiveFloat = 300.0
+    linear_regularization: PositiveFloat = 100.0
     popularity_weight: Annotated[float, Field(gt=0)] = 0.01
     candidates: Annotated[int, Field(ge=1, le=10_000)] = 50
-    blend_learning_rate: Annotated[float, Field(ge=0, le=1)] = 0.1
+    blend_learning_rate: Annotated[float, Field(ge=0, le=1)] = 0.3
     blend_users: PositiveInt = 4096
     compact_after_events: PositiveInt = 50_000
 

@@ -217,7 +217,8 @@ class Recommender:
         signals = np.concatenate(
             [self.cooccurrence.score_candidates(*asked), self.linear.score_candidates(*asked)[None]]
         )
-        features = features_of(candidates, signals, weights, own, batch.types, self.category)
+        counts = self.cooccurrence.counts_of(candidates.items)
+        features = features_of(candidates, signals, counts, weights, own, batch.types, self.category)
         columns, chances = blend.order(batch.users, batch.events, candidates, features, k)
         ids = self.index.ids
         names = [self.cooccurrence.name, self.factorization.name, self.popularity.name, "history"]

@@ -123,8 +123,9 @@ class Cooccurrence:
             self._add_neighbours(items, weights, self._query_weights, self.weights, out)
 
     def score_candidates(self, items: Rows, weights: Weights, candidates: Rows) -> Weights:
-        """Scores float32 [3, B, C] of `candidates` int64 [B, C] (-1 for none): what goes with the whole history, each
-        item counting alike; what comes after its newest items; and what comes after the newest of all."""
+        """Scores float32 [4, B, C] of `candidates` int64 [B, C] (-1 for none): what goes with the whole history, each
+        item counting alike; what comes after its newest items; what comes after the newest of all; and what comes
+        before the newest items."""
         if self.device.type == "cpu":
             tables = (self._damping, *self._tables, self._forward)
             return _add_to_candidates(items, weights, candidates, self._next_weights, *tables)
@@ -140,8 +141,24 @@ class Cooccurrence:
         whole = (query.gather(1, neighbours).view(*of.shape, -1) * self.weights[of]).sum(2) * self._target_damping[of]
         self._add_neighbours(items, weights, self._next_weights, self.forward, after)
         self._add_neighbours(items, weights, self._next_weights[:1], self.forward, newest)
-        scores = torch.stack([whole, after.gather(1, of), newest.gather(1, of)])
+        newer = len(self._next_weights)
+        recent = torch.zeros_like(query).scatter_add_(
+            1, known[:, :newer], query.gather(1, known[:, :newer]) * self._next_weights_of(items[:, :newer])
+        )
+        before = (recent.gather(1, neighbours).view(*of.shape, -1) * self.forward[of]).sum(2) * self._target_damping[of]
+        scores = torch.stack([whole, after.gather(1, of), newest.gather(1, of), before])
         return scores.where(asked >= 0, 0).cpu().numpy()
+
+    def _next_weights_of(self, items: Rows) -> torch.Tensor:
+        """The weights of the newest items by their places, 0 where there is none."""
+        return torch.from_numpy(self._next_weights[: items.shape[1]] * (items >= 0)).to(self.device)
+
+    def counts_of(self, items: Rows) -> Weights:
+        """How often each of `items` int64 [B, C] was interacted with, float32 [B, C], 0 for -1."""
+        if self.device.type == "cpu":
+            return self._counts[items] * (items >= 0)
+        asked = torch.from_numpy(items).to(self.device)
+        return self.counts[asked.clamp(min=0)].where(asked >= 0, 0).cpu().numpy()
 
     def _add_neighbours(
         self, items: Rows, weights: Weights, query_weights: Weights, table: torch.Tensor, out: torch.Tensor
@@ -280,10 +297,10 @@ def _add_neighbours(items, confidence, query_weights, source_damping, target_dam
                     out[n, neighbour] += weight * weights[source, slot] * target_damping[neighbour]
 
 
-@numba.njit("f4(f4[::1], i4[::1], f4[::1])", cache=True, nogil=True, fastmath=True)
-def _sum_of(query, neighbours, weights):  # type: ignore[no-untyped-def]
-    """The query's sum over a row. Its used slots, which come first, are counted by halving, so that the loop over them
-    has no way out and takes several at a time."""
+@numba.njit("UniTuple(f4, 2)(f4[::1], f4[::1], i4[::1], f4[::1], f4[::1])", cache=True, nogil=True, fastmath=True)
+def _sums_of(query, recent, neighbours, weights, forward):  # type: ignore[no-untyped-def]
+    """The sums over a row of the query by weights, and of its recent part by forward weights. Its used slots, which
+    come first, are counted by halving, so that the loop over them has no way out and takes several at a time."""
     used, free = 0, len(neighbours)
     while used < free:
         middle = (used + free) // 2
@@ -291,10 +308,11 @@ def _sum_of(query, neighbours, weights):  # type: ignore[no-untyped-def]
             free = middle
         else:
             used = middle + 1
-    total = np.float32(0)
+    whole = before = np.float32(0)
     for slot in range(used):
-        total += query[np.uint32(neighbours[slot])] * weights[slot]
-    return total
+        whole += query[np.uint32(neighbours[slot])] * weights[slot]
+        before += recent[np.uint32(neighbours[slot])] * forward[slot]
+    return whole, before
 
 
 @numba.njit(
@@ -303,37 +321,41 @@ def _sum_of(query, neighbours, weights):  # type: ignore[no-untyped-def]
     nogil=True,
 )
 def _add_to_candidates(items, confidence, candidates, next_weights, damping, neighbours, weights, forward):  # type: ignore[no-untyped-def]
-    """The three scores of `score_candidates`: sums as in `_add_neighbours`, of a few items a row."""
+    """The four scores of `score_candidates`: sums as in `_add_neighbours`, of a few items a row."""
     source_damping, target_damping = damping
-    scores = np.zeros((3, *candidates.shape), np.float32)
+    scores = np.zeros((4, *candidates.shape), np.float32)
     # Where each item stands among the row's candidates; one place more takes what is none.
     none = candidates.shape[1]
     place = np.full(len(neighbours), none, np.int32)
     found = np.empty((2, none + 1), np.float32)
-    query = np.zeros(len(neighbours), np.float32)
+    query, recent = np.zeros(len(neighbours), np.float32), np.zeros(len(neighbours), np.float32)
     for n in range(items.shape[0]):
         for column in range(items.shape[1]):
-            if items[n, column] >= 0:
-                query[items[n, column]] = confidence[n, column] * source_damping[items[n, column]]
+            item = items[n, column]
+            if item >= 0:
+                query[item] = confidence[n, column] * source_damping[item]
+                if column < len(next_weights):
+                    recent[item] = query[item] * next_weights[column]
         for c in range(none):
             candidate = candidates[n, c]
             if candidate >= 0:
                 place[candidate] = c
                 # A pair stands in both rows: that of the candidate is as good as those of the whole history.
-                total = _sum_of(query, neighbours[candidate], weights[candidate])
-                scores[0, n, c] = total * target_damping[candidate]
+                tables = neighbours[candidate], weights[candidate], forward[candidate]
+                whole, before = _sums_of(query, recent, *tables)
+                scores[0, n, c] = whole * target_damping[candidate]
+                scores[3, n, c] = before * target_damping[candidate]
         found[:] = 0
         for column in range(min(items.shape[1], len(next_weights))):
             source = items[n, column]
             if source >= 0:
-                weight = query[source] * next_weights[column]
                 for slot in range(neighbours.shape[1]):
                     if neighbours[source, slot] < 0:
                         break
                     at = place[neighbours[source, slot]]
-                    found[0, at] += weight * forward[source, slot]
+                    found[0, at] += recent[source] * forward[source, slot]
                     if column == 0:
-                        found[1, at] += weight * forward[source, slot]
+                        found[1, at] += recent[source] * forward[source, slot]
         for c in range(none):
             if candidates[n, c] >= 0:
                 for score in range(2):
@@ -341,5 +363,5 @@ def _add_to_candidates(items, confidence, candidates, next_weights, damping, nei
                 place[candidates[n, c]] = none
         for column in range(items.shape[1]):
             if items[n, column] >= 0:
-                query[items[n, column]] = 0
+                query[items[n, column]] = recent[items[n, column]] = 0
     return scores

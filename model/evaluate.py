@@ -6,8 +6,8 @@ sequential, test-then-train).
 
 import math
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
@@ -44,12 +44,14 @@ class Scores:
 
 @dataclass
 class Report:
-    """What `evaluate` found over the last half of the events."""
+    """What `evaluate` found over the last half of the events: accuracy by kind of event, the share of the known items
+    that were on a list, and how unequally the places on lists fell to the items (0 all alike, 1 all to one)."""
 
     all: Scores = field(default_factory=Scores)
     new: Scores = field(default_factory=Scores)
     carts_and_purchases: Scores = field(default_factory=Scores)
     coverage: float = 0.0
+    gini: float = 0.0
     events_per_second: float = 0.0
 
 
@@ -89,7 +91,7 @@ def evaluate(
     to_learn: list[Snapshot] = []
     to_list: list[CatalogueChange] = []
     to_show: dict[str, Snapshot] = {}
-    report, listed = Report(), set[str]()
+    report, listed = Report(), Counter[str]()
     started, before_ms, half = time.perf_counter(), 0, len(events) // 2
     for number, event in enumerate(events):
         if _due(freshness.model_ms, before_ms, event.timestamp, number <= half):
@@ -125,7 +127,19 @@ def evaluate(
             to_list.append(CatalogueChange(item, True, categories[item]))
     report.events_per_second = len(events) / max(time.perf_counter() - started, 1e-9)
     report.coverage = len(listed) / max(len(recommender.index), 1)
+    report.gini = gini([*listed.values()] + [0] * (len(recommender.index) - len(listed)))
     return report
+
+
+def gini(counts: Sequence[int]) -> float:
+    """The Gini coefficient of the counts, 0 where all are equal or 0.
+
+    Source: Sen, "On Economic Inequality", 1973, section 2.2.
+    """
+    total, size = sum(counts), len(counts)
+    if not total:
+        return 0.0
+    return sum((2 * rank - size - 1) * count for rank, count in enumerate(sorted(counts), 1)) / (size * total)
 
 
 def _due(period_ms: float, before_ms: int, now_ms: int, first_half: bool) -> bool:

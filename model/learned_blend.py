@@ -20,12 +20,12 @@ from model.batch import Rows, Weights
 from model.candidates import Candidates
 from schema.event import EVENT_TYPES
 
-VERSION = 2
+VERSION = 3
 """The version byte of a packed blend; it counts the features' meanings too."""
 
 Categories = npt.NDArray[np.int32]
 SEGMENTS = 5
-FEATURES = 24
+FEATURES = 27
 RECENT = 10
 """How many of the user's newest items the features of category look at."""
 
@@ -39,7 +39,7 @@ class LearnedBlendOptions:
 
     candidates: int = 50
     own_items: int = 50
-    learning_rate: float = 0.1
+    learning_rate: float = 0.3
     remembered_users: int = 4096
 
 
@@ -112,11 +112,10 @@ class LearnedBlend:
         blend = cls(options)
         blend.weights = unpack_array(state.weights, np.float32).reshape(1 + SEGMENTS, -1)
         blend._squares = unpack_array(state.squares, np.float32).reshape(1 + SEGMENTS, -1)
-        if packed[0] == 1:
-            # Without the features of the signals, which begin as all features did.
-            missing = ((0, 0), (0, FEATURES - blend.weights.shape[1]))
-            blend.weights = np.pad(blend.weights, missing)
-            blend._squares = np.pad(blend._squares, missing, constant_values=0.01)
+        # Version 1 had no signals, version 2 four of them and no counts: features that were not there begin as all did.
+        missing = {1: [16] * 11, 2: [22, 22, 24], 3: []}[packed[0]]
+        blend.weights = np.insert(blend.weights, missing, 0, axis=1)
+        blend._squares = np.insert(blend._squares, missing, 0.01, axis=1)
         return blend
 
 
@@ -128,26 +127,27 @@ def segment(events: int) -> int:
 def features_of(
     candidates: Candidates,
     signals: Weights,
+    counts: Weights,
     blend_weights: tuple[float, ...],
     own: Rows,
     types: npt.NDArray[np.uint8],
     category: Categories,
 ) -> Weights:
-    """Features float32 [B, C, FEATURES] of the candidates: from their shares; from other
-    models' scores `signals` float32 [S, B, C]; from the user's own items int64 [B, H],
-    newest first, and the `types` uint8 [B, H] of what was last done with them; and from each item's `category`
-    int32 [N], -1 where it has none."""
+    """Features float32 [B, C, FEATURES] of the candidates: from their shares; from other models' scores `signals`
+    float32 [5, B, C]; from how often each was interacted with, `counts` float32 [B, C]; from the user's own items
+    int64 [B, H], newest first, and the `types` uint8 [B, H] of what was last done with them; and from each item's
+    `category` int32 [N], -1 where it has none."""
     weights = np.array(blend_weights, np.float32)
-    return _features(*candidates, signals, weights, own, types, _OWN_TYPES, category)
+    return _features(*candidates, signals, counts, weights, own, types, _OWN_TYPES, category)
 
 
 @numba.njit(
-    "f4[:,:,::1](i8[:,::1], i8[:,::1], f4[:,:,::1], f4[:,:,::1], f4[::1], i8[:,:], u1[:,:], i8[::1], i4[::1])",
+    "f4[:,:,::1](i8[:,::1], i8[:,::1], f4[:,:,::1], f4[:,:,::1], f4[:,:], f4[::1], i8[:,:], u1[:,:], i8[::1], i4[::1])",
     cache=True,
     nogil=True,
     fastmath={"nnan", "nsz", "contract", "reassoc"},
 )
-def _features(items, places, shares, signals, blend_weights, own, types, own_types, category):  # type: ignore[no-untyped-def]
+def _features(items, places, shares, signals, counts, blend_weights, own, types, own_types, category):  # type: ignore[no-untyped-def]
     rows, columns = items.shape
     models, recent = len(blend_weights), min(RECENT, own.shape[1])
     features = np.zeros((rows, columns, FEATURES), np.float32)
@@ -193,6 +193,8 @@ def _features(items, places, shares, signals, blend_weights, own, types, own_typ
             feature[place] = np.log(alike + np.float32(0.05)) * half
             feature[place + 1] = newest
             feature[place + 2] = newest == 1
+            # Popularity once more, so that the blend can correct for what each of the scores makes of it.
+            feature[FEATURES - 1] = np.log(1 + counts[n, c])
         for signal in range(len(signals)):
             largest = np.float32(1e-9)
             for c in range(columns):
@@ -201,7 +203,7 @@ def _features(items, places, shares, signals, blend_weights, own, types, own_typ
             for c in range(columns):
                 if items[n, c] >= 0:
                     share = max(signals[signal, n, c], np.float32(0)) / largest
-                    place = FEATURES - 2 * (len(signals) - signal)
+                    place = FEATURES - 1 - 2 * (len(signals) - signal)
                     features[n, c, place] = min(share, np.float32(2))
                     features[n, c, place + 1] = np.log(share + floor) * half
     return features

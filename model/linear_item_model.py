@@ -1,8 +1,9 @@
 """Linear item-to-item weights in closed form, kept up to date with every interaction and solved again as they grow.
 
-Source: Steck, "Embarrassingly Shallow Autoencoders for Sparse Data" (EASE), WWW 2019, equation 8. The Gram matrix of
-people's sets of items is a sum over interactions. Where a catalogue has more than `slots` items, the densest keep a
-row: the rest is left to co-occurrence.
+Source: Steck, "Embarrassingly Shallow Autoencoders for Sparse Data" (EASE), WWW 2019, equation 8. The Gram matrix is a
+sum over interactions. Unlike there, two items of one person count the less the more others stand between them, by
+(1+distance)^-pair_decay: a convex falling function of the distance, so that the matrix stays positive definite (Polya's
+criterion). Where a catalogue has more than `slots` items, the densest keep a row: the rest is left to co-occurrence.
 """
 
 from dataclasses import dataclass
@@ -19,10 +20,11 @@ from model.batch import Batch, Rows, Weights
 @dataclass(frozen=True)
 class LinearItemModelOptions:
     """At most `slots` items; solved with `regularization` whenever the interactions have grown by `growth`, and first
-    after `first` of them. All items of a history count the same."""
+    after `first` of them. All items of a history say the same; with `pair_decay` 0 they are also learned alike."""
 
     slots: int = 1024
-    regularization: float = 300.0
+    regularization: float = 100.0
+    pair_decay: float = 0.35
     growth: float = 0.25
     first: int = 1000
 
@@ -52,6 +54,7 @@ class LinearItemModel:
         self._held = np.full(options.slots, -1, np.int64)
         self._holds = np.zeros(0, np.int64)
         self._gram = np.zeros((0, 0), np.float32)
+        self._by_distance = np.empty(0, np.float32)
         self._learned, self._due = 0, options.first
         self._bind()
 
@@ -73,7 +76,7 @@ class LinearItemModel:
             self._gram = np.zeros((self.options.slots, self.options.slots), np.float32)
         begin, solved = 0, False
         while begin < len(batch.items):
-            state = (self._counts, self._held, self._holds, self._gram)
+            state = (self._pair_weights(batch.items.shape[1]), self._counts, self._held, self._holds, self._gram)
             limit = self._due - self._learned
             begin, taught = _count(batch.items, batch.event_index, batch.repeated, begin, limit, *state)
             self._learned += taught
@@ -83,6 +86,13 @@ class LinearItemModel:
         if not solved:
             return LinearItemModelDelta(b"", b"")
         return LinearItemModelDelta(pack_array(self.items.cpu().numpy()), pack_array(self.weights.cpu().numpy()))
+
+    def _pair_weights(self, length: int) -> Weights:
+        """What a pair counts by its distance, 0 up to `length`."""
+        if length >= len(self._by_distance):
+            distances = np.arange(2 * length + 1, dtype=np.float32)
+            self._by_distance = (1 + distances) ** np.float32(-self.options.pair_decay)
+        return self._by_distance
 
     def _solve(self) -> None:
         """Equation 8: with P = (X'X + regularization * I)^-1, the weight from i to j is -P[i, j] / P[j, j]."""
@@ -154,8 +164,10 @@ class LinearItemModel:
         self._learned, self._due = int(arrays["learned"]), int(arrays["due"])
 
 
-@numba.njit("UniTuple(i8, 2)(i8[:,:], i8[::1], b1[::1], i8, i8, f4[::1], i8[::1], i8[::1], f4[:,::1])", cache=True)
-def _count(histories, at, repeated, begin, limit, counts, held, holds, gram):  # type: ignore[no-untyped-def]
+@numba.njit(
+    "UniTuple(i8, 2)(i8[:,:], i8[::1], b1[::1], i8, i8, f4[::1], f4[::1], i8[::1], i8[::1], f4[:,::1])", cache=True
+)
+def _count(histories, at, repeated, begin, limit, pair_weights, counts, held, holds, gram):  # type: ignore[no-untyped-def]
     """Count from the interaction `begin` on until `limit` are counted: each item that is new to its user, and its pairs
     with the user's others. Returns where it stopped, and how many it counted.
 
@@ -189,10 +201,12 @@ def _count(histories, at, repeated, begin, limit, counts, held, holds, gram):  #
             row = least
             held[row], holds[item] = item, row
         gram[row, row] += 1
-        for other in histories[n]:
+        for column in range(histories.shape[1]):
+            other = histories[n, column]
             if other >= 0 and other != item and holds[other] >= 0:
-                gram[row, holds[other]] += 1
-                gram[holds[other], row] += 1
+                weight = pair_weights[abs(column - at[n])]
+                gram[row, holds[other]] += weight
+                gram[holds[other], row] += weight
     return len(histories), taught
 
 

@@ -4,9 +4,11 @@ import math
 import random
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from model.blend import BlendOptions
-from model.evaluate import Freshness, Report, evaluate
+from model.evaluate import Freshness, Report, evaluate, gini
 from model.profile import ProfileOptions
 from schema.event import Event
 
@@ -55,6 +57,15 @@ def test_a_pair_that_always_comes_together_is_found_and_counted() -> None:
     assert report.all.events == 20
     assert report.all.hit == 20
     assert report.coverage == 1.0
+    assert 0 < report.gini < 0.5
+
+
+@given(st.lists(st.integers(0, 50), min_size=1, max_size=20).filter(any))
+def test_gini_is_half_the_mean_difference_relative_to_the_mean(counts: list[int]) -> None:
+    size = len(counts)
+    differences = sum(abs(a - b) for a in counts for b in counts) / size**2
+    assert gini(counts) == pytest.approx(differences / 2 / (sum(counts) / size))
+    assert gini([7] * size) == pytest.approx(0)
 
 
 def test_seen_items_are_left_out_only_where_asked() -> None:

@@ -11,7 +11,8 @@ from schema.event import EVENT_TYPES
 
 pytestmark = pytest.mark.unit
 ITEMS = np.arange(6)[None]
-SIGNALS = np.array([[[1, 2, 3, 4, 0, 6]], [[0] * 6], [[0] * 6], [[1] * 6]], np.float32)
+SIGNALS = np.array([[[1, 2, 3, 4, 0, 6]], [[0] * 6], [[0] * 6], [[0] * 6], [[1] * 6]], np.float32)
+COUNTS = np.array([[0, 1, 2, 3, 4, 5]], np.float32)
 
 
 def candidates_of(shares: np.ndarray) -> Candidates:
@@ -27,9 +28,8 @@ def random_shares(random: np.random.Generator) -> np.ndarray:
 def features(shares: np.ndarray, category: tuple[int, ...] = (-1,) * 6) -> np.ndarray:
     """The candidates' features, for a user whose newest item is item 5, which they bought."""
     bought = np.array([[EVENT_TYPES.index("purchase")]], np.uint8)
-    return features_of(
-        candidates_of(shares), SIGNALS, (1.0, 0.3), np.array([[5]]), bought, np.array(category, np.int32)
-    )
+    own, categories = np.array([[5]]), np.array(category, np.int32)
+    return features_of(candidates_of(shares), SIGNALS, COUNTS, (1.0, 0.3), own, bought, categories)
 
 
 def test_features_tell_own_items_and_the_category_of_the_newest() -> None:
@@ -46,6 +46,11 @@ def test_signals_are_shares_of_the_largest_that_is_not_the_user_s_own() -> None:
     assert shares[:, 0].tolist() == pytest.approx([0.25, 0.5, 0.75, 1, 0, 1.5])
     assert shares[:, 1] == pytest.approx(np.log(shares[:, 0] + 0.02) / 2)
     assert not shares[:, 2].any()
+
+
+def test_popularity_is_a_feature_of_its_own() -> None:
+    counted = features(random_shares(np.random.default_rng(7)))[0, :, FEATURES - 1]
+    assert counted == pytest.approx(np.log1p(COUNTS[0]))
 
 
 def test_before_it_learns_the_order_is_that_of_the_fixed_blend() -> None:
@@ -108,12 +113,15 @@ def test_state_comes_back_and_an_unknown_version_is_refused() -> None:
         LearnedBlend.unpack(bytes((9,)) + blend.pack()[1:], options)
 
 
-def test_state_written_before_there_were_signals_is_read() -> None:
-    weights = np.arange(6 * 16, dtype=np.float32).reshape(6, 16)
-    packed = bytes((1,)) + msgspec.msgpack.encode([pack_array(weights), pack_array(weights + 1)])
+@pytest.mark.parametrize(
+    ("version", "kept"), [(1, list(range(16))), (2, [*range(22), 24, 25])], ids=["no signals", "four signals"]
+)
+def test_state_written_before_there_were_all_features_is_read(version: int, kept: list[int]) -> None:
+    weights = np.arange(6 * len(kept), dtype=np.float32).reshape(6, -1)
+    packed = bytes((version,)) + msgspec.msgpack.encode([pack_array(weights), pack_array(weights + 1)])
     blend = LearnedBlend.unpack(packed, LearnedBlendOptions())
-    np.testing.assert_array_equal(blend.weights[:, :16], weights)
-    assert not blend.weights[:, 16:].any()
+    np.testing.assert_array_equal(blend.weights[:, kept], weights)
+    assert not np.delete(blend.weights, kept, axis=1).any()
     assert LearnedBlend.unpack(blend.pack(), LearnedBlendOptions()).pack() == blend.pack()
 
 

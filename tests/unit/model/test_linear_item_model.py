@@ -42,18 +42,22 @@ streams = st.lists(st.tuples(st.integers(0, 5), st.integers(0, ITEMS - 1)), min_
 
 
 @settings(max_examples=30, deadline=None)
-@given(streams, st.integers(1, 50))
-def test_it_is_the_closed_form_over_all_sets_of_items_however_the_stream_is_cut(
-    pairs: list[tuple[int, int]], size: int
+@given(streams, st.integers(1, 50), st.sampled_from([0.0, 0.35]))
+def test_it_is_the_closed_form_over_all_pairs_of_items_however_the_stream_is_cut(
+    pairs: list[tuple[int, int]], size: int, decay: float
 ) -> None:
-    new = len(set(pairs))
-    model = model_of(slots=ITEMS, regularization=2.0, first=new, growth=1.0)
+    model = model_of(slots=ITEMS, regularization=5.0, pair_decay=decay, first=len(set(pairs)), growth=1.0)
     for batch in batches(pairs, size):
         model.learn(batch)
-    sets = np.zeros((6, ITEMS))
-    sets[tuple(np.array(pairs).T)] = 1
+    gram = 5.0 * np.eye(ITEMS)
+    for batch in batches(pairs, 1):
+        item, *others = (other for other in batch.items[0] if other >= 0)
+        if not batch.repeated[0]:
+            gram[item, item] += 1
+            for distance, other in enumerate(others, 1):
+                gram[[item, other], [other, item]] += (1 + distance) ** -decay
     used = model.items.numpy()
-    inverse = np.linalg.inv(sets[:, used].T @ sets[:, used] + 2 * np.eye(len(used)))
+    inverse = np.linalg.inv(gram[np.ix_(used, used)])
     expected = -inverse / np.diag(inverse)
     np.fill_diagonal(expected, 0)
     np.testing.assert_allclose(model.weights.numpy(), expected, atol=1e-4)
