@@ -91,6 +91,7 @@ class Lists(_Section):
     """What is sent."""
 
     k: Annotated[int, Field(ge=1, le=1000)] = 20
+    horizon: Literal["next", "any"] = "next"
     exclude: Literal["none", "purchased", "seen"] = "purchased"
     send_unchanged: bool = False
     remembered_users: PositiveInt = 100_000
@@ -182,6 +183,7 @@ class Settings(BaseSettings):
                 learning_rate=models.blend_learning_rate,
                 remembered_users=models.blend_users,
             ),
+            self.lists.horizon,
             models.device,
         )
 

@@ -30,7 +30,9 @@ VERSION = 1
 @dataclass(frozen=True)
 class BlendOptions:
     """Options of the four models and the learned blend, and the weights in the fixed blend that picks the candidates:
-    co-occurrence, factorisation, popularity."""
+    co-occurrence, factorisation, popularity. With the `horizon` "next" a list holds what the person takes next, with
+    "any" what they would take at any time: the linear model's scores by the whole history, its last item no more than
+    its first, and popularity."""
 
     cooccurrence: CooccurrenceOptions = field(default_factory=CooccurrenceOptions)
     factorization: MatrixFactorizationOptions = field(default_factory=MatrixFactorizationOptions)
@@ -38,6 +40,7 @@ class BlendOptions:
     popularity: PopularityOptions = field(default_factory=PopularityOptions)
     weights: tuple[float, float, float] = (1.0, 0.3, 0.01)
     learned: LearnedBlendOptions = field(default_factory=LearnedBlendOptions)
+    horizon: str = "next"
     device: str = "cpu"
 
 
@@ -126,6 +129,11 @@ class Recommender:
         self._block_size = 64 if self.device.type == "cpu" else 256
         self._scratch = torch.empty(0, device=self.device)
         self._parts: dict[int, torch.Tensor] = {}
+        # Who scores the whole catalogue, and with which weight.
+        self._scorers: tuple[Cooccurrence | MatrixFactorization | LinearItemModel, ...] = (self.linear,)
+        self._weights: tuple[float, ...] = (1.0,)
+        if options.horizon == "next":
+            self._scorers, self._weights = (self.cooccurrence, self.factorization), options.weights[:-1]
         # In the order of their packed states, which knew no linear model at first.
         self.models: tuple[Cooccurrence | MatrixFactorization | Popularity | LinearItemModel, ...] = (
             self.cooccurrence,
@@ -140,7 +148,7 @@ class Recommender:
         for model in self.models:
             model.resize(len(self.index))
         self.blocked = grown(self.blocked, len(self.index), False)
-        self._scratch = grown(self._scratch, 2 * self._block_size * len(self.index), 0)
+        self._scratch = grown(self._scratch, len(self._scorers) * self._block_size * len(self.index), 0)
         self._parts.clear()
         self.category = np.append(self.category, np.full(len(self.index) - len(self.category), -1, np.int32))
 
@@ -201,16 +209,16 @@ class Recommender:
         batch = to_batch(snapshots, self.index, learn=False)
         parts = self._parts.get(len(snapshots))
         if parts is None:
-            shape = (2, len(snapshots), len(self.index))
+            shape = (len(self._scorers), len(snapshots), len(self.index))
             parts = self._parts[len(snapshots)] = self._scratch[: math.prod(shape)].view(shape)
-        self.cooccurrence.score(batch.items, batch.weights, parts[0])
-        self.factorization.score(batch.items, batch.weights, parts[1])
+        for scorer, part in zip(self._scorers, parts, strict=True):
+            scorer.score(batch.items, batch.weights, part)
         prior = self.popularity.score(self.options.weights[-1])
         if self._blocks:
             prior.masked_fill_(self.blocked, -torch.inf)
         excluded = np.array(self.index.rows(chain.from_iterable(s.excluded for s in snapshots)), np.int64)
         bounds = np.array(list(accumulate((len(s.excluded) for s in snapshots), initial=0)), np.int64)
-        weights, count = self.options.weights[:-1], max(k, self.options.learned.candidates)
+        weights, count = self._weights, max(k, self.options.learned.candidates)
         own = np.ascontiguousarray(batch.items[:, : self.options.learned.own_items])
         candidates = find_candidates(parts, weights, prior, excluded, bounds, own, count)
         asked = (batch.items, batch.weights, candidates.items)
@@ -221,7 +229,7 @@ class Recommender:
         features = features_of(candidates, signals, counts, weights, own, batch.types, self.category)
         columns, chances = blend.order(batch.users, batch.events, candidates, features, k)
         ids = self.index.ids
-        names = [self.cooccurrence.name, self.factorization.name, self.popularity.name, "history"]
+        names = [*(scorer.name for scorer in self._scorers), self.popularity.name, "history"]
         chosen = (np.arange(len(columns))[:, None], np.maximum(columns, 0))
         shares = candidates.shares[:, *chosen] * np.array([*weights, 1], np.float32)[:, None, None]
         sources = np.where(candidates.places[chosen] >= 0, len(names) - 1, shares.argmax(0)).tolist()
@@ -231,8 +239,9 @@ class Recommender:
             yield RankedList([ids[item] for item in items[row][:size]], scores[row][:size], named)
 
     def feedback(self, snapshot: Snapshot, blend: LearnedBlend) -> None:
-        """Teach the blend which item the user took after the list that it remembers."""
-        if snapshot.event_index >= 0:
+        """Teach the blend which item the user took after the list that it remembers. Of what they take at any time
+        that says little: then the order stays that of the fixed blend."""
+        if snapshot.event_index >= 0 and self.options.horizon == "next":
             (row,) = self.index.rows([snapshot.history[snapshot.event_index]])
             blend.learn(snapshot.user_id, row)
 

@@ -156,7 +156,7 @@ class Cooccurrence:
     def counts_of(self, items: Rows) -> Weights:
         """How often each of `items` int64 [B, C] was interacted with, float32 [B, C], 0 for -1."""
         if self.device.type == "cpu":
-            return self._counts[items] * (items >= 0)
+            return np.where(items >= 0, self._counts[items], np.float32(0))
         asked = torch.from_numpy(items).to(self.device)
         return self.counts[asked.clamp(min=0)].where(asked >= 0, 0).cpu().numpy()
 

@@ -122,6 +122,12 @@ class LinearItemModel:
             items = unpack_tensor(delta.items, np.int64, self.device)
             self._take(items, unpack_tensor(delta.weights, np.float32, self.device).view(len(items), len(items)))
 
+    def score(self, items: Rows, weights: Weights, out: torch.Tensor) -> None:
+        """Writes scores float32 [B, N] to `out`, for histories `items` int64 [B, H] (-1 for none) with `weights`
+        float32 [B, H]: 0 where an item has no slot."""
+        out.zero_()
+        out[:, self.items] = self._query(items, weights) @ self.weights
+
     def score_candidates(self, items: Rows, weights: Weights, candidates: Rows) -> Weights:
         """Scores float32 [B, C] of `candidates` int64 [B, C] for histories `items` int64 [B, H] with `weights` float32
         [B, H] (-1 for none in both): 0 where an item has no slot."""
@@ -131,13 +137,17 @@ class LinearItemModel:
 
     def _score_candidates(self, items: Rows, weights: Weights, candidates: Rows) -> Weights:
         """The torch version, for a GPU."""
-        slots, asked = (self._slots_of(torch.from_numpy(rows).to(self.device)) for rows in (items, candidates))
-        query = torch.zeros(len(items), len(self.weights) + 1, device=self.device)
-        query.scatter_add_(1, slots % query.shape[1], torch.from_numpy(weights).to(self.device))
-        scores = torch.nn.functional.pad(query[:, :-1] @ self.weights, (0, 1))
-        return scores.gather(1, asked % scores.shape[1]).cpu().numpy()
+        scores = torch.nn.functional.pad(self._query(items, weights) @ self.weights, (0, 1))
+        return scores.gather(1, self._slots_of(candidates) % scores.shape[1]).cpu().numpy()
 
-    def _slots_of(self, items: torch.Tensor) -> torch.Tensor:
+    def _query(self, items: Rows, weights: Weights) -> torch.Tensor:
+        """The histories by slots, float32 [B, S]."""
+        query = torch.zeros(len(items), len(self.weights) + 1, device=self.device)
+        query.scatter_add_(1, self._slots_of(items) % query.shape[1], torch.from_numpy(weights).to(self.device))
+        return query[:, :-1]
+
+    def _slots_of(self, rows: Rows) -> torch.Tensor:
+        items = torch.from_numpy(rows).to(self.device)
         return self._slot[items.clamp(min=0)].where(items >= 0, -1)
 
     def snapshot(self) -> dict[str, bytes]:

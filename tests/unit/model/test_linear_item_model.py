@@ -98,5 +98,9 @@ def test_numba_and_torch_give_the_same_scores_and_state_comes_back() -> None:
     assert np.abs(scores).sum() > 0
     for other in (model._score_candidates, restored.score_candidates):
         np.testing.assert_allclose(other(items, weights, candidates), scores, atol=1e-6)
+    every = torch.empty(4, ITEMS)
+    model.score(items, weights, every)
+    known = np.broadcast_to(np.arange(ITEMS), (4, ITEMS)).copy()
+    np.testing.assert_allclose(every.numpy(), model.score_candidates(items, weights, known), atol=1e-6)
     (more,) = batches([(0, item) for item in range(ITEMS)], ITEMS)
     assert model.learn(more) == restored.learn(more)

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from model.arrays import pack_array
 from model.blend import BlendOptions, CatalogueChange, Recommender, pack_delta, unpack_delta
+from model.learned_blend import LearnedBlend
 from model.linear_item_model import LinearItemModelOptions
 from model.profile import Profile, ProfileOptions, apply_event, pack_profile, snapshot, unpack_profile
 from model.snapshot import Snapshot, unpack_snapshot
@@ -55,6 +56,22 @@ def test_replica_restored_and_single_steps_agree(pairs: list[tuple[int, int]], s
     together = learner.recommend(events[-3:], 20)
     for query, ranked in zip(events[-3:], together, strict=True):
         assert ranked.scores == pytest.approx(learner.recommend([query], 20)[0].scores, abs=1e-4)
+
+
+def test_for_any_time_the_last_item_says_no_more_than_the_first_and_the_next_event_teaches_no_order() -> None:
+    options = BlendOptions(linear=SOLVED_OFTEN.linear, horizon="any")
+    recommender, blend = Recommender(options), LearnedBlend(options.learned)
+    # Who takes 0 takes 3, who takes 1 takes 4; 2 is taken by all.
+    pairs = [(user, item) for user in range(40) for item in (user % 2, 2, 3 + user % 2)]
+    recommender.learn(snapshots(pairs))
+    (query,) = snapshots([(0, 2), (0, 0)])[-1:]
+    turned = msgspec.structs.replace(query, history=query.history[::-1], weights=query.weights[::-1])
+    listed, again = recommender.recommend([query, turned], 5, blend)
+    assert listed.item_ids == again.item_ids
+    assert listed.item_ids.index("i3") < listed.item_ids.index("i4")
+    assert listed.sources[listed.item_ids.index("i3")] == "linear"
+    recommender.feedback(query, blend)
+    assert blend.pack() == LearnedBlend(options.learned).pack()
 
 
 def test_co_occurring_item_comes_first_and_removed_items_never() -> None:
