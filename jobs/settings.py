@@ -173,18 +173,20 @@ class Settings(BaseSettings):
         """The part that the models need."""
         models = self.models
         return BlendOptions(
-            CooccurrenceOptions(neighbours=models.neighbours),
-            MatrixFactorizationOptions(dimensions=models.dimensions, reservoir=models.reservoir, step=models.step),
-            LinearItemModelOptions(slots=models.linear_items, regularization=models.linear_regularization),
-            PopularityOptions(half_life_ms=models.popularity_half_life_days * 86_400_000),
-            (models.cooccurrence_weight, models.factorization_weight, models.popularity_weight),
-            LearnedBlendOptions(
+            cooccurrence=CooccurrenceOptions(neighbours=models.neighbours),
+            factorization=MatrixFactorizationOptions(
+                dimensions=models.dimensions, reservoir=models.reservoir, step=models.step
+            ),
+            linear=LinearItemModelOptions(slots=models.linear_items, regularization=models.linear_regularization),
+            popularity=PopularityOptions(half_life_ms=models.popularity_half_life_days * 86_400_000),
+            weights=(models.cooccurrence_weight, models.factorization_weight, models.popularity_weight),
+            learned=LearnedBlendOptions(
                 candidates=models.candidates,
                 learning_rate=models.blend_learning_rate,
                 remembered_users=models.blend_users,
             ),
-            self.lists.horizon,
-            models.device,
+            horizon=self.lists.horizon,
+            device=models.device,
         )
 
 

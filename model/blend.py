@@ -15,6 +15,7 @@ import torch
 from model.arrays import grown, pack_array, unpack_array, unpack_tensor
 from model.batch import to_batch
 from model.candidates import find_candidates
+from model.category_popularity import CategoryPopularity, CategoryPopularityOptions
 from model.cooccurrence import Cooccurrence, CooccurrenceDelta, CooccurrenceOptions
 from model.item_index import ItemIndex
 from model.learned_blend import LearnedBlend, LearnedBlendOptions, features_of
@@ -39,6 +40,7 @@ class BlendOptions:
     linear: LinearItemModelOptions = field(default_factory=LinearItemModelOptions)
     popularity: PopularityOptions = field(default_factory=PopularityOptions)
     weights: tuple[float, float, float] = (1.0, 0.3, 0.01)
+    category_popularity: CategoryPopularityOptions = field(default_factory=CategoryPopularityOptions)
     learned: LearnedBlendOptions = field(default_factory=LearnedBlendOptions)
     horizon: str = "next"
     device: str = "cpu"
@@ -125,6 +127,7 @@ class Recommender:
         self.factorization = MatrixFactorization(options.factorization, self.device)
         self.linear = LinearItemModel(options.linear, self.device)
         self.popularity = Popularity(options.popularity, self.device)
+        self.category_popularity = CategoryPopularity(options.category_popularity)
         # A block of users whose scores stay in a CPU's cache; a GPU wants many at once.
         self._block_size = 64 if self.device.type == "cpu" else 256
         self._scratch = torch.empty(0, device=self.device)
@@ -160,7 +163,7 @@ class Recommender:
         self._resize()
         self._follow_catalogue(catalogue)
         before, self.version = self.version, self.version + len(snapshots) + len(catalogue)
-        return Delta(
+        delta = Delta(
             before,
             self.version,
             self.index.ids[known:],
@@ -170,6 +173,8 @@ class Recommender:
             self.popularity.learn(batch),
             list(catalogue),
         )
+        self._follow_popularity(delta.popularity)
+        return delta
 
     def apply(self, delta: Delta) -> None:
         """Follow the learner by one delta. Raises ValueError where a delta before it is missing."""
@@ -182,6 +187,7 @@ class Recommender:
         self.factorization.apply(delta.factorization)
         self.linear.apply(delta.linear)
         self.popularity.apply(delta.popularity)
+        self._follow_popularity(delta.popularity)
         self.version = delta.after
 
     def _follow_catalogue(self, catalogue: Sequence[CatalogueChange]) -> None:
@@ -189,9 +195,19 @@ class Recommender:
             rows = torch.tensor(self.index.rows(c.item_id for c in catalogue), device=self.device)
             self.blocked[rows] = torch.tensor([not c.available for c in catalogue], device=self.device)
             self._blocks = bool(self.blocked.any())
+        moved = False
         for change in catalogue:
             if change.category is not None:
-                self.category[self.index.add(change.item_id)] = self.categories.add(change.category)
+                item, category = self.index.add(change.item_id), self.categories.add(change.category)
+                moved |= self.category[item] not in (-1, category) or self.popularity.sums[item] > 0
+                self.category[item] = category
+        if moved:
+            self.category_popularity.rebuild(self.popularity.sums.cpu().numpy(), self.category)
+
+    def _follow_popularity(self, delta: PopularityDelta) -> None:
+        if len(self.categories):
+            sums = self.popularity.sums.cpu().numpy()
+            self.category_popularity.follow(unpack_array(delta.items, np.int64), sums, self.category)
 
     def recommend(self, snapshots: Sequence[Snapshot], k: int, blend: LearnedBlend | None = None) -> list[RankedList]:
         """The k best items for each history, best first; fewer where fewer are known. `blend` orders the candidates and
@@ -220,7 +236,8 @@ class Recommender:
         bounds = np.array(list(accumulate((len(s.excluded) for s in snapshots), initial=0)), np.int64)
         weights, count = self._weights, max(k, self.options.learned.candidates)
         own = np.ascontiguousarray(batch.items[:, : self.options.learned.own_items])
-        candidates = find_candidates(parts, weights, prior, excluded, bounds, own, count)
+        near = self.category_popularity.near(batch.items, self.category)
+        candidates = find_candidates(parts, weights, prior, excluded, bounds, own, near, count)
         asked = (batch.items, batch.weights, candidates.items)
         signals = np.concatenate(
             [self.cooccurrence.score_candidates(*asked), self.linear.score_candidates(*asked)[None]]
@@ -268,4 +285,5 @@ class Recommender:
             recommender.category = unpack_array(state.category, np.int32)
         for model, arrays in zip(recommender.models, state.models, strict=False):
             model.load(arrays)
+        recommender.category_popularity.rebuild(recommender.popularity.sums.cpu().numpy(), recommender.category)
         return recommender

@@ -27,19 +27,21 @@ def find_candidates(
     columns: Indices,
     bounds: Indices,
     own: Indices,
+    extra: Indices,
     count: int,
 ) -> Candidates:
-    """The user's own items and the `count` others that are best by a fixed blend, in no order.
+    """The user's own items, the `extra` ones, and the `count` others that are best by a fixed blend, in no order.
 
     `parts` float32 [M, B, N], left undefined: each model's scores, of which those below 0 count as 0; each row is
     divided by its maximum and weighted. `prior` float32 [N] is added for everybody; -inf makes an item no candidate of
     anybody, and `columns` int64 from `bounds[n]` to `bounds[n + 1]` are row n's own forbidden columns (-1 for none).
-    `own` int64 [B, H] are the histories, newest first, -1 for none.
+    `own` int64 [B, H] are the histories, newest first, and `extra` int64 [B, E] items that are candidates whatever their
+    scores, -1 for none in both.
     """
     if parts.device.type == "cpu":
-        arrays = (parts.numpy(), np.array(weights, np.float32), prior.numpy(), columns, bounds, own)
+        arrays = (parts.numpy(), np.array(weights, np.float32), prior.numpy(), columns, bounds, own, extra)
         return Candidates(*_find_candidates(*arrays, min(count, parts.shape[2])))
-    return _find_candidates_torch(parts, weights, prior, columns, bounds, own, count)
+    return _find_candidates_torch(parts, weights, prior, columns, bounds, own, extra, count)
 
 
 def _find_candidates_torch(
@@ -49,6 +51,7 @@ def _find_candidates_torch(
     columns: Indices,
     bounds: Indices,
     own: Indices,
+    extra: Indices,
     count: int,
 ) -> Candidates:
     """The torch version of `_find_candidates`, for a GPU."""
@@ -59,14 +62,18 @@ def _find_candidates_torch(
     rows = np.repeat(np.arange(len(bounds) - 1), np.diff(bounds))[columns >= 0]
     forbidden = torch.from_numpy(columns[columns >= 0]).to(device)
     total[torch.from_numpy(rows).to(device), forbidden] = -torch.inf
-    mine = torch.from_numpy(own).to(device)
-    at = torch.arange(len(own), device=device)[:, None].expand_as(mine)
-    listed = (mine >= 0) & (total[at, mine.clamp(min=0)] > -torch.inf)
-    total[at[mine >= 0], mine[mine >= 0]] = -torch.inf
+    columns_of = []
+    for given in (own, extra):
+        mine = torch.from_numpy(given).to(device)
+        at = torch.arange(len(mine), device=device)[:, None].expand_as(mine)
+        listed = (mine >= 0) & (total[at, mine.clamp(min=0)] > -torch.inf)
+        total[at[mine >= 0], mine[mine >= 0]] = -torch.inf
+        columns_of.append(mine.where(listed, -1))
     values, best = torch.topk(total, min(count, total.shape[1]))
-    items = torch.cat([mine.where(listed, -1), best.where(values > -torch.inf, -1)], 1)
-    places = torch.arange(own.shape[1], device=device).expand_as(mine).where(listed, -1)
-    places = torch.cat([places, torch.full_like(best, -1)], 1)
+    items = torch.cat([*columns_of, best.where(values > -torch.inf, -1)], 1)
+    places = torch.full_like(items, -1)
+    newest = torch.arange(own.shape[1], device=device).expand_as(columns_of[0])
+    places[:, : own.shape[1]] = newest.where(columns_of[0] >= 0, -1)
     known = items.clamp(min=0)
     shares = torch.cat([parts.gather(2, known.expand(len(parts), -1, -1)), prior[known][None]])
     shares = shares.where(items >= 0, 0)
@@ -112,14 +119,15 @@ def _choose(total, heap, chosen):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(
-    "Tuple((i8[:,::1], i8[:,::1], f4[:,:,::1]))(f4[:,:,::1], f4[::1], f4[::1], i8[::1], i8[::1], i8[:,:], i8)",
+    "Tuple((i8[:,::1], i8[:,::1], f4[:,:,::1]))"
+    "(f4[:,:,::1], f4[::1], f4[::1], i8[::1], i8[::1], i8[:,:], i8[:,:], i8)",
     cache=True,
     nogil=True,
     fastmath={"nnan", "nsz", "contract"},
 )
-def _find_candidates(parts, weights, prior, columns, bounds, own, count):  # type: ignore[no-untyped-def]
+def _find_candidates(parts, weights, prior, columns, bounds, own, extra, count):  # type: ignore[no-untyped-def]
     models, rows, size = parts.shape
-    length = own.shape[1]
+    length = own.shape[1] + extra.shape[1]
     items = np.full((rows, length + count), -1, np.int64)
     places = np.full((rows, length + count), -1, np.int64)
     shares = np.zeros((models + 1, rows, length + count), np.float32)
@@ -135,10 +143,15 @@ def _find_candidates(parts, weights, prior, columns, bounds, own, count):  # typ
         for n in range(bounds[row], bounds[row + 1]):
             if columns[n] >= 0:
                 total[columns[n]] = -np.inf
-        for place in range(length):
+        for place in range(own.shape[1]):
             item = own[row, place]
             if item >= 0 and total[item] > -np.inf:
                 items[row, place], places[row, place] = item, place
+                total[item] = -np.inf
+        for n in range(extra.shape[1]):
+            item = extra[row, n]
+            if item >= 0 and total[item] > -np.inf:
+                items[row, own.shape[1] + n] = item
                 total[item] = -np.inf
         _choose(total, heap, items[row, length:])
         for n in range(length + count):

@@ -18,12 +18,12 @@ import numpy.typing as npt
 from model.arrays import pack_array, unpack_array
 from model.batch import Rows, Weights
 from model.candidates import Candidates
+from model.category_popularity import Categories
 from schema.event import EVENT_TYPES
 
 VERSION = 3
 """The version byte of a packed blend; it counts the features' meanings too."""
 
-Categories = npt.NDArray[np.int32]
 SEGMENTS = 5
 FEATURES = 27
 RECENT = 10

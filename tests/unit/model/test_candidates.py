@@ -11,6 +11,9 @@ from model.candidates import Indices, _find_candidates_torch, find_candidates
 pytestmark = pytest.mark.unit
 
 
+NONE = np.empty((2, 0), np.int64)
+
+
 def of_rows(excluded: list[list[int]]) -> tuple[Indices, Indices]:
     """Columns and bounds as `find_candidates` takes them."""
     columns = np.array([column for row in excluded for column in row], np.int64)
@@ -20,7 +23,7 @@ def of_rows(excluded: list[list[int]]) -> tuple[Indices, Indices]:
 def test_own_items_come_with_their_places_and_the_best_others_beside_them() -> None:
     parts = torch.tensor([[[4.0, 2.0, -1.0, 0.0, 3.0]], [[0.0, 0.5, 0.25, 0.0, 0.0]]])
     prior = torch.tensor([0.0, 0.0, 0.0, 0.125, 0.0])
-    found = find_candidates(parts, (1.0, 0.75), prior, *of_rows([[4]]), np.array([[3, 4, -1]]), 2)
+    found = find_candidates(parts, (1.0, 0.75), prior, *of_rows([[4]]), np.array([[3, 4, -1]]), NONE[:1], 2)
     columns = {int(item): column for column, item in enumerate(found.items[0]) if item >= 0}
     assert columns.keys() == {3, 0, 1}
     assert [found.places[0, columns[item]] for item in (3, 0, 1)] == [0, -1, -1]
@@ -28,10 +31,18 @@ def test_own_items_come_with_their_places_and_the_best_others_beside_them() -> N
     assert found.shares[:, 0, columns[3]].tolist() == [0.0, 0.0, 0.125]
 
 
+def test_an_extra_item_is_a_candidate_whatever_its_score_and_only_once() -> None:
+    parts = torch.tensor([[[4.0, 2.0, 1.0, 0.0, 3.0]]])
+    extra = np.array([[3, 4, 0, 2, -1]])
+    found = find_candidates(parts, (1.0,), torch.zeros(5), *of_rows([[2]]), np.array([[4]]), extra, 1)
+    assert sorted(found.items[0].tolist()) == [-1, -1, -1, 0, 1, 3, 4]
+    assert found.places[0, found.items[0] == 4].tolist() == [0]
+
+
 def test_forbidden_items_are_nobody_s_candidates_and_excluded_ones_not_their_row_s() -> None:
     parts = torch.arange(1.0, 13.0).reshape(1, 2, 6)
     prior = torch.tensor([0.0, 0.0, 0.0, 0.0, 0.0, -torch.inf])
-    found = find_candidates(parts, (1.0,), prior, *of_rows([[4, -1, 3], []]), np.array([[5], [-1]]), 9)
+    found = find_candidates(parts, (1.0,), prior, *of_rows([[4, -1, 3], []]), np.array([[5], [-1]]), NONE, 9)
     assert set(found.items[0].tolist()) == {0, 1, 2, -1}
     assert set(found.items[1].tolist()) == {0, 1, 2, 3, 4, -1}
 
@@ -45,8 +56,9 @@ def test_numba_and_torch_find_the_same(seed: int, items: int, count: int) -> Non
     prior[torch.from_numpy(random.random(items) < 0.1)] = -torch.inf
     excluded = of_rows([random.integers(-1, items, 5).tolist(), [], [0]])
     own = np.array([random.permutation(np.append(np.arange(items), -np.ones(4, np.int64)))[:4] for _ in range(3)])
-    by_numba = find_candidates(parts.clone(), (1.0, 0.3), prior, *excluded, own, count)
-    by_torch = _find_candidates_torch(parts.clone(), (1.0, 0.3), prior, *excluded, own, count)
+    extra = np.array([random.permutation(np.append(np.arange(items), [-1] * 6))[:6] for _ in range(3)])
+    by_numba = find_candidates(parts.clone(), (1.0, 0.3), prior, *excluded, own, extra, count)
+    by_torch = _find_candidates_torch(parts.clone(), (1.0, 0.3), prior, *excluded, own, extra, count)
     for row in range(3):
         one, other = np.argsort(by_numba.items[row]), np.argsort(by_torch.items[row])
         np.testing.assert_array_equal(by_numba.items[row, one], by_torch.items[row, other])

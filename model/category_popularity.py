@@ -1,0 +1,106 @@
+"""What is popular among items like those that a person looked at last: candidates where nobody's history says much."""
+
+from dataclasses import dataclass
+
+import numba
+import numpy as np
+import numpy.typing as npt
+
+from model.batch import Rows, Weights
+
+Categories = npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class CategoryPopularityOptions:
+    """The `items` most popular of each of the `categories` that come first among a person's `recent` newest items."""
+
+    items: int = 20
+    categories: int = 3
+    recent: int = 10
+
+
+class CategoryPopularity:
+    """`best` int64 [categories, items]: each category's items by popularity, best first, of equals the lower row first,
+    -1 where there are no more. All of it follows from the sums of `Popularity`, whose order between two items changes
+    only with an interaction, and from the items' categories; so it has no state of its own.
+    """
+
+    def __init__(self, options: CategoryPopularityOptions) -> None:
+        self.options = options
+        self.best = np.empty((0, options.items), np.int64)
+
+    def follow(self, items: Rows, sums: Weights, category: Categories) -> None:
+        """Take in that the sums float32 [N] of `items` have grown; `category` int32 [N], -1 for none."""
+        largest = int(category[items].max(initial=-1))
+        if largest >= len(self.best):
+            rows = max(2 * len(self.best), largest + 1)
+            self.best = np.vstack([self.best, np.full((rows - len(self.best), self.options.items), -1, np.int64)])
+        _rise(items, sums, category, self.best)
+
+    def rebuild(self, sums: Weights, category: Categories) -> None:
+        """Start again, as after a restart or when an item has moved to another category."""
+        self.best = self.best[:0]
+        self.follow(np.flatnonzero((category >= 0) & (sums > 0)), sums, category)
+
+    def near(self, histories: Rows, category: Categories) -> Rows:
+        """The popular items int64 [B, E] (-1 for none) of the categories of `histories` int64 [B, H], newest first."""
+        if not len(self.best):
+            return np.empty((len(histories), 0), np.int64)
+        return _near(histories[:, : self.options.recent], self.options.categories, category, self.best)
+
+
+@numba.njit("b1(i8, i8, f4[:])", cache=True, nogil=True)
+def _before(item, other, sums):  # type: ignore[no-untyped-def]
+    return sums[item] > sums[other] or (sums[item] == sums[other] and item < other)
+
+
+@numba.njit("(i8[:], f4[:], i4[:], i8[:,::1])", cache=True, nogil=True)
+def _rise(items, sums, category, best):  # type: ignore[no-untyped-def]
+    """Put each item into its category's row, if need be in the place of the last, and the row in order again: others of
+    it may have grown in the same batch."""
+    for item in items:
+        if category[item] < 0:
+            continue
+        row = best[category[item]]
+        size, place, last = 0, -1, 0
+        while size < len(row) and row[size] >= 0:
+            if row[size] == item:
+                place = size
+            if _before(row[last], row[size], sums):
+                last = size
+            size += 1
+        if place < 0:
+            if size < len(row):
+                row[size] = item
+                size += 1
+            elif _before(item, row[last], sums):
+                row[last] = item
+        for n in range(1, size):
+            moving, place = row[n], n
+            while place > 0 and _before(moving, row[place - 1], sums):
+                row[place] = row[place - 1]
+                place -= 1
+            row[place] = moving
+
+
+@numba.njit("i8[:,::1](i8[:,:], i8, i4[:], i8[:,::1])", cache=True, nogil=True)
+def _near(histories, limit, category, best):  # type: ignore[no-untyped-def]
+    width = best.shape[1]
+    found = np.full((len(histories), limit * width), -1, np.int64)
+    taken = np.empty(limit, np.int64)
+    for n in range(len(histories)):
+        count = 0
+        for item in histories[n]:
+            if item < 0 or category[item] < 0 or category[item] >= len(best):
+                continue
+            known = False
+            for other in range(count):
+                known |= taken[other] == category[item]
+            if not known:
+                taken[count] = category[item]
+                found[n, count * width : (count + 1) * width] = best[category[item]]
+                count += 1
+                if count == limit:
+                    break
+    return found
