@@ -35,7 +35,7 @@ def find_candidates(
     `parts` float32 [M, B, N], left undefined: each model's scores, of which those below 0 count as 0; each row is
     divided by its maximum and weighted. `prior` float32 [N] is added for everybody; -inf makes an item no candidate of
     anybody, and `columns` int64 from `bounds[n]` to `bounds[n + 1]` are row n's own forbidden columns (-1 for none).
-    `own` int64 [B, H] are the histories, newest first, and `extra` int64 [B, E] items that are candidates whatever their
+    `own` int64 [B, H] are the histories, newest first, and `extra` int64 [B, E] are candidates whatever their
     scores, -1 for none in both.
     """
     if parts.device.type == "cpu":
