@@ -2,7 +2,7 @@
 
 import importlib
 import json
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
@@ -11,7 +11,9 @@ from cli.common import DATA, REPOSITORY, Data, Json, console, progress
 
 _HELP = (
     "floor: the full job against the same pipe with nothing in it. "
-    "freshness-gain: what it is worth that model and profiles learn at once."
+    "freshness-gain: what it is worth that model and profiles learn at once. "
+    "quality: our lists beside those of other libraries. "
+    "linear-item-model: what it costs by the size of the catalogue."
 )
 
 
@@ -22,19 +24,26 @@ def bench(
 ) -> None:
     """Run a benchmark: a table, or one JSON object."""
     modules = {path.stem.replace("_", "-"): path.stem for path in (REPOSITORY / "bench").glob("*.py")}
-    known = sorted(name for name, module in modules.items() if not module.endswith(("_job", "__init__")))
+    known = sorted(name for name, module in modules.items() if not module.endswith(("_job", "peers", "__init__")))
     if name not in known:
         raise typer.BadParameter(f"{name!r} is none of {', '.join(known)}")
     with progress.status(f"Benchmark {name}"):
-        figures: dict[str, float | list[float]] = importlib.import_module(f"bench.{modules[name]}").run(data)
+        figures: dict[str, Any] = importlib.import_module(f"bench.{modules[name]}").run(data)
     if as_json:
         print(json.dumps(figures))
         return
-    table = Table("figure", "value")
-    for key, value in figures.items():
-        values = value if isinstance(value, list) else [value]
-        table.add_row(key, ", ".join(f"{v:,.3f}" if isinstance(v, float) else str(v) for v in values))
+    rows = {key: value if isinstance(value, dict) else {"value": value} for key, value in figures.items()}
+    columns = list(dict.fromkeys(column for row in rows.values() for column in row))
+    table = Table("", *columns)
+    for key, row in rows.items():
+        table.add_row(key, *(_text(row.get(column, "")) for column in columns))
     console.print(table)
+
+
+def _text(value: float | str | list[float]) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(_text, value))
+    return (f"{value:,.4f}" if value < 100 else f"{value:,.0f}") if isinstance(value, float) else str(value)
 
 
 def register(app: typer.Typer) -> None:

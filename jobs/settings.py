@@ -92,6 +92,7 @@ class Lists(_Section):
 
     k: Annotated[int, Field(ge=1, le=1000)] = 20
     horizon: Literal["next", "any"] = "next"
+    diversity: Annotated[float, Field(ge=0, le=1)] = 0.0
     exclude: Literal["none", "purchased", "seen"] = "purchased"
     send_unchanged: bool = False
     remembered_users: PositiveInt = 100_000
@@ -186,6 +187,7 @@ class Settings(BaseSettings):
                 remembered_users=models.blend_users,
             ),
             horizon=self.lists.horizon,
+            diversity=self.lists.diversity,
             device=models.device,
         )
 

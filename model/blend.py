@@ -5,7 +5,7 @@ The learner holds one and calls `learn`; every scorer holds a replica and calls 
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import accumulate, chain
 
 import msgspec
@@ -17,6 +17,7 @@ from model.batch import to_batch
 from model.candidates import find_candidates
 from model.category_popularity import CategoryPopularity, CategoryPopularityOptions
 from model.cooccurrence import Cooccurrence, CooccurrenceDelta, CooccurrenceOptions
+from model.diversity import diversify
 from model.item_index import ItemIndex
 from model.learned_blend import LearnedBlend, LearnedBlendOptions, features_of
 from model.linear_item_model import LinearItemModel, LinearItemModelDelta, LinearItemModelOptions
@@ -32,8 +33,9 @@ VERSION = 1
 class BlendOptions:
     """Options of the four models and the learned blend, and the weights in the fixed blend that picks the candidates:
     co-occurrence, factorisation, popularity. With the `horizon` "next" a list holds what the person takes next, with
-    "any" what they would take at any time: the linear model's scores by the whole history, its last item no more than
-    its first, and popularity."""
+    "any" what they would take at any time: in the fixed blend the linear model stands in co-occurrence's place, and the
+    last item of a history says no more than its first. `diversity` from 0 to 1 is how much a list avoids items that are
+    alike."""
 
     cooccurrence: CooccurrenceOptions = field(default_factory=CooccurrenceOptions)
     factorization: MatrixFactorizationOptions = field(default_factory=MatrixFactorizationOptions)
@@ -43,6 +45,7 @@ class BlendOptions:
     category_popularity: CategoryPopularityOptions = field(default_factory=CategoryPopularityOptions)
     learned: LearnedBlendOptions = field(default_factory=LearnedBlendOptions)
     horizon: str = "next"
+    diversity: float = 0.0
     device: str = "cpu"
 
 
@@ -124,7 +127,10 @@ class Recommender:
         self.categories = ItemIndex()
         self.category = np.empty(0, np.int32)
         self.cooccurrence = Cooccurrence(options.cooccurrence, self.device)
-        self.factorization = MatrixFactorization(options.factorization, self.device)
+        factorization = options.factorization
+        if options.horizon == "any":
+            factorization = replace(factorization, query_decay=0.0, query_history=1024)
+        self.factorization = MatrixFactorization(factorization, self.device)
         self.linear = LinearItemModel(options.linear, self.device)
         self.popularity = Popularity(options.popularity, self.device)
         self.category_popularity = CategoryPopularity(options.category_popularity)
@@ -132,11 +138,9 @@ class Recommender:
         self._block_size = 64 if self.device.type == "cpu" else 256
         self._scratch = torch.empty(0, device=self.device)
         self._parts: dict[int, torch.Tensor] = {}
-        # Who scores the whole catalogue, and with which weight.
-        self._scorers: tuple[Cooccurrence | MatrixFactorization | LinearItemModel, ...] = (self.linear,)
-        self._weights: tuple[float, ...] = (1.0,)
-        if options.horizon == "next":
-            self._scorers, self._weights = (self.cooccurrence, self.factorization), options.weights[:-1]
+        # The two that score the whole catalogue.
+        first = self.linear if options.horizon == "any" else self.cooccurrence
+        self._scorers: tuple[Cooccurrence | LinearItemModel, MatrixFactorization] = (first, self.factorization)
         # In the order of their packed states, which knew no linear model at first.
         self.models: tuple[Cooccurrence | MatrixFactorization | Popularity | LinearItemModel, ...] = (
             self.cooccurrence,
@@ -151,7 +155,7 @@ class Recommender:
         for model in self.models:
             model.resize(len(self.index))
         self.blocked = grown(self.blocked, len(self.index), False)
-        self._scratch = grown(self._scratch, len(self._scorers) * self._block_size * len(self.index), 0)
+        self._scratch = grown(self._scratch, 2 * self._block_size * len(self.index), 0)
         self._parts.clear()
         self.category = np.append(self.category, np.full(len(self.index) - len(self.category), -1, np.int32))
 
@@ -199,7 +203,7 @@ class Recommender:
         for change in catalogue:
             if change.category is not None:
                 item, category = self.index.add(change.item_id), self.categories.add(change.category)
-                moved |= self.category[item] not in (-1, category) or self.popularity.sums[item] > 0
+                moved |= self.category[item] not in (-1, category) or bool(self.popularity.sums[item] > 0)
                 self.category[item] = category
         if moved:
             self.category_popularity.rebuild(self.popularity.sums.cpu().numpy(), self.category)
@@ -225,7 +229,7 @@ class Recommender:
         batch = to_batch(snapshots, self.index, learn=False)
         parts = self._parts.get(len(snapshots))
         if parts is None:
-            shape = (len(self._scorers), len(snapshots), len(self.index))
+            shape = (2, len(snapshots), len(self.index))
             parts = self._parts[len(snapshots)] = self._scratch[: math.prod(shape)].view(shape)
         for scorer, part in zip(self._scorers, parts, strict=True):
             scorer.score(batch.items, batch.weights, part)
@@ -234,7 +238,7 @@ class Recommender:
             prior.masked_fill_(self.blocked, -torch.inf)
         excluded = np.array(self.index.rows(chain.from_iterable(s.excluded for s in snapshots)), np.int64)
         bounds = np.array(list(accumulate((len(s.excluded) for s in snapshots), initial=0)), np.int64)
-        weights, count = self._weights, max(k, self.options.learned.candidates)
+        weights, count = self.options.weights[:-1], max(k, self.options.learned.candidates)
         own = np.ascontiguousarray(batch.items[:, : self.options.learned.own_items])
         near = self.category_popularity.near(batch.items, self.category)
         candidates = find_candidates(parts, weights, prior, excluded, bounds, own, near, count)
@@ -244,7 +248,13 @@ class Recommender:
         )
         counts = self.cooccurrence.counts_of(candidates.items)
         features = features_of(candidates, signals, counts, weights, own, batch.types, self.category)
-        columns, chances = blend.order(batch.users, batch.events, candidates, features, k)
+        diversity = self.options.diversity
+        ordered = candidates.items.shape[1] if diversity else k
+        columns, chances = blend.order(batch.users, batch.events, candidates, features, ordered)
+        if diversity:
+            in_order = np.take_along_axis(candidates.items, np.maximum(columns, 0), 1)
+            diversify(columns, chances, self.factorization.directions_of(in_order), k, diversity)
+            columns, chances = columns[:, :k], chances[:, :k]
         ids = self.index.ids
         names = [*(scorer.name for scorer in self._scorers), self.popularity.name, "history"]
         chosen = (np.arange(len(columns))[:, None], np.maximum(columns, 0))

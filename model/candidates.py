@@ -119,8 +119,7 @@ def _choose(total, heap, chosen):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(
-    "Tuple((i8[:,::1], i8[:,::1], f4[:,:,::1]))"
-    "(f4[:,:,::1], f4[::1], f4[::1], i8[::1], i8[::1], i8[:,:], i8[:,:], i8)",
+    "Tuple((i8[:,::1], i8[:,::1], f4[:,:,::1]))(f4[:,:,::1], f4[::1], f4[::1], i8[::1], i8[::1], i8[:,:], i8[:,:], i8)",
     cache=True,
     nogil=True,
     fastmath={"nnan", "nsz", "contract"},

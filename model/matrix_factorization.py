@@ -186,6 +186,11 @@ class MatrixFactorization:
         person's latest steps."""
         torch.matmul(self.fold_in(items, weights, self._decay), self.vectors.T, out=out)
 
+    def directions_of(self, items: Rows) -> Weights:
+        """The vectors of `items` int64 [B, C] (-1 for none) at length 1, float32 [B, C, dimensions]."""
+        vectors = self.vectors[torch.from_numpy(items).to(self.device).clamp(min=0)]
+        return torch.nn.functional.normalize(vectors, dim=2).cpu().numpy()
+
     def snapshot(self) -> dict[str, bytes]:
         """The parameters, the reservoir and the open step as packed arrays."""
         return {
