@@ -1,9 +1,12 @@
-"""The two versions of the co-occurrence score agree."""
+"""Co-occurrence: statistics that are sums, however the stream is cut or shared out, and both versions of the score."""
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from model.batch import Batch
 from model.cooccurrence import Cooccurrence, CooccurrenceOptions
 
 pytestmark = pytest.mark.unit
@@ -31,3 +34,45 @@ def test_numba_and_torch_add_the_same_neighbours() -> None:
     scores = model.score_candidates(items, weights, candidates)
     assert (np.abs(scores).sum((1, 2)) > 0).all()
     np.testing.assert_allclose(model._score_candidates(items, weights, candidates), scores, rtol=1e-5)
+
+
+ITEMS = 12
+
+
+def batch_of(rows: list[list[int]]) -> Batch:
+    """Histories, newest first, whose newest item is the event's."""
+    items = np.array([row + [-1] * (ITEMS - len(row)) for row in rows], np.int64).reshape(-1, ITEMS)
+    zeros, weights = np.zeros(len(rows), np.int64), (items >= 0).astype(np.float32)
+    types = np.zeros(items.shape, np.uint8)
+    return Batch(items, weights, types, zeros, zeros, [""] * len(rows), [1] * len(rows), zeros > 0)
+
+
+def statistics(rows: list[list[int]], size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Pair weights and forward weights [ITEMS, ITEMS] and counts [ITEMS] after learning in batches of `size`."""
+    model = Cooccurrence(CooccurrenceOptions(neighbours=ITEMS), torch.device("cpu"))
+    model.resize(ITEMS)
+    for start in range(0, len(rows), size):
+        model.learn(batch_of(rows[start : start + size]))
+    pairs, forward = np.zeros((2, ITEMS, ITEMS))
+    for item in range(ITEMS):
+        used = model.neighbours[item] >= 0
+        pairs[item, model.neighbours[item][used]] = model.weights[item][used]
+        forward[item, model.neighbours[item][used]] = model.forward[item][used]
+    return pairs, forward, model.counts.numpy()
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, ITEMS - 1)), min_size=1, max_size=80), st.integers(1, 30))
+def test_the_statistics_are_sums_over_users_however_the_stream_is_cut(pairs: list[tuple[int, int]], size: int) -> None:
+    histories: dict[int, list[int]] = {}
+    rows = []
+    for user, item in pairs:
+        histories[user] = [item, *(other for other in histories.get(user, []) if other != item)]
+        rows.append((user, histories[user]))
+    whole = statistics([row for _, row in rows], 1)
+    cut = statistics([row for _, row in rows], size)
+    shards = [statistics([row for user, row in rows if user % 3 == shard], size) for shard in range(3)]
+    for one, again, *parts in zip(whole, cut, *shards, strict=True):
+        np.testing.assert_array_equal(again, one)
+        np.testing.assert_allclose(sum(parts), one, rtol=1e-5)
+    assert np.array_equal(whole[0], whole[0].T)
