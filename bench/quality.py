@@ -99,10 +99,10 @@ def _prequential(data: str, file: str, peer: str) -> dict[str, float]:
         every, new = report.all.means(), report.new.means()
         spread = {"coverage": report.coverage, "gini": report.gini, "events/s": report.events_per_second}
         return {"ndcg@20": every["ndcg"], "hit@20": every["hit"], "new ndcg@20": new["ndcg"], **spread}
-    return _replay(_peer(peer), events, exclude_seen, RIVER_LISTS if peer == "river" else 1)
+    return replay(_peer(peer), events, exclude_seen, RIVER_LISTS if peer == "river" else 1)
 
 
-def _replay(peer: Peer, events: list[Event], exclude_seen: bool, step: int) -> dict[str, float]:
+def replay(peer: Peer, events: list[Event], exclude_seen: bool, step: int) -> dict[str, float]:
     """Test then train, a list for every `step`-th event of the last half. No peer needs lists of the first."""
     every, new, listed = Scores(), Scores(), Counter[str]()
     seen: defaultdict[str, set[str]] = defaultdict(set)

@@ -13,7 +13,8 @@ _HELP = (
     "floor: the full job against the same pipe with nothing in it. "
     "freshness-gain: what it is worth that model and profiles learn at once. "
     "quality: our lists beside those of other libraries. "
-    "linear-item-model: what it costs by the size of the catalogue."
+    "linear-item-model: what it costs by the size of the catalogue. "
+    "factorization-refit: vectors that follow the stream against vectors solved again."
 )
 
 
