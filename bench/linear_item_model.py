@@ -59,7 +59,8 @@ def _batch(items: list[int], users: list[int], histories: list[list[int]]) -> Ba
         rows[n, : len(histories[user])] = histories[user]
     zeros = np.zeros(len(items), np.int64)
     weights = (rows >= 0).astype(np.float32)
-    return Batch(rows, weights, rows.astype(np.uint8), zeros, zeros, [""] * len(items), [1] * len(items), repeated)
+    types = rows.astype(np.uint8)
+    return Batch(rows, weights, types, zeros, zeros, [""] * len(items), [1] * len(items), repeated, types, types)
 
 
 def _seconds(call: Callable[[], object]) -> float:

@@ -20,7 +20,8 @@ class Batch:
     `items` int64 [B, H], newest first, -1 where there is none; `weights` float32 [B, H], 0 where there is none;
     `types` uint8 [B, H], the index of the type of each item's last event; `event_index` int64 [B], the column of the
     event's own item or -1; `timestamps` int64 [B], epoch milliseconds; `users` the B user ids; `events` how many events
-    each has; `repeated` bool [B], whether the event's item was in the history before.
+    each has; `repeated` bool [B], whether the event's item was in the history before; `counts` and `ages` uint8 [B, H]
+    of the items, as in the snapshot.
     """
 
     items: Rows
@@ -31,6 +32,8 @@ class Batch:
     users: list[str]
     events: list[int]
     repeated: npt.NDArray[np.bool_]
+    counts: npt.NDArray[np.uint8]
+    ages: npt.NDArray[np.uint8]
 
 
 def to_batch(snapshots: Sequence[Snapshot], index: ItemIndex, learn: bool) -> Batch:
@@ -38,7 +41,7 @@ def to_batch(snapshots: Sequence[Snapshot], index: ItemIndex, learn: bool) -> Ba
     shape = len(snapshots), max((len(s.history) for s in snapshots), default=0)
     items = np.full(shape, -1, np.int64)
     weights = np.zeros(shape, np.float32)
-    types = np.zeros(shape, np.uint8)
+    types, counts, ages = np.zeros((3, *shape), np.uint8)
     for n, snapshot in enumerate(snapshots):
         history = snapshot.history
         rows = index.rows(history)
@@ -47,7 +50,8 @@ def to_batch(snapshots: Sequence[Snapshot], index: ItemIndex, learn: bool) -> Ba
             rows = index.rows(history)
         items[n, : len(rows)] = rows
         weights[n, : len(rows)] = snapshot.weights
-        types[n, : len(snapshot.types)] = np.frombuffer(snapshot.types, np.uint8)
+        for array, values in ((types, snapshot.types), (counts, snapshot.counts), (ages, snapshot.ages)):
+            array[n, : len(values)] = np.frombuffer(values, np.uint8)
     if not learn:
         weights *= items >= 0
     return Batch(
@@ -59,4 +63,6 @@ def to_batch(snapshots: Sequence[Snapshot], index: ItemIndex, learn: bool) -> Ba
         [s.user_id for s in snapshots],
         [s.profile_version for s in snapshots],
         np.array([s.repeated for s in snapshots], np.bool_),
+        counts,
+        ages,
     )

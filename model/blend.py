@@ -246,8 +246,8 @@ class Recommender:
         signals = np.concatenate(
             [self.cooccurrence.score_candidates(*asked), self.linear.score_candidates(*asked)[None]]
         )
-        counts = self.cooccurrence.counts_of(candidates.items)
-        features = features_of(candidates, signals, counts, weights, own, batch.types, self.category)
+        popularity = self.cooccurrence.counts_of(candidates.items)
+        features = features_of(candidates, signals, popularity, weights, batch, self.category)
         diversity = self.options.diversity
         ordered = candidates.items.shape[1] if diversity else k
         columns, chances = blend.order(batch.users, batch.events, candidates, features, ordered)

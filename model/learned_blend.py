@@ -13,19 +13,18 @@ from typing import NamedTuple
 import msgspec
 import numba
 import numpy as np
-import numpy.typing as npt
 
 from model.arrays import pack_array, unpack_array
-from model.batch import Rows, Weights
+from model.batch import Batch, Rows, Weights
 from model.candidates import Candidates
 from model.category_popularity import Categories
 from schema.event import EVENT_TYPES
 
-VERSION = 3
+VERSION = 4
 """The version byte of a packed blend; it counts the features' meanings too."""
 
 SEGMENTS = 5
-FEATURES = 27
+FEATURES = 30
 RECENT = 10
 """How many of the user's newest items the features of category look at."""
 
@@ -112,8 +111,9 @@ class LearnedBlend:
         blend = cls(options)
         blend.weights = unpack_array(state.weights, np.float32).reshape(1 + SEGMENTS, -1)
         blend._squares = unpack_array(state.squares, np.float32).reshape(1 + SEGMENTS, -1)
-        # Version 1 had no signals, version 2 four of them and no counts: features that were not there begin as all did.
-        missing = {1: [16] * 11, 2: [22, 22, 24], 3: []}[packed[0]]
+        # Version 1 had no signals, version 2 four of them and no popularity, version 3 no counts and ages of own items.
+        # Features that were not there begin as all did.
+        missing = {1: [16] * 14, 2: [22, 22, 24, 24, 24, 24], 3: [27, 27, 27], 4: []}[packed[0]]
         blend.weights = np.insert(blend.weights, missing, 0, axis=1)
         blend._squares = np.insert(blend._squares, missing, 0.01, axis=1)
         return blend
@@ -127,27 +127,30 @@ def segment(events: int) -> int:
 def features_of(
     candidates: Candidates,
     signals: Weights,
-    counts: Weights,
+    popularity: Weights,
     blend_weights: tuple[float, ...],
-    own: Rows,
-    types: npt.NDArray[np.uint8],
+    batch: Batch,
     category: Categories,
 ) -> Weights:
     """Features float32 [B, C, FEATURES] of the candidates: from their shares; from other models' scores `signals`
-    float32 [5, B, C]; from how often each was interacted with, `counts` float32 [B, C]; from the user's own items
-    int64 [B, H], newest first, and the `types` uint8 [B, H] of what was last done with them; and from each item's
-    `category` int32 [N], -1 where it has none."""
+    float32 [5, B, C]; from how often each was interacted with, `popularity` float32 [B, C]; from what the user did last
+    with their own items, how often and how long ago; and from each item's `category` int32 [N], -1 where it has none.
+    """
     weights = np.array(blend_weights, np.float32)
-    return _features(*candidates, signals, counts, weights, own, types, _OWN_TYPES, category)
+    own = (batch.items, batch.types, batch.counts, batch.ages)
+    return _features(*candidates, signals, popularity, weights, *own, _OWN_TYPES, category)
 
 
 @numba.njit(
-    "f4[:,:,::1](i8[:,::1], i8[:,::1], f4[:,:,::1], f4[:,:,::1], f4[:,:], f4[::1], i8[:,:], u1[:,:], i8[::1], i4[::1])",
+    "f4[:,:,::1](i8[:,::1], i8[:,::1], f4[:,:,::1], f4[:,:,::1], f4[:,:], f4[::1], i8[:,:], u1[:,:], u1[:,:], u1[:,:], "
+    "i8[::1], i4[::1])",
     cache=True,
     nogil=True,
     fastmath={"nnan", "nsz", "contract", "reassoc"},
 )
-def _features(items, places, shares, signals, counts, blend_weights, own, types, own_types, category):  # type: ignore[no-untyped-def]
+def _features(  # type: ignore[no-untyped-def]
+    items, places, shares, signals, popularity, blend_weights, own, types, counts, ages, own_types, category
+):
     rows, columns = items.shape
     models, recent = len(blend_weights), min(RECENT, own.shape[1])
     features = np.zeros((rows, columns, FEATURES), np.float32)
@@ -182,6 +185,9 @@ def _features(items, places, shares, signals, counts, blend_weights, own, types,
                 feature[place + 4] = shares[0, n, c]
                 for kind in range(len(own_types)):
                     feature[place + 5 + kind] = types[n, at] == own_types[kind]
+                feature[FEATURES - 3] = np.log(np.float32(max(counts[n, at], 1)))
+                feature[FEATURES - 2] = np.float32(ages[n, at]) / 16
+                feature[FEATURES - 1] = np.float32(ages[n, at] * ages[n, at]) / 256
             place += 5 + len(own_types)
             # How much of the person's newest items is of the candidate's category, and how new the newest of them is.
             alike, newest = np.float32(0), np.float32(0)
@@ -194,7 +200,7 @@ def _features(items, places, shares, signals, counts, blend_weights, own, types,
             feature[place + 1] = newest
             feature[place + 2] = newest == 1
             # Popularity once more, so that the blend can correct for what each of the scores makes of it.
-            feature[FEATURES - 1] = np.log(1 + counts[n, c])
+            feature[FEATURES - 4] = np.log(1 + popularity[n, c])
         for signal in range(len(signals)):
             largest = np.float32(1e-9)
             for c in range(columns):
@@ -203,7 +209,7 @@ def _features(items, places, shares, signals, counts, blend_weights, own, types,
             for c in range(columns):
                 if items[n, c] >= 0:
                     share = max(signals[signal, n, c], np.float32(0)) / largest
-                    place = FEATURES - 1 - 2 * (len(signals) - signal)
+                    place = FEATURES - 4 - 2 * (len(signals) - signal)
                     features[n, c, place] = min(share, np.float32(2))
                     features[n, c, place + 1] = np.log(share + floor) * half
     return features

@@ -143,29 +143,27 @@ def _remember(items: list[str], item_id: str, bound: int) -> None:
 def snapshot(profile: Profile, event: Event, outcome: Outcome, appended_at: int, options: ProfileOptions) -> Snapshot:
     """What the learner and the scorer need to know after `event`: the newest `history_length` distinct items.
 
-    An item that stands more than once in the profile counts once, where it stood last, with its largest weight.
+    An item that stands more than once in the profile is listed once, where it stood last, with its largest weight.
     The event's item is taught only where it is inside that window.
     """
-    newest: dict[str, float] = {}
-    types = []
-    repeated = False
-    weights = profile.weights
+    places: dict[str, int] = {}
+    weights: list[float] = []
+    types, counts, ages = bytearray(), bytearray(), bytearray()
     for n in range(len(profile.items) - 1, -1, -1):
-        item, weight = profile.items[n], weights[n]
-        seen = newest.get(item)
-        if seen is None:
-            if len(newest) == options.history_length:
-                break
-            newest[item] = weight
-            types.append(profile.types[n])
+        item, weight = profile.items[n], profile.weights[n]
+        place = places.setdefault(item, len(weights))
+        if place < len(weights):
+            weights[place] = max(weights[place], weight)
+            counts[place] = min(counts[place] + 1, 255)
             continue
-        repeated |= item == event.item_id
-        if weight > seen:
-            newest[item] = weight
-    history = list(newest)
-    event_index = -1
-    if outcome.position >= 0 and event.item_id in newest:
-        event_index = history.index(event.item_id)
+        if place == options.history_length:
+            del places[item]
+            break
+        types.append(profile.types[n])
+        weights.append(weight)
+        counts.append(1)
+        ages.append(max(event.timestamp - profile.times[n], 0).bit_length())
+    event_index = places.get(event.item_id, -1) if event.item_id and outcome.position >= 0 else -1
     excluded = profile.disliked
     if options.exclude == "purchased":
         excluded = excluded + profile.purchased
@@ -176,12 +174,14 @@ def snapshot(profile: Profile, event: Event, outcome: Outcome, appended_at: int,
         event_id=event.event_id,
         event_timestamp=event.timestamp,
         appended_at=appended_at,
-        history=history,
-        weights=list(newest.values()),
+        history=list(places),
+        weights=weights,
         event_index=event_index,
         item_id=event.item_id,
         excluded=excluded,
         profile_version=sum(profile.counters),
         types=bytes(types),
-        repeated=repeated,
+        repeated=event_index >= 0 and counts[event_index] > 1,
+        counts=bytes(counts),
+        ages=bytes(ages),
     )

@@ -10,7 +10,8 @@ class Snapshot(msgspec.Struct, array_like=True):
     the event's own item stands in `history`, or -1 where the event teaches nothing about items (a search, an
     impression, a late event). `excluded` are items that must not be on the list. `profile_version` is how many events
     the profile has taken. `repeated` says that the event's item was in the history before. Times are epoch
-    milliseconds.
+    milliseconds. `counts` says how often each item stands in the profile, at most 255, and `ages` how long before the
+    event each was last taken: how many binary digits the milliseconds have.
     """
 
     user_id: str
@@ -26,6 +27,8 @@ class Snapshot(msgspec.Struct, array_like=True):
     profile_version: int = 0
     types: bytes = b""
     repeated: bool = False
+    counts: bytes = b""
+    ages: bytes = b""
 
 
 _encoder = msgspec.msgpack.Encoder()

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from model.arrays import pack_array
+from model.batch import Batch
 from model.candidates import Candidates
 from model.learned_blend import FEATURES, LearnedBlend, LearnedBlendOptions, features_of, segment
 from schema.event import EVENT_TYPES
@@ -26,10 +27,11 @@ def random_shares(random: np.random.Generator) -> np.ndarray:
 
 
 def features(shares: np.ndarray, category: tuple[int, ...] = (-1,) * 6) -> np.ndarray:
-    """The candidates' features, for a user whose newest item is item 5, which they bought."""
-    bought = np.array([[EVENT_TYPES.index("purchase")]], np.uint8)
-    own, categories = np.array([[5]]), np.array(category, np.int32)
-    return features_of(candidates_of(shares), SIGNALS, COUNTS, (1.0, 0.3), own, bought, categories)
+    """The candidates' features, for a user whose newest item is item 5: they took it 3 times, and bought it last."""
+    zeros, ones = np.zeros(1, np.int64), np.ones((1, 1), np.uint8)
+    types, weights = ones * EVENT_TYPES.index("purchase"), ones.astype(np.float32)
+    batch = Batch(np.array([[5]]), weights, types, zeros, zeros, ["u"], [1], zeros > 0, 3 * ones, 20 * ones)
+    return features_of(candidates_of(shares), SIGNALS, COUNTS, (1.0, 0.3), batch, np.array(category, np.int32))
 
 
 def test_features_tell_own_items_and_the_category_of_the_newest() -> None:
@@ -49,8 +51,14 @@ def test_signals_are_shares_of_the_largest_that_is_not_the_user_s_own() -> None:
 
 
 def test_popularity_is_a_feature_of_its_own() -> None:
-    counted = features(random_shares(np.random.default_rng(7)))[0, :, FEATURES - 1]
-    assert counted == pytest.approx(np.log1p(COUNTS[0]))
+    found = features(random_shares(np.random.default_rng(7)))[0]
+    assert found[:, 26] == pytest.approx(np.log1p(COUNTS[0]))
+
+
+def test_an_own_item_is_known_by_how_often_and_how_long_ago_it_was_taken() -> None:
+    found = features(random_shares(np.random.default_rng(8)))[0, :, 27:]
+    assert found[5] == pytest.approx([np.log(3), 20 / 16, 400 / 256])
+    assert not found[:5].any()
 
 
 def test_before_it_learns_the_order_is_that_of_the_fixed_blend() -> None:
@@ -114,7 +122,9 @@ def test_state_comes_back_and_an_unknown_version_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("version", "kept"), [(1, list(range(16))), (2, [*range(22), 24, 25])], ids=["no signals", "four signals"]
+    ("version", "kept"),
+    [(1, list(range(16))), (2, [*range(22), 24, 25]), (3, list(range(27)))],
+    ids=["no signals", "four signals", "no counts of own items"],
 )
 def test_state_written_before_there_were_all_features_is_read(version: int, kept: list[int]) -> None:
     weights = np.arange(6 * len(kept), dtype=np.float32).reshape(6, -1)

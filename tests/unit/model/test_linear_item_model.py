@@ -34,7 +34,9 @@ def batches(pairs: list[tuple[int, int]], size: int) -> list[Batch]:
         items, flags = np.array(rows[start : start + size]), np.array(repeated[start : start + size])
         zeros = np.zeros(len(items), np.int64)
         weights, types = (items >= 0).astype(np.float32), np.zeros(items.shape, np.uint8)
-        result.append(Batch(items, weights, types, zeros, zeros, [""] * len(items), [1] * len(items), flags))
+        result.append(
+            Batch(items, weights, types, zeros, zeros, [""] * len(items), [1] * len(items), flags, types, types)
+        )
     return result
 
 
@@ -79,7 +81,8 @@ def test_pairs_counted_without_their_items_leave_the_last_solution() -> None:
     rows = np.array([[0, 1]] * 3)
     flags, zeros = np.zeros(3, np.bool_), np.zeros(3, np.int64)
     model._gram[1, 1] = 0
-    model.learn(Batch(rows, np.ones((3, 2), np.float32), rows.astype(np.uint8), zeros, zeros, [""] * 3, [1] * 3, flags))
+    weights, types = np.ones((3, 2), np.float32), rows.astype(np.uint8)
+    model.learn(Batch(rows, weights, types, zeros, zeros, [""] * 3, [1] * 3, flags, types, types))
     torch.testing.assert_close(model.weights, before)
 
 

@@ -1,0 +1,47 @@
+"""What a profile says of its items: once each, where it stood last, how often, and how long ago."""
+
+import pytest
+
+from model.profile import Profile, ProfileOptions, apply_event, snapshot
+from model.snapshot import Snapshot, pack_snapshot, unpack_snapshot
+from schema.event import EVENT_TYPES, Event
+
+pytestmark = pytest.mark.unit
+START = 1_600_000_000_000
+
+
+def after(events: list[tuple[str, str, int]], **options: int) -> Snapshot:
+    """The snapshot after the last of the events (type, item, milliseconds from START)."""
+    profile, chosen = Profile(), ProfileOptions(weights={"view": 1.0, "purchase": 3.0}, **options)  # type: ignore[arg-type]
+    for number, (event_type, item, at) in enumerate(events):
+        event = Event(str(number), "u", event_type, START + at, item)
+        outcome = apply_event(profile, event, chosen)
+    return snapshot(profile, event, outcome, 0, chosen)
+
+
+def test_each_item_is_listed_once_with_its_count_age_largest_weight_and_last_type() -> None:
+    found = after([("purchase", "a", 0), ("view", "b", 1000), ("view", "a", 1500), ("view", "c", 2000)])
+    assert found.history == ["c", "a", "b"]
+    assert found.weights == [1.0, 3.0, 1.0]
+    assert [EVENT_TYPES[kind] for kind in found.types] == ["view"] * 3
+    assert list(found.counts) == [1, 2, 1]
+    # 500 ms and 1,000 ms have 9 and 10 binary digits.
+    assert list(found.ages) == [0, 9, 10]
+    assert (found.event_index, found.repeated) == (0, False)
+    assert unpack_snapshot(pack_snapshot(found)) == found
+
+
+def test_an_item_taken_again_is_repeated_and_one_out_of_order_stands_where_it_belongs() -> None:
+    assert after([("view", "a", 0), ("view", "b", 1), ("view", "a", 2)]).repeated
+    late = after([("view", "a", 0), ("view", "b", 1000), ("view", "c", 500)])
+    assert late.history == ["b", "c", "a"]
+    assert (late.event_index, late.repeated) == (1, False)
+    assert list(late.ages) == [0, 0, 9]
+
+
+def test_the_window_bounds_distinct_items_and_what_stands_before_it_is_not_counted() -> None:
+    found = after([("view", item, n) for n, item in enumerate("abcbc")], history_length=2)
+    assert found.history == ["c", "b"]
+    assert list(found.counts) == [2, 2]
+    assert after([("view", "a", n) for n in range(200)], max_interactions=300).counts == bytes([200])
+    assert after([("view", "a", n) for n in range(300)], max_interactions=300).counts == bytes([255])
