@@ -37,7 +37,8 @@ class Batch:
 
 
 def to_batch(snapshots: Sequence[Snapshot], index: ItemIndex, learn: bool) -> Batch:
-    """Turn snapshots into arrays; with `learn` unknown items get a row, without it they are left out (-1)."""
+    """Turn snapshots into arrays; with `learn` unknown items get a row and types, counts and ages stay 0, without it
+    unknown items are left out (-1)."""
     shape = len(snapshots), max((len(s.history) for s in snapshots), default=0)
     items = np.full(shape, -1, np.int64)
     weights = np.zeros(shape, np.float32)
@@ -50,8 +51,10 @@ def to_batch(snapshots: Sequence[Snapshot], index: ItemIndex, learn: bool) -> Ba
             rows = index.rows(history)
         items[n, : len(rows)] = rows
         weights[n, : len(rows)] = snapshot.weights
-        for array, values in ((types, snapshot.types), (counts, snapshot.counts), (ages, snapshot.ages)):
-            array[n, : len(values)] = np.frombuffer(values, np.uint8)
+        # What only lists are made of: the learner is spared it.
+        if not learn:
+            for array, values in ((types, snapshot.types), (counts, snapshot.counts), (ages, snapshot.ages)):
+                array[n, : len(values)] = np.frombuffer(values, np.uint8)
     if not learn:
         weights *= items >= 0
     return Batch(

@@ -203,8 +203,9 @@ class Recommender:
         for change in catalogue:
             if change.category is not None:
                 item, category = self.index.add(change.item_id), self.categories.add(change.category)
-                moved |= self.category[item] not in (-1, category) or bool(self.popularity.sums[item] > 0)
-                self.category[item] = category
+                if self.category[item] != category:
+                    moved |= self.category[item] >= 0 or bool(self.popularity.sums[item] > 0)
+                    self.category[item] = category
         if moved:
             self.category_popularity.rebuild(self.popularity.sums.cpu().numpy(), self.category)
 

@@ -2,8 +2,9 @@
 
 Source: Steck, "Embarrassingly Shallow Autoencoders for Sparse Data" (EASE), WWW 2019, equation 8. The Gram matrix is a
 sum over interactions. Unlike there, two items of one person count the less the more others stand between them, by
-(1+distance)^-pair_decay: a convex falling function of the distance, so that the matrix stays positive definite (Polya's
-criterion). Where a catalogue has more than `slots` items, the densest keep a row: the rest is left to co-occurrence.
+(1+distance)^-pair_decay: a convex falling function of the distance, with which the matrix of whole histories without
+repetitions is positive semidefinite (Polya's criterion). Where a catalogue has more than `slots` items, the densest
+keep a row: the rest is left to co-occurrence.
 """
 
 from dataclasses import dataclass

@@ -131,6 +131,18 @@ def test_categories_follow_the_catalogue_to_a_replica_and_through_a_restart() ->
         assert names == ["hats", None, "hats"]
 
 
+def test_popular_items_of_a_category_follow_an_item_that_moves_to_another() -> None:
+    learner, replica = Recommender(BlendOptions()), Recommender(BlendOptions())
+    events = snapshots([(0, 1), (1, 1), (2, 3)])
+    for changes in ([("i1", "shoes"), ("i3", "hats")], [("i1", "hats")], [("i1", "hats")]):
+        listed = [CatalogueChange(item, True, category) for item, category in changes]
+        replica.apply(unpack_delta(pack_delta(learner.learn(events, listed))))
+    for one in (learner, replica, Recommender.unpack(learner.pack(), BlendOptions())):
+        best = {name: one.category_popularity.best[row] for row, name in enumerate(one.categories.ids[:2])}
+        assert [one.index.ids[item] for item in best["hats"] if item >= 0] == ["i1", "i3"]
+        assert (best["shoes"] < 0).all()
+
+
 def test_out_of_order_event_is_put_in_its_place_and_a_duplicate_changes_nothing() -> None:
     profile = Profile()
     for event_id, seconds in (("a", 10), ("b", 30), ("c", 20)):
