@@ -1,4 +1,4 @@
-"""What the linear item model costs at catalogues of 1,000, 10,000 and 100,000 items: all of them, or the densest."""
+"""What the linear item model costs at catalogues of 1,000, 10,000 and 100,000 items, dense and sparse."""
 
 import time
 from collections.abc import Callable
@@ -9,43 +9,57 @@ from statistics import median
 import numpy as np
 import torch
 
-from model.batch import Batch
+from model.batch import Batch, parts_of
+from model.cooccurrence import Cooccurrence, CooccurrenceOptions
 from model.linear_item_model import LinearItemModel, LinearItemModelOptions
 
-CATALOGUES, SLOTS = (1_000, 10_000, 100_000), (1024, 2048, 4096)
+CATALOGUES, DENSE = (1_000, 10_000, 100_000), (2048, 4096)
 USERS, EVENTS, HISTORY, BATCH, SEED = 2_000, 50_000, 50, 500, 7
 
 
 def run(data: Path) -> dict[str, dict[str, float]]:  # noqa: ARG001
-    """For each catalogue and number of slots, after 50,000 interactions of 2,000 people, items by a Zipf law of
-    exponent 1: microseconds to count an interaction, milliseconds of one solution, microseconds to score 100 candidates
-    of a history of 50, megabytes of the Gram matrix, and the share of interactions whose item has a slot. One thread.
+    """For each catalogue and form, after 50,000 interactions of 2,000 people, items by a Zipf law of exponent 1:
+    microseconds an interaction for counting and for solving, the longest pause for a solution in milliseconds,
+    microseconds to score 100 candidates of a history of 50, megabytes of what is kept, and the share of interactions
+    whose item is solved for. One thread. Dense, a catalogue has as many items as slots at most; sparse, the pairs are
+    those that co-occurrence counts anyway.
     """
     torch.set_num_threads(1)
-    sizes = [(items, slots) for items in CATALOGUES for slots in SLOTS if slots == SLOTS[0] or slots <= items]
-    return {f"{items:,} items, {slots:,} slots": _measure(items, slots) for items, slots in sizes}
+    sizes = [(items, items) for items in (CATALOGUES[0], *DENSE)] + [(items, 0) for items in CATALOGUES]
+    return {f"{items:,} {'dense' if slots else 'sparse'}": _measure(items, slots) for items, slots in sizes}
 
 
 def _measure(catalogue: int, slots: int) -> dict[str, float]:
     random = np.random.default_rng(SEED)
     popularity = 1 / np.arange(1, catalogue + 1)
     items = random.choice(catalogue, EVENTS, p=popularity / popularity.sum())
-    model = LinearItemModel(LinearItemModelOptions(slots=slots, first=EVENTS + 1), torch.device("cpu"))
-    model.resize(catalogue)
+    cooccurrence = Cooccurrence(CooccurrenceOptions(), torch.device("cpu"))
+    model = LinearItemModel(LinearItemModelOptions(slots=slots), torch.device("cpu"))
+    for one in (cooccurrence, model):
+        one.resize(catalogue)
     histories: list[list[int]] = [[] for _ in range(USERS)]
-    starts, users = range(0, EVENTS, BATCH), random.integers(0, USERS, EVENTS).tolist()
-    batches = [_batch(items[n : n + BATCH].tolist(), users[n : n + BATCH], histories) for n in starts]
-    counting, batch = sum(_seconds(partial(model.learn, batch)) for batch in batches), batches[-1]
-    solutions = [_seconds(model._solve) for _ in range(3)]
+    users = random.integers(0, USERS, EVENTS).tolist()
+    counting: list[float] = []
+    solving: list[float] = []
+    for start in range(0, EVENTS, BATCH):
+        batch = _batch(items[start : start + BATCH].tolist(), users[start : start + BATCH], histories)
+        for part in parts_of(batch, model.to_step, model.options.step):
+            cooccurrence.learn(part)
+            before = len(model._solved_items), model._due
+            seconds = _seconds(partial(model.learn, part, cooccurrence))
+            solved = before != (len(model._solved_items), model._due)
+            (solving if solved else counting).append(seconds)
     candidates = random.integers(0, catalogue, (BATCH, 100))
     scoring = [_seconds(lambda: model.score_candidates(batch.items, batch.weights, candidates)) for _ in range(3)]
-    held = np.isin(items, model.items.numpy()).mean()
+    known = np.flatnonzero((model.predictors[:, 0] >= 0).numpy()) if model.sparse else model.items.numpy()
+    dense, sparse = (torch.from_numpy(model._gram), model.weights), (model.predictors, model.predictor_weights)
     return {
-        "count, us": counting / EVENTS * 1e6,
-        "solve, ms": median(solutions) * 1e3,
+        "count, us": sum(counting) / EVENTS * 1e6,
+        "solve, us": sum(solving) / EVENTS * 1e6,
+        "longest, ms": max(solving) * 1e3,
         "score, us": median(scoring) / BATCH * 1e6,
-        "Gram, MB": slots**2 * 4 / 2**20,
-        "share with a slot": float(held),
+        "MB": sum(table.numel() * table.element_size() for table in (sparse if model.sparse else dense)) / 2**20,
+        "share solved": float(np.isin(items, known).mean()),
     }
 
 

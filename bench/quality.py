@@ -176,13 +176,12 @@ def _on_split(peer: str, seed: int, data: str) -> float:
 
 
 def _ours_on_split(stream: list[dict[str, object]]) -> dict[str, list[str]]:
-    """Lists for any time, by whole histories; every film has a row in the linear item model."""
+    """Lists for any time, by whole histories."""
     settings = load_settings()
     profile_options = replace(
         settings.profile_options(), max_interactions=1000, max_items=1000, history_length=1000, exclude="seen"
     )
-    options = replace(settings.blend_options(), horizon="any", device="cpu")
-    recommender = Recommender(replace(options, linear=replace(options.linear, slots=2048)))
+    recommender = Recommender(replace(settings.blend_options(), horizon="any", device="cpu"))
     profiles: defaultdict[str, Profile] = defaultdict(Profile)
     last = {}
     for row in stream:

@@ -109,7 +109,7 @@ class Models(_Section):
     popularity_half_life_days: PositiveFloat = 14.0
     cooccurrence_weight: Annotated[float, Field(ge=0)] = 1.0
     factorization_weight: Annotated[float, Field(ge=0)] = 0.3
-    linear_items: PositiveInt = 1024
+    linear_items: PositiveInt = 2048
     linear_regularization: PositiveFloat = 100.0
     popularity_weight: Annotated[float, Field(gt=0)] = 0.01
     candidates: Annotated[int, Field(ge=1, le=10_000)] = 50

@@ -40,3 +40,12 @@ def grown(tensor: torch.Tensor, rows: int, fill: float) -> torch.Tensor:
     whole = torch.as_strided(tensor, (rows, *tensor.shape[1:]), tensor.stride())
     whole[size:] = fill
     return whole
+
+
+def largest_of(values: npt.NDArray[np.float32], count: int) -> npt.NDArray[np.int64]:
+    """The places of the at most `count` largest values above 0, ascending; of equals, the lowest places."""
+    if count < len(values):
+        bound = max(np.partition(values, -count)[-count], 0)
+        above, equal = np.flatnonzero(values > bound), np.flatnonzero((values == bound) & (values > 0))
+        return np.sort(np.concatenate([above, equal[: count - len(above)]]))
+    return np.flatnonzero(values > 0)

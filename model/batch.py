@@ -1,7 +1,7 @@
 """Snapshots as arrays: what every model learns from and scores for."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +34,9 @@ class Batch:
     repeated: npt.NDArray[np.bool_]
     counts: npt.NDArray[np.uint8]
     ages: npt.NDArray[np.uint8]
+
+
+_FIELDS = tuple(field.name for field in fields(Batch))
 
 
 def to_batch(snapshots: Sequence[Snapshot], index: ItemIndex, learn: bool) -> Batch:
@@ -69,3 +72,18 @@ def to_batch(snapshots: Sequence[Snapshot], index: ItemIndex, learn: bool) -> Ba
         counts,
         ages,
     )
+
+
+def parts_of(batch: Batch, first: int, step: int) -> Iterator[Batch]:
+    """The batch in parts that end with its `first`-th interaction, and with each `step`-th after that; the last part
+    may end sooner."""
+    taught = np.cumsum(batch.event_index >= 0)
+    begin, due, size = 0, first, len(taught)
+    if not size or taught[-1] <= first:
+        yield batch
+        return
+    while begin < size:
+        end = int(np.searchsorted(taught, due)) + 1
+        places = slice(begin, end)
+        yield Batch(**{name: getattr(batch, name)[places] for name in _FIELDS})
+        begin, due = end, due + step

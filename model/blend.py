@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from model.arrays import grown, pack_array, unpack_array, unpack_tensor
-from model.batch import to_batch
+from model.batch import parts_of, to_batch
 from model.candidates import find_candidates
 from model.category_popularity import CategoryPopularity, CategoryPopularityOptions
 from model.cooccurrence import Cooccurrence, CooccurrenceDelta, CooccurrenceOptions
@@ -167,13 +167,17 @@ class Recommender:
         self._resize()
         self._follow_catalogue(catalogue)
         before, self.version = self.version, self.version + len(snapshots) + len(catalogue)
+        # The linear model reads the statistics of co-occurrence as they stand after each of its steps.
+        for part in parts_of(batch, self.linear.to_step, self.linear.options.step):
+            self.cooccurrence.learn(part)
+            self.linear.learn(part, self.cooccurrence)
         delta = Delta(
             before,
             self.version,
             self.index.ids[known:],
-            self.cooccurrence.learn(batch),
+            self.cooccurrence.delta(),
             self.factorization.learn(batch),
-            self.linear.learn(batch),
+            self.linear.delta(),
             self.popularity.learn(batch),
             list(catalogue),
         )

@@ -70,6 +70,8 @@ class Cooccurrence:
         self._pair_weights = (1 + np.arange(options.history, dtype=np.float32)) ** np.float32(-options.pair_decay)
         # How many neighbours each row has; they fill it from the left. On the learner only.
         self._used = np.zeros(0, np.int64)
+        # Slots and items that changed since the last delta.
+        self._changed: list[tuple[Rows, Rows]] = []
         self._bind()
 
     def resize(self, items: int) -> None:
@@ -96,14 +98,20 @@ class Cooccurrence:
         self._source_damping[items] = counts.clamp(min=1) ** -self.options.source_power
         self._target_damping[items] = counts.clamp(min=1) ** -self.options.target_power
 
-    def learn(self, batch: Batch) -> CooccurrenceDelta:
+    def learn(self, batch: Batch) -> None:
         """Count each new interaction against the items before it in the same history, on the CPU, one by one: how the
         stream is cut into batches changes nothing."""
         options = self.options
         powers = (options.source_power, options.target_power)
         state = (*self._tables, self._forward, self._used, self._counts, self._damping)
-        changed = _count_pairs(batch.items, batch.event_index, self._pair_weights, powers, *state)
-        return CooccurrenceDelta(*map(pack_array, changed))
+        self._changed.append(_count_pairs(batch.items, batch.event_index, self._pair_weights, powers, *state))
+
+    def delta(self) -> CooccurrenceDelta:
+        """What was learned since the last call."""
+        slots, items = (np.concatenate(places) for places in zip(*self._changed, strict=True))
+        self._changed.clear()
+        tables = (table.reshape(-1)[slots] for table in (*self._tables, self._forward))
+        return CooccurrenceDelta(*map(pack_array, (slots, *tables, items, self._counts[items])))
 
     def apply(self, delta: CooccurrenceDelta) -> None:
         """Follow the learner: write the changed slots and counts."""
@@ -235,13 +243,13 @@ def _find(neighbours, size, neighbour):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(
-    "Tuple((i8[::1], i4[::1], f4[::1], f4[::1], i8[::1], f4[::1]))(i8[:,:], i8[::1], f4[::1], UniTuple(f8, 2), "
+    "UniTuple(i8[::1], 2)(i8[:,:], i8[::1], f4[::1], UniTuple(f8, 2), "
     "i4[:,::1], f4[:,::1], f4[:,::1], i8[::1], f4[::1], UniTuple(f4[::1], 2))",
     cache=True,
 )
 def _count_pairs(histories, at, pair_weights, powers, neighbours, weights, forward, used, counts, damping):  # type: ignore[no-untyped-def]
-    """Count the item at `at` of each history, and its pairs with the older ones both ways. Returns what changed, some
-    of it twice: slots, the neighbours, weights and forward weights in them, items, and their counts."""
+    """Count the item at `at` of each history, and its pairs with the older ones both ways. Returns the slots and the
+    items that changed, some of them twice."""
     width = neighbours.shape[1]
     changed = np.empty(4 * histories.size + 2 * width, np.int64)
     items = np.empty(len(histories), np.int64)
@@ -276,9 +284,7 @@ def _count_pairs(histories, at, pair_weights, powers, neighbours, weights, forwa
                     forward[row, slot] += np.float32(1 / (column - at[n]))
                 changed[size] = row * width + slot
                 size += 1
-    slots, items = changed[:size], items[:taught]
-    tables = neighbours.reshape(-1)[slots], weights.reshape(-1)[slots], forward.reshape(-1)[slots]
-    return slots, *tables, items, counts[items]
+    return changed[:size], items[:taught]
 
 
 @numba.njit("(i8[:,:], f4[:,:], f4[::1], f4[::1], f4[::1], i4[:,::1], f4[:,::1], f4[:,::1])", cache=True, nogil=True)

@@ -11,10 +11,9 @@ from zlib import crc32
 import msgspec
 import numba
 import numpy as np
-import numpy.typing as npt
 import torch
 
-from model.arrays import grown, pack_array, unpack_array, unpack_tensor
+from model.arrays import grown, largest_of, pack_array, unpack_array, unpack_tensor
 from model.batch import Batch, Rows, Weights
 
 
@@ -122,7 +121,7 @@ class MatrixFactorization:
         self._users[users] = self.fold_in(histories, (histories >= 0).astype(np.float32), self._undecayed).cpu().numpy()
         after = self._users[users].astype(np.float64)
         self._user_gram += after.T @ after - before.T @ before
-        items = _stalest(self._stale, options.step_items)
+        items = largest_of(self._stale, options.step_items)
         self._stale[items] = 0
         # Items that wait grow staler, so that the tail gets its turn too.
         self._stale[self._stale > 0] += 1 / 64
@@ -218,15 +217,6 @@ class MatrixFactorization:
         self._open_users = dict.fromkeys(unpack_array(arrays["open_users"], np.int64).tolist())
         self._open = int(arrays["open"])
         self._bind()
-
-
-def _stalest(stale: npt.NDArray[np.float32], count: int) -> Rows:
-    """The at most `count` items of the largest staleness above 0, ascending; of equals, those of the lowest rows."""
-    if count < len(stale):
-        bound = max(np.partition(stale, -count)[-count], 0)
-        above, equal = np.flatnonzero(stale > bound), np.flatnonzero((stale == bound) & (stale > 0))
-        return np.sort(np.concatenate([above, equal[: count - len(above)]]))
-    return np.flatnonzero(stale > 0)
 
 
 def _solve(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:

@@ -15,7 +15,9 @@ from schema.event import Event
 
 pytestmark = pytest.mark.unit
 OPTIONS = ProfileOptions()
-SOLVED_OFTEN = BlendOptions(linear=LinearItemModelOptions(slots=8, regularization=1.0, first=10))
+SOLVED_OFTEN = BlendOptions(
+    linear=LinearItemModelOptions(slots=8, regularization=1.0, first=10, step=8, item_first=2, step_items=3)
+)
 
 
 def snapshots(pairs: list[tuple[int, int]]) -> list[Snapshot]:
