@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from bench.quality import replay
+from bench.quality import replay, row_of
 from cli.evaluate import read_events
 from cli.movielens import write_csv
 from model.batch import Rows, to_batch
@@ -21,13 +21,13 @@ SWEEPS, EVERY = 5, 1000
 class _Refit(MatrixFactorization):
     """Every step solves all users and all items again, several times over."""
 
-    def _step(self) -> Rows:
-        items = np.empty(0, np.int64)
+    def _step(self) -> tuple[Rows, Rows]:
+        items = users = np.empty(0, np.int64)
         for _ in range(SWEEPS):
             self._open_users = dict.fromkeys(np.flatnonzero(self._reservoir[:, 0] >= 0).tolist())
             self._stale[:] = 1
-            items = super()._step()
-        return items
+            items, users = super()._step()
+        return items, users
 
 
 class _Peer:
@@ -43,7 +43,7 @@ class _Peer:
             return []
         batch = to_batch([self._snapshot(user)], self._index, learn=False)
         scores = torch.empty(1, len(self._index))
-        self._model.score(batch.items, batch.weights, scores)
+        self._model.score(self._model.query(batch.items, batch.weights), scores)
         scores[0, self._index.rows(excluded)] = -torch.inf
         return [self._index.ids[item] for item in scores[0].topk(min(k, len(self._index))).indices.tolist()]
 
@@ -71,5 +71,5 @@ def run(data: Path) -> dict[str, dict[str, float]]:
     )
     cpu = torch.device("cpu")
     models = {"streamed": MatrixFactorization(options, cpu), "solved again": _Refit(everything, cpu)}
-    rows = {name: replay(_Peer(model), events, True, 1) for name, model in models.items()}
+    rows = {name: row_of(replay(_Peer(model), events, True, 1)) for name, model in models.items()}
     return {**rows, "ratio": {"ndcg@20": rows["streamed"]["ndcg@20"] / rows["solved again"]["ndcg@20"]}}

@@ -2,7 +2,9 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
+from heapq import nlargest
 from itertools import islice
+from operator import itemgetter
 from typing import Any, Protocol
 
 import numpy as np
@@ -36,6 +38,46 @@ class Popularity:
         # Ordered again every hundred events, so that a list costs no sort.
         if self._learned % 100 == 1:
             self._ranked = [item for item, _ in self._counts.most_common()]
+
+
+class SessionNeighbours:
+    """V-SkNN: the `nearest` of the people who took one of a person's `recent` newest items among the last `sampled` of
+    them, more alike the newer the items that they share; what they took last counts by that, and by how new the newest
+    item is that they share.
+
+    Source: Ludewig, Jannach, "Evaluation of session-based recommendation algorithms", UMUAI 28, 2018, section 3.3.2.
+    """
+
+    def __init__(self, recent: int = 10, session: int = 20, sampled: int = 500, nearest: int = 100) -> None:
+        self._recent, self._session, self._sampled, self._nearest = recent, session, sampled, nearest
+        self._sessions: defaultdict[str, list[str]] = defaultdict(list)
+        self._takers: defaultdict[str, dict[str, None]] = defaultdict(dict)
+
+    def recommend(self, user: str, excluded: Iterable[str], k: int) -> list[str]:
+        newest = self._sessions[user][: self._recent]
+        similar, shared = defaultdict[str, float](float), dict[str, float]()
+        for place, item in enumerate(newest):
+            weight = 1 - place / len(newest)
+            for other in islice(reversed(self._takers[item]), self._sampled):
+                similar[other] += weight
+                shared.setdefault(other, weight)
+        similar.pop(user, None)
+        scores = defaultdict[str, float](float)
+        for other, weight in nlargest(self._nearest, similar.items(), itemgetter(1)):
+            for item in self._sessions[other]:
+                scores[item] += weight * shared[other]
+        left_out = set(excluded)
+        known = ((item, score) for item, score in scores.items() if item not in left_out)
+        return [item for item, _ in nlargest(k, known, itemgetter(1))]
+
+    def learn(self, user: str, item: str) -> None:
+        session = self._sessions[user]
+        self._sessions[user] = [item, *(other for other in session if other != item)][: self._session]
+        takers = self._takers[item]
+        takers.pop(user, None)
+        takers[user] = None
+        if len(takers) > self._sampled:
+            del takers[next(iter(takers))]
 
 
 class Implicit:

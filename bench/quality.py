@@ -14,31 +14,37 @@ from statistics import mean
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from bench.peers import Implicit, Peer, Popularity, River
+from bench.peers import Implicit, Peer, Popularity, River, SessionNeighbours
 from cli.common import progress
 from cli.evaluate import read_events
 from cli.movielens import events as movielens_events
 from cli.movielens import write_csv
 from jobs.settings import load_settings
 from model.blend import Recommender
-from model.evaluate import Scores, evaluate, gini
+from model.evaluate import Report, evaluate
 from model.profile import Profile, apply_event, snapshot
 from schema.event import Event
 
 K, SPLIT_K = 20, 10
 TAOBAO = Path("../shared/data/taobao-userbehavior.csv")
 SEEDS = (42, 1, 2, 3)
-ALONE = {"headrace, co-occurrence alone": (1.0, 0.0, 1e-6), "headrace, factorisation alone": (0.0, 1.0, 1e-6)}
-"""The weights of the fixed blend, whose order stays where nothing is learned of it."""
+ALONE = {
+    "headrace, co-occurrence alone": ("next", (1.0, 0.0, 1e-6)),
+    "headrace, linear model alone": ("any", (1.0, 0.0, 1e-6)),
+    "headrace, factorisation alone": ("next", (0.0, 1.0, 1e-6)),
+}
+"""The horizon and the weights of the fixed blend, whose order stays where nothing is learned of it."""
 DIVERSITIES, _DIVERSE = (0.1, 0.3), "headrace, diversity "
+NEIGHBOURS = "headrace, user neighbours too"
 RIVER_LISTS = 50
 """river scores item by item in Python: of so many events one gets a list, on the small catalogue only."""
 
 
 def run(data: Path) -> dict[str, dict[str, float]]:
-    """A row for each model and data set. Prequential, last half of the events, 20 places: nDCG and hit of all events
-    and nDCG of those whose item is new to the user, coverage, Gini, and events/s (processes run side by side). The rows
-    `split` are of the split of microsoft/recommenders: nDCG@10, the mean of four seeds.
+    """A row for each model and data set. Prequential, last half of the events, 20 places: nDCG and hit of all events,
+    nDCG of those whose item is new to the user and of users with one or two items before, coverage, Gini, and events/s
+    (processes run side by side); and nDCG of each quarter of the stream. The rows `split` are of the split of
+    microsoft/recommenders: nDCG@10, the mean of four seeds.
     """
     files = {"movielens": write_csv(data), "shop": TAOBAO, "shop, seen left out": TAOBAO}
     for name, file in list(files.items()):
@@ -46,8 +52,9 @@ def run(data: Path) -> dict[str, dict[str, float]]:
             progress.print(f"{name} left out: no file {file}")
             del files[name]
     peers = ["headrace", "popularity", "implicit cosine", "implicit als"]
-    tasks = [(name, str(file), peer) for name, file in files.items() for peer in peers]
-    tasks += [(name, str(file), peer) for name, file in files.items() for peer in ALONE]
+    alone = [*peers, *ALONE, "session neighbours"]
+    tasks = [(name, str(file), peer) for name, file in files.items() for peer in alone]
+    tasks += [("movielens", str(files["movielens"]), NEIGHBOURS)]
     tasks += [("movielens", str(files["movielens"]), "river")]
     tasks += [("movielens", str(files["movielens"]), f"{_DIVERSE}{share}") for share in DIVERSITIES]
     splits = [(peer, seed, str(data)) for peer in peers for seed in SEEDS]
@@ -64,6 +71,8 @@ def run(data: Path) -> dict[str, dict[str, float]]:
 def _peer(name: str) -> Peer:
     if name == "popularity":
         return Popularity()
+    if name == "session neighbours":
+        return SessionNeighbours()
     if name == "river":
         return River()
     # It takes threads where others run beside it, and warns of its own conversions.
@@ -91,46 +100,53 @@ def _prequential(data: str, file: str, peer: str) -> dict[str, float]:
         settings = load_settings()
         blend = settings.blend_options()
         if peer in ALONE:
-            blend = replace(blend, weights=ALONE[peer], learned=replace(blend.learned, learning_rate=0.0))
+            horizon, weights = ALONE[peer]
+            fixed = replace(blend.learned, learning_rate=0.0)
+            blend = replace(blend, horizon=horizon, weights=weights, learned=fixed)
+        elif peer == NEIGHBOURS:
+            blend = replace(blend, user_neighbours=replace(blend.user_neighbours, nearest=50))
         elif peer.startswith(_DIVERSE):
             blend = replace(blend, diversity=float(peer.removeprefix(_DIVERSE)))
         options = settings.profile_options(), blend
         report = evaluate(events, K, exclude_seen, *options, categories=categories)
-        every, new = report.all.means(), report.new.means()
-        spread = {"coverage": report.coverage, "gini": report.gini, "events/s": report.events_per_second}
-        return {"ndcg@20": every["ndcg"], "hit@20": every["hit"], "new ndcg@20": new["ndcg"], **spread}
-    return replay(_peer(peer), events, exclude_seen, RIVER_LISTS if peer == "river" else 1)
+        return row_of(report)
+    return row_of(replay(_peer(peer), events, exclude_seen, RIVER_LISTS if peer == "river" else 1))
 
 
-def replay(peer: Peer, events: list[Event], exclude_seen: bool, step: int) -> dict[str, float]:
-    """Test then train, a list for every `step`-th event of the last half. No peer needs lists of the first."""
-    every, new, listed = Scores(), Scores(), Counter[str]()
+def row_of(report: Report) -> dict[str, float]:
+    """The report as a row of the table."""
+    kinds = {"": report.all, "new ": report.new, "light ": report.light}
+    row = {f"{name}ndcg@20": scores.means()["ndcg"] for name, scores in kinds.items()}
+    row |= {"hit@20": report.all.means()["hit"], "coverage": report.coverage, "gini": report.gini}
+    quarters = {f"q{n}": scores.means()["ndcg"] for n, scores in enumerate(report.quarters, 1)}
+    return row | {"events/s": report.events_per_second} | quarters
+
+
+def replay(peer: Peer, events: list[Event], exclude_seen: bool, step: int) -> Report:
+    """Test then train, a list for every `step`-th event. The rate is that of the last half, as if every event had got
+    one."""
+    report, listed = Report(), Counter[str]()
     seen: defaultdict[str, set[str]] = defaultdict(set)
     listing, started, half = 0.0, 0.0, len(events) // 2
     for number, event in enumerate(events):
         if number == half:
-            started = time.perf_counter()
+            listing, started = 0.0, time.perf_counter()
         if event.item_id is None:
             continue
         before = seen[event.user_id]
-        if number >= half and number % step == 0:
+        if number % step == 0:
             asked = time.perf_counter()
             items = peer.recommend(event.user_id, before if exclude_seen else (), K)
             listing += time.perf_counter() - asked
-            listed.update(items)
             rank = items.index(event.item_id) if event.item_id in items else None
-            every.add(rank)
-            if event.item_id not in before:
-                new.add(rank)
+            report.add(number, len(events), event, before, rank)
+            if number >= half:
+                listed.update(items)
         before.add(event.item_id)
         peer.learn(event.user_id, event.item_id)
-    # As if every event had got a list.
-    rate = (len(events) - half) / (time.perf_counter() - started + (step - 1) * listing)
-    known = len(set().union(*seen.values()))
-    counts = [*listed.values()] + [0] * (known - len(listed))
-    spread = {"coverage": len(listed) / known, "gini": gini(counts), "events/s": rate}
-    means = every.means()
-    return {"ndcg@20": means["ndcg"], "hit@20": means["hit"], "new ndcg@20": new.means()["ndcg"], **spread}
+    report.events_per_second = (len(events) - half) / (time.perf_counter() - started + (step - 1) * listing)
+    report.spread(listed, len(set().union(*seen.values())))
+    return report
 
 
 def stratified_split(items: list[str], ratio: float, seed: int) -> list[bool]:

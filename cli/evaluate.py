@@ -85,9 +85,11 @@ def register(app: typer.Typer) -> None:
         if dump:
             dump.write_text("".join(line + "\n" for line in lines))
         kinds = {"all": report.all, "new": report.new, "carts_and_purchases": report.carts_and_purchases}
+        kinds |= {"light": report.light}
         if as_json:
             result: dict[str, Any] = {"k": k, "exclude_seen": exclude_seen, "events": len(events)}
             result |= {name: scores.means() for name, scores in kinds.items()}
+            result |= {"quarters": [scores.means() for scores in report.quarters]}
             result |= {"coverage": report.coverage, "gini": report.gini}
             result["events_per_second"] = report.events_per_second
             print(json.dumps(result))
@@ -97,5 +99,7 @@ def register(app: typer.Typer) -> None:
             means = scores.means()
             table.add_row(name, str(scores.events), *(f"{means[m]:.4f}" for m in ("hit", "ndcg", "mrr")))
         Console().print(table)
+        quarters = ", ".join(f"{scores.means()['ndcg']:.4f}" for scores in report.quarters)
+        Console().print(f"nDCG@{k} of each quarter {quarters}")
         spread = f"coverage {report.coverage:.3f}, Gini {report.gini:.3f}"
         Console().print(f"{spread}, {report.events_per_second:,.0f} events/s")

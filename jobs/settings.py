@@ -4,7 +4,16 @@ import os
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    field_validator,
+)
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from model.blend import BlendOptions
@@ -14,6 +23,7 @@ from model.linear_item_model import LinearItemModelOptions
 from model.matrix_factorization import MatrixFactorizationOptions
 from model.popularity import PopularityOptions
 from model.profile import DEFAULT_WEIGHTS, ProfileOptions
+from model.user_neighbours import UserNeighboursOptions
 from schema.event import EVENT_TYPES
 from schema.vocabulary import VOCABULARIES, vocabulary
 
@@ -112,6 +122,7 @@ class Models(_Section):
     linear_items: PositiveInt = 2048
     linear_regularization: PositiveFloat = 100.0
     popularity_weight: Annotated[float, Field(gt=0)] = 0.01
+    user_neighbours: NonNegativeInt = 0
     candidates: Annotated[int, Field(ge=1, le=10_000)] = 50
     blend_learning_rate: Annotated[float, Field(ge=0, le=1)] = 0.3
     blend_users: PositiveInt = 4096
@@ -181,6 +192,7 @@ class Settings(BaseSettings):
             linear=LinearItemModelOptions(slots=models.linear_items, regularization=models.linear_regularization),
             popularity=PopularityOptions(half_life_ms=models.popularity_half_life_days * 86_400_000),
             weights=(models.cooccurrence_weight, models.factorization_weight, models.popularity_weight),
+            user_neighbours=UserNeighboursOptions(nearest=models.user_neighbours),
             learned=LearnedBlendOptions(
                 candidates=models.candidates,
                 learning_rate=models.blend_learning_rate,

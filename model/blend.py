@@ -1,4 +1,4 @@
-"""The recommender: four models behind one catalogue, blended into one list.
+"""The recommender: several models behind one catalogue, blended into one list.
 
 The learner holds one and calls `learn`; every scorer holds a replica and calls `apply` with what `learn` returned.
 """
@@ -24,6 +24,7 @@ from model.linear_item_model import LinearItemModel, LinearItemModelDelta, Linea
 from model.matrix_factorization import MatrixFactorization, MatrixFactorizationDelta, MatrixFactorizationOptions
 from model.popularity import Popularity, PopularityDelta, PopularityOptions
 from model.snapshot import Snapshot
+from model.user_neighbours import UserNeighbours, UserNeighboursOptions
 
 VERSION = 1
 """The version byte of packed deltas and packed recommenders."""
@@ -31,7 +32,7 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class BlendOptions:
-    """Options of the four models and the learned blend, and the weights in the fixed blend that picks the candidates:
+    """Options of the models and the learned blend, and the weights in the fixed blend that picks the candidates:
     co-occurrence, factorisation, popularity. With the `horizon` "next" a list holds what the person takes next, with
     "any" what they would take at any time: in the fixed blend the linear model stands in co-occurrence's place, and the
     last item of a history says no more than its first. `diversity` from 0 to 1 is how much a list avoids items that are
@@ -43,6 +44,7 @@ class BlendOptions:
     popularity: PopularityOptions = field(default_factory=PopularityOptions)
     weights: tuple[float, float, float] = (1.0, 0.3, 0.01)
     category_popularity: CategoryPopularityOptions = field(default_factory=CategoryPopularityOptions)
+    user_neighbours: UserNeighboursOptions = field(default_factory=UserNeighboursOptions)
     learned: LearnedBlendOptions = field(default_factory=LearnedBlendOptions)
     horizon: str = "next"
     diversity: float = 0.0
@@ -127,13 +129,16 @@ class Recommender:
         self.categories = ItemIndex()
         self.category = np.empty(0, np.int32)
         self.cooccurrence = Cooccurrence(options.cooccurrence, self.device)
-        factorization = options.factorization
+        people = options.user_neighbours
+        factorization = replace(options.factorization, share_users=people.nearest > 0)
         if options.horizon == "any":
             factorization = replace(factorization, query_decay=0.0, query_history=1024)
         self.factorization = MatrixFactorization(factorization, self.device)
         self.linear = LinearItemModel(options.linear, self.device)
         self.popularity = Popularity(options.popularity, self.device)
         self.category_popularity = CategoryPopularity(options.category_popularity)
+        bounds = factorization.reservoir, factorization.history, factorization.dimensions
+        self.user_neighbours = UserNeighbours(people, *bounds, self.device)
         # A block of users whose scores stay in a CPU's cache; a GPU wants many at once.
         self._block_size = 64 if self.device.type == "cpu" else 256
         self._scratch = torch.empty(0, device=self.device)
@@ -142,11 +147,12 @@ class Recommender:
         first = self.linear if options.horizon == "any" else self.cooccurrence
         self._scorers: tuple[Cooccurrence | LinearItemModel, MatrixFactorization] = (first, self.factorization)
         # In the order of their packed states, which knew no linear model at first.
-        self.models: tuple[Cooccurrence | MatrixFactorization | Popularity | LinearItemModel, ...] = (
+        self.models: tuple[Cooccurrence | MatrixFactorization | Popularity | LinearItemModel | UserNeighbours, ...] = (
             self.cooccurrence,
             self.factorization,
             self.popularity,
             self.linear,
+            self.user_neighbours,
         )
 
     def _resize(self) -> None:
@@ -181,6 +187,7 @@ class Recommender:
             self.popularity.learn(batch),
             list(catalogue),
         )
+        self.user_neighbours.apply(delta.factorization)
         self._follow_popularity(delta.popularity)
         return delta
 
@@ -193,6 +200,7 @@ class Recommender:
         self._follow_catalogue(delta.catalogue)
         self.cooccurrence.apply(delta.cooccurrence)
         self.factorization.apply(delta.factorization)
+        self.user_neighbours.apply(delta.factorization)
         self.linear.apply(delta.linear)
         self.popularity.apply(delta.popularity)
         self._follow_popularity(delta.popularity)
@@ -236,8 +244,10 @@ class Recommender:
         if parts is None:
             shape = (2, len(snapshots), len(self.index))
             parts = self._parts[len(snapshots)] = self._scratch[: math.prod(shape)].view(shape)
-        for scorer, part in zip(self._scorers, parts, strict=True):
-            scorer.score(batch.items, batch.weights, part)
+        first, second = self._scorers
+        first.score(batch.items, batch.weights, parts[0])
+        queries = second.query(batch.items, batch.weights)
+        second.score(queries, parts[1])
         prior = self.popularity.score(self.options.weights[-1])
         if self._blocks:
             prior.masked_fill_(self.blocked, -torch.inf)
@@ -246,6 +256,8 @@ class Recommender:
         weights, count = self.options.weights[:-1], max(k, self.options.learned.candidates)
         own = np.ascontiguousarray(batch.items[:, : self.options.learned.own_items])
         near = self.category_popularity.near(batch.items, self.category)
+        if self.options.user_neighbours.nearest:
+            near = np.hstack([near, self.user_neighbours.near(batch.users, queries, own)])
         candidates = find_candidates(parts, weights, prior, excluded, bounds, own, near, count)
         asked = (batch.items, batch.weights, candidates.items)
         signals = np.concatenate(

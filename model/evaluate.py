@@ -7,7 +7,7 @@ sequential, test-then-train).
 import math
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
@@ -44,15 +44,35 @@ class Scores:
 
 @dataclass
 class Report:
-    """What `evaluate` found over the last half of the events: accuracy by kind of event, the share of the known items
-    that were on a list, and how unequally the places on lists fell to the items (0 all alike, 1 all to one)."""
+    """What `evaluate` found over the last half of the events: accuracy by kind of event (`light`: of people with one or
+    two items before), the share of the known items that were on a list, and how unequally the places on lists fell to
+    the items (0 all alike, 1 all to one). `quarters` are all events, of each quarter of the stream."""
 
     all: Scores = field(default_factory=Scores)
     new: Scores = field(default_factory=Scores)
     carts_and_purchases: Scores = field(default_factory=Scores)
+    light: Scores = field(default_factory=Scores)
+    quarters: list[Scores] = field(default_factory=lambda: [Scores() for _ in range(4)])
     coverage: float = 0.0
     gini: float = 0.0
     events_per_second: float = 0.0
+
+    def add(self, number: int, events: int, event: Event, before: set[str], rank: int | None) -> None:
+        """Add the event `number` of so many, whose user had the items `before`, and whose item stood at `rank`."""
+        self.quarters[4 * number // events].add(rank)
+        if number >= events // 2:
+            self.all.add(rank)
+            if event.item_id not in before:
+                self.new.add(rank)
+            if event.event_type in ("add_to_cart", "purchase"):
+                self.carts_and_purchases.add(rank)
+            if 1 <= len(before) <= 2:
+                self.light.add(rank)
+
+    def spread(self, listed: Counter[str], known: int) -> None:
+        """Set coverage and Gini by how often each item was `listed`, of so many that are `known`."""
+        self.coverage = len(listed) / max(known, 1)
+        self.gini = gini([*listed.values()] + [0] * (known - len(listed)))
 
 
 @dataclass(frozen=True)
@@ -108,12 +128,11 @@ def evaluate(
         (ranked,) = recommender.recommend([query], k, blend)
         if on_list:
             on_list(number, event, ranked.item_ids)
-        if number >= half and event.item_id is not None:
-            listed.update(ranked.item_ids)
-            rank = ranked.item_ids.index(event.item_id) if event.item_id in ranked.item_ids else None
-            for scores in _kinds(report, event, before):
-                scores.add(rank)
         if event.item_id is not None:
+            rank = ranked.item_ids.index(event.item_id) if event.item_id in ranked.item_ids else None
+            report.add(number, len(events), event, before, rank)
+            if number >= half:
+                listed.update(ranked.item_ids)
             before.add(event.item_id)
         profile = profiles.setdefault(event.user_id, Profile())
         outcome = apply_event(profile, event, profile_options)
@@ -126,8 +145,7 @@ def evaluate(
         if item is not None and item in categories and recommender.index.rows([item]) == [-1]:
             to_list.append(CatalogueChange(item, True, categories[item]))
     report.events_per_second = len(events) / max(time.perf_counter() - started, 1e-9)
-    report.coverage = len(listed) / max(len(recommender.index), 1)
-    report.gini = gini([*listed.values()] + [0] * (len(recommender.index) - len(listed)))
+    report.spread(listed, len(recommender.index))
     return report
 
 
@@ -146,11 +164,3 @@ def _due(period_ms: float, before_ms: int, now_ms: int, first_half: bool) -> boo
     if period_ms == math.inf:
         return first_half
     return period_ms == 0 or now_ms // period_ms != before_ms // period_ms
-
-
-def _kinds(report: Report, event: Event, before: set[str]) -> Iterable[Scores]:
-    yield report.all
-    if event.item_id not in before:
-        yield report.new
-    if event.event_type in ("add_to_cart", "purchase"):
-        yield report.carts_and_purchases

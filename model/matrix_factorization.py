@@ -21,7 +21,8 @@ from model.batch import Batch, Rows, Weights
 class MatrixFactorizationOptions:
     """`step` interactions make one step, in which at most `step_users` users and `step_items` items are solved, each
     item over at most `step_item_users` users of a reservoir of `reservoir` users. The loss is
-    sum c (1 - xy)^2 + `unobserved` * sum over all (xy)^2 + `regularization` (|x|^2 + |y|^2)."""
+    sum c (1 - xy)^2 + `unobserved` * sum over all (xy)^2 + `regularization` (|x|^2 + |y|^2). With `share_users` deltas
+    tell of the reservoir's users too."""
 
     dimensions: int = 64
     history: int = 50
@@ -35,13 +36,18 @@ class MatrixFactorizationOptions:
     step_items: int = 64
     step_item_users: int = 512
     seed: int = 1
+    share_users: bool = False
 
 
 class MatrixFactorizationDelta(msgspec.Struct, array_like=True):
-    """The items int64 whose vectors changed, and the vectors float32 [n, dimensions]."""
+    """The items int64 whose vectors changed, and the vectors float32 [n, dimensions]; the rows int64 of the reservoir
+    whose users were folded in again, with their histories int64 [n, history] and vectors float32 [n, dimensions]."""
 
-    items: bytes
-    vectors: bytes
+    items: bytes = b""
+    vectors: bytes = b""
+    users: bytes = b""
+    histories: bytes = b""
+    user_vectors: bytes = b""
 
 
 class MatrixFactorization:
@@ -88,7 +94,7 @@ class MatrixFactorization:
 
     def learn(self, batch: Batch) -> MatrixFactorizationDelta:
         """Take the interactions one by one; every `step` of them item vectors move, wherever a batch is cut."""
-        changed = []
+        changed, folded = [], []
         for n, at in enumerate(batch.event_index.tolist()):
             if at < 0:
                 continue
@@ -101,15 +107,19 @@ class MatrixFactorization:
             self._stale[batch.items[n, at]] += 1
             self._open += 1
             if self._open == self.options.step:
-                changed.append(self._step())
+                items, users = self._step()
+                changed.append(items)
+                folded.append((users, self._reservoir[users], self._users[users]))
         if not changed:
-            return MatrixFactorizationDelta(b"", b"")
+            return MatrixFactorizationDelta()
         items = np.unique(np.concatenate(changed))
         vectors = self.vectors[torch.from_numpy(items).to(self.device)]
-        return MatrixFactorizationDelta(pack_array(items), pack_array(vectors.cpu().numpy()))
+        people = (np.concatenate(parts) for parts in zip(*folded, strict=True)) if self.options.share_users else ()
+        return MatrixFactorizationDelta(*map(pack_array, (items, vectors.cpu().numpy(), *people)))
 
-    def _step(self) -> Rows:
-        """Refold the step's newest users, then solve the stalest items. Returns the items, ascending."""
+    def _step(self) -> tuple[Rows, Rows]:
+        """Refold the step's newest users, then solve the stalest items. Returns the items, ascending, and the rows of
+        the users."""
         options = self.options
         users = np.array(list(self._open_users)[-options.step_users :], np.int64)
         self._open_users, self._open = {}, 0
@@ -133,7 +143,7 @@ class MatrixFactorization:
         weights = (users_of >= 0).astype(np.float32)
         _fold_in(users_of, weights, np.ones(users_of.shape[1], np.float32), self._users, inverse, vectors)
         self._move(torch.from_numpy(items).to(self.device), torch.from_numpy(vectors).to(self.device))
-        return items
+        return items, users
 
     def _move(self, items: torch.Tensor, vectors: torch.Tensor) -> None:
         before, after = self.vectors[items].double(), vectors.double()
@@ -179,11 +189,15 @@ class MatrixFactorization:
         left.diagonal(dim1=1, dim2=2).add_(1.0)
         return (projected.transpose(1, 2) @ _solve(left, root[..., 0])[..., None])[..., 0]
 
-    def score(self, items: Rows, weights: Weights, out: torch.Tensor) -> None:
-        """Writes scores float32 [B, N] to `out`, for histories `items` int64 [B, H] (-1 for none) with `weights`
-        float32 [B, H], newest first. The confidence of an item falls with its place, so that the list follows the
-        person's latest steps."""
-        torch.matmul(self.fold_in(items, weights, self._decay), self.vectors.T, out=out)
+    def query(self, items: Rows, weights: Weights) -> torch.Tensor:
+        """The vectors float32 [B, dimensions] of histories `items` int64 [B, H] (-1 for none) with `weights` float32
+        [B, H], newest first. The confidence of an item falls with its place, so that the list follows the person's
+        latest steps."""
+        return self.fold_in(items, weights, self._decay)
+
+    def score(self, queries: torch.Tensor, out: torch.Tensor) -> None:
+        """Writes scores float32 [B, N] to `out`, for users' vectors float32 [B, dimensions]."""
+        torch.matmul(queries, self.vectors.T, out=out)
 
     def directions_of(self, items: Rows) -> Weights:
         """The vectors of `items` int64 [B, C] (-1 for none) at length 1, float32 [B, C, dimensions]."""

@@ -58,6 +58,10 @@ def test_a_pair_that_always_comes_together_is_found_and_counted() -> None:
     assert report.all.hit == 20
     assert report.coverage == 1.0
     assert 0 < report.gini < 0.5
+    # The butters: their people had one item before. Before the first one, nobody could know.
+    assert (report.light.events, report.light.hit) == (10, 10)
+    assert [scores.events for scores in report.quarters] == [10, 10, 10, 10]
+    assert report.quarters[0].hit < report.quarters[1].hit == 10
 
 
 @given(st.lists(st.integers(0, 50), min_size=1, max_size=20).filter(any))

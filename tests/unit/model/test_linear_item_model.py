@@ -165,7 +165,9 @@ def test_numba_and_torch_give_the_same_scores_and_state_comes_back(slots: int) -
     known = np.broadcast_to(np.arange(ITEMS), (4, ITEMS)).copy()
     np.testing.assert_allclose(every.numpy(), model.score_candidates(items, weights, known), atol=1e-6)
     more = batches([(0, item) for item in range(ITEMS)] * 2, ITEMS)
-    learn(restored, deepcopy(cooccurrence), more)
+    again = deepcopy(cooccurrence)
+    again._bind()
+    learn(restored, again, more)
     learn(model, cooccurrence, more)
     assert restored.snapshot() == model.snapshot()
 

@@ -1,5 +1,7 @@
 """The blended recommender: a replica follows the learner, packing keeps it, and a batch equals one at a time."""
 
+from dataclasses import replace
+
 import msgspec
 import pytest
 from hypothesis import given, settings
@@ -9,8 +11,10 @@ from model.arrays import pack_array
 from model.blend import BlendOptions, CatalogueChange, Recommender, pack_delta, unpack_delta
 from model.learned_blend import LearnedBlend
 from model.linear_item_model import LinearItemModelOptions
+from model.matrix_factorization import MatrixFactorizationOptions
 from model.profile import Profile, ProfileOptions, apply_event, pack_profile, snapshot, unpack_profile
 from model.snapshot import Snapshot, unpack_snapshot
+from model.user_neighbours import UserNeighboursOptions
 from schema.event import Event
 
 pytestmark = pytest.mark.unit
@@ -35,11 +39,18 @@ def snapshots(pairs: list[tuple[int, int]]) -> list[Snapshot]:
 streams = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 12)), min_size=1, max_size=150)
 
 
-@settings(max_examples=15, deadline=None)
-@given(streams, st.integers(1, 40))
-def test_replica_restored_and_single_steps_agree(pairs: list[tuple[int, int]], size: int) -> None:
+ALL_SOURCES = replace(
+    SOLVED_OFTEN, user_neighbours=UserNeighboursOptions(3), factorization=MatrixFactorizationOptions(step=10)
+)
+
+
+@settings(max_examples=30, deadline=None)
+@given(streams, st.integers(1, 40), st.sampled_from([SOLVED_OFTEN, ALL_SOURCES]))
+def test_replica_restored_and_single_steps_agree(
+    pairs: list[tuple[int, int]], size: int, options: BlendOptions
+) -> None:
     events = snapshots(pairs)
-    learner, replica, single = (Recommender(SOLVED_OFTEN) for _ in range(3))
+    learner, replica, single = (Recommender(options) for _ in range(3))
     for start in range(0, len(events), size):
         replica.apply(unpack_delta(pack_delta(learner.learn(events[start : start + size]))))
     for event in events:
@@ -47,7 +58,7 @@ def test_replica_restored_and_single_steps_agree(pairs: list[tuple[int, int]], s
     changes = [CatalogueChange(f"i{item}", True, f"c{item % 3}") for item in range(5)]
     replica.apply(unpack_delta(pack_delta(learner.learn([], changes))))
     single.learn([], changes)
-    restored = Recommender.unpack(learner.pack(), SOLVED_OFTEN)
+    restored = Recommender.unpack(learner.pack(), options)
     for query in events[-3:]:
         expected = learner.recommend([query], 20)[0]
         for other in (replica, restored, single):
