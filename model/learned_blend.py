@@ -4,6 +4,11 @@ The chance of a candidate is the softmax of its weighted features (McFadden, "Co
 choice behavior", 1974). Each event that meets a list made before it is one step of Adagrad (Duchi, Hazan, Singer, JMLR
 12, 2011) on the log loss, so the weights are never fitted to what they are tested on. A weight is a common part plus
 one for the person's segment: how many events they have.
+
+An event's negatives are the other candidates of the list; no others are sampled. The popular are candidates more often
+than they are taken. That their popularity is a feature lets the weights take this back, as the log-Q correction of a
+sampled softmax does with a fixed weight of -1 (Yi et al., "Sampling-bias-corrected neural modeling for large corpus
+item recommendations", RecSys 2019, equation 3).
 """
 
 from collections import OrderedDict

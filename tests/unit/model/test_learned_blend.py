@@ -85,6 +85,32 @@ def test_it_learns_that_people_follow_the_second_model() -> None:
     assert np.mean(hits[True][-200:]) > 0.85
 
 
+def test_it_takes_back_what_scores_make_of_popularity() -> None:
+    random = np.random.default_rng(9)
+    blend = LearnedBlend(LearnedBlendOptions())
+
+    def shown() -> tuple[np.ndarray, int]:
+        """Scores of relevance times popularity, and what is taken, by relevance alone."""
+        relevance = random.random(5)
+        shares = np.zeros((3, 1, 6), np.float32)
+        shares[0, 0, :5] = relevance * (1 + COUNTS[0, :5]) / 6
+        return shares, int(random.choice(5, p=relevance**4 / (relevance**4).sum()))
+
+    def hits(blend: LearnedBlend, rounds: int) -> int:
+        """How often what is taken stood first; the blend learns from it."""
+        first = 0
+        for _ in range(rounds):
+            shares, taken = shown()
+            columns, _ = blend.order(["u"], [1], candidates_of(shares), features(shares), 1)
+            first += columns[0, 0] == taken
+            blend.learn("u", taken)
+        return first
+
+    hits(blend, 1000)
+    assert blend.weights[0, 26] + blend.weights[1, 26] < -0.5
+    assert hits(blend, 300) > 1.2 * hits(LearnedBlend(LearnedBlendOptions(learning_rate=0.0)), 300)
+
+
 def test_a_list_teaches_once_and_only_its_own_user_s_event() -> None:
     shares = random_shares(np.random.default_rng(3))
     blend = LearnedBlend(LearnedBlendOptions(remembered_users=2))
