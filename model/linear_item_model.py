@@ -77,6 +77,8 @@ class LinearItemModel:
         # How many interactions were learned, and at how many the dense form is solved again; each item's, in the other.
         self._learned, self._due = 0, options.first
         self._item_due = np.zeros(0, np.float32)
+        # The predictors turned round, on a CPU: for each item where it predicts, None where that must be built again.
+        self._predicted: tuple[Rows, Rows, Weights] | None = None
         # Solved since the last delta.
         self._solved = False
         self._solved_items: list[Rows] = []
@@ -96,6 +98,7 @@ class LinearItemModel:
         if self.device.type == "cpu":
             self._arrays = (self._slot.numpy(), self.weights.numpy())
             self._sparse_arrays = (self.predictors.numpy(), self.predictor_weights.numpy())
+            self._predicted = None
 
     @property
     def to_step(self) -> int:
@@ -173,6 +176,7 @@ class LinearItemModel:
         rows = torch.from_numpy(items[solved])
         self.predictors[rows] = torch.from_numpy(predictors[solved])
         self.predictor_weights[rows] = weights[torch.from_numpy(solved)]
+        self._predicted = None
         self._solved_items.append(items[solved])
 
     def delta(self) -> LinearItemModelDelta:
@@ -198,6 +202,7 @@ class LinearItemModel:
         if self.sparse:
             self.predictors[items] = unpack_tensor(delta.predictors, np.int64, self.device).view(weights.shape)
             self.predictor_weights[items] = weights
+            self._predicted = None
         else:
             self._take(items, weights)
 
@@ -205,12 +210,20 @@ class LinearItemModel:
         """Writes scores float32 [B, N] to `out`, for histories `items` int64 [B, H] (-1 for none) with `weights`
         float32 [B, H]: 0 where an item is not solved for."""
         out.zero_()
-        if self.sparse:
-            query = self._query(torch.from_numpy(items).to(self.device), weights, out.shape[1])
-            for predictors, said in zip(self.predictors.T, self.predictor_weights.T, strict=True):
-                out.addcmul_(query[:, predictors], said)
+        if self.sparse and self.device.type == "cpu":
+            if self._predicted is None:
+                self._predicted = _turn_round(*self._sparse_arrays)
+            _add_predicted(items, weights, *self._predicted, out.numpy())
+        elif self.sparse:
+            self._score_sparse(items, weights, out)
         else:
             out[:, self.items] = self._slot_query(items, weights) @ self.weights
+
+    def _score_sparse(self, items: Rows, weights: Weights, out: torch.Tensor) -> None:
+        """The torch version, for a GPU."""
+        query = self._query(torch.from_numpy(items).to(self.device), weights, out.shape[1])
+        for predictors, said in zip(self.predictors.T, self.predictor_weights.T, strict=True):
+            out.addcmul_(query[:, predictors], said)
 
     def score_candidates(self, items: Rows, weights: Weights, candidates: Rows) -> Weights:
         """Scores float32 [B, C] of `candidates` int64 [B, C] for histories `items` int64 [B, H] with `weights` float32
@@ -339,6 +352,38 @@ def _systems(items, size, regularization, neighbours, weights, counts):  # type:
         for p in range(len(order)):
             place[predictors[n, p]] = -1
     return predictors, left, right
+
+
+@numba.njit("Tuple((i8[::1], i8[::1], f4[::1]))(i8[:,::1], f4[:,::1])", cache=True, nogil=True)
+def _turn_round(predictors, table):  # type: ignore[no-untyped-def]
+    """Of item i the places from `begins[i]` to `begins[i + 1]`: which items it predicts, and their weights."""
+    begins = np.zeros(len(predictors) + 1, np.int64)
+    for item in range(len(predictors)):
+        for predictor in predictors[item]:
+            if predictor < 0:
+                break
+            begins[predictor + 1] += 1
+    begins = np.cumsum(begins)
+    free = begins[:-1].copy()
+    predicted, weights = np.empty(begins[-1], np.int64), np.empty(begins[-1], np.float32)
+    for item in range(len(predictors)):
+        for p in range(predictors.shape[1]):
+            predictor = predictors[item, p]
+            if predictor < 0:
+                break
+            predicted[free[predictor]], weights[free[predictor]] = item, table[item, p]
+            free[predictor] += 1
+    return begins, predicted, weights
+
+
+@numba.njit("(i8[:,:], f4[:,:], i8[::1], i8[::1], f4[::1], f4[:,::1])", cache=True, nogil=True)
+def _add_predicted(histories, confidence, begins, predicted, weights, out):  # type: ignore[no-untyped-def]
+    for n in range(len(histories)):
+        for column in range(histories.shape[1]):
+            item = histories[n, column]
+            if item >= 0:
+                for place in range(begins[item], begins[item + 1]):
+                    out[n, predicted[place]] += confidence[n, column] * weights[place]
 
 
 @numba.njit("f4[:,::1](i8[:,:], f4[:,:], i8[:,:], i8[:,::1], f4[:,::1])", cache=True, nogil=True, fastmath=True)

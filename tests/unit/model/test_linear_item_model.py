@@ -164,6 +164,10 @@ def test_numba_and_torch_give_the_same_scores_and_state_comes_back(slots: int) -
     model.score(items, weights, every)
     known = np.broadcast_to(np.arange(ITEMS), (4, ITEMS)).copy()
     np.testing.assert_allclose(every.numpy(), model.score_candidates(items, weights, known), atol=1e-6)
+    if model.sparse:
+        by_torch = torch.zeros(4, ITEMS)
+        model._score_sparse(items, weights, by_torch)
+        torch.testing.assert_close(by_torch, every)
     more = batches([(0, item) for item in range(ITEMS)] * 2, ITEMS)
     again = deepcopy(cooccurrence)
     again._bind()
