@@ -97,9 +97,9 @@ def _add(values, scale, total):  # type: ignore[no-untyped-def]
 
 
 @numba.njit("(f4[::1], f4[::1], i8[::1])", cache=True, nogil=True)
-def _choose(total, heap, chosen):  # type: ignore[no-untyped-def]
-    """The items of the largest values, as many as `chosen` holds, in no order; -inf is never chosen. In the heap the
-    least comes first."""
+def choose_largest(total, heap, chosen):  # type: ignore[no-untyped-def]
+    """The items of the largest values, as many as `chosen` holds, in no order; -inf is never chosen. `heap` then holds
+    their values, -inf where there are no more, the least first."""
     heap[:] = -np.inf
     least, count = heap[0], len(heap)
     for item in range(len(total)):
@@ -152,7 +152,7 @@ def _find_candidates(parts, weights, prior, columns, bounds, own, extra, count):
             if item >= 0 and total[item] > -np.inf:
                 items[row, own.shape[1] + n] = item
                 total[item] = -np.inf
-        _choose(total, heap, items[row, length:])
+        choose_largest(total, heap, items[row, length:])
         for n in range(length + count):
             item = items[row, n]
             if item >= 0:

@@ -15,6 +15,7 @@ import torch
 
 from model.arrays import pack_array, unpack_array, unpack_tensor
 from model.batch import Rows
+from model.candidates import choose_largest
 from model.matrix_factorization import MatrixFactorizationDelta
 
 
@@ -99,29 +100,6 @@ class UserNeighbours:
             self.vectors = torch.from_numpy(vectors).to(self.device).view_as(self.vectors)
 
 
-@numba.njit("(f4[:], f4[::1], i8[::1])", cache=True, nogil=True)
-def _largest(values, weights, chosen):  # type: ignore[no-untyped-def]
-    """The largest of the values above 0 and where they stand, in no order; 0 where there are no more. In the heap the
-    least comes first."""
-    weights[:] = 0
-    chosen[:] = 0
-    count, least = len(weights), np.float32(0)
-    for place in range(len(values)):
-        value = values[place]
-        if value > least:
-            n = 0
-            while 2 * n + 1 < count:
-                child = 2 * n + 1
-                if child + 1 < count and weights[child + 1] < weights[child]:
-                    child += 1
-                if weights[child] >= value:
-                    break
-                weights[n], chosen[n] = weights[child], chosen[child]
-                n = child
-            weights[n], chosen[n] = value, place
-            least = weights[0]
-
-
 @numba.njit("(f4[::1], i8[:], i8[:])", cache=True, nogil=True)
 def _best(scores, items, found):  # type: ignore[no-untyped-def]
     """The items of the largest scores above 0, best first."""
@@ -145,7 +123,7 @@ def _near(similar, rows, histories, own, decay, scores, count, limit):  # type: 
     touched = np.empty(count * histories.shape[1], np.int64)
     for n in range(len(rows)):
         similar[n, rows[n]] = 0
-        _largest(similar[n], weights, nearest)
+        choose_largest(similar[n], weights, nearest)
         size = 0
         for place in range(count):
             if weights[place] > 0:
