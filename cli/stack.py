@@ -1,13 +1,16 @@
 """`up`, `down`, `status`: the broker and the Flink cluster on this machine."""
 
+import time
 from typing import Annotated, Any
 
 import typer
 from rich.table import Table
 
 from cli.common import DATA, Data, Json, console, progress
-from deploy.local.stack import Stack
+from deploy.local.stack import Stack, StackError
 from deploy.local.topics import create_topics, default_topics
+
+_WATCH_S = 1.0
 
 
 def up(
@@ -45,9 +48,22 @@ def status(data: Data = DATA, json: Json = False) -> None:
         raise typer.Exit(3)
 
 
+def watch(data: Data = DATA) -> None:
+    """Supervise: start again what dies, and the submitted job from its newest checkpoint. Ends with Ctrl-C."""
+    stack = Stack(data)
+    progress.print("Watching. Run it with the same HEADRACE_ environment as `submit`.")
+    while True:
+        try:
+            for line in stack.recover():
+                progress.log(line)
+        except StackError as error:
+            progress.log(str(error).splitlines()[0])
+        time.sleep(_WATCH_S)
+
+
 def register(app: typer.Typer) -> None:
     """Add this module's commands."""
-    for command in (up, down, status):
+    for command in (up, down, status, watch):
         app.command(rich_help_panel="The stack")(command)
 
 

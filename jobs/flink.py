@@ -6,7 +6,7 @@ from itertools import count
 from typing import Any
 
 from pyflink.common import Configuration, Types
-from pyflink.datastream import DataStream, StreamExecutionEnvironment
+from pyflink.datastream import DataStream, OutputTag, StreamExecutionEnvironment
 from pyflink.datastream.data_stream import KeyedStream
 from pyflink.java_gateway import get_gateway
 
@@ -32,6 +32,12 @@ def keyed_in_jvm(stream: DataStream, value_type: Any, key_type: Any) -> KeyedStr
     selector = get_gateway().jvm.KeyByKeySelector()
     java = stream._j_data_stream.keyBy(selector, Types.ROW([key_type]).get_java_type_info())
     return KeyedStream(java, value_type, stream)
+
+
+def side_output(stream: DataStream, tag: OutputTag) -> DataStream:
+    """The stream's side output without the Python hop that `get_side_output` adds. In thread mode that hop would give
+    the operator's thread a second interpreter state, with which the import of torch waits for itself for ever."""
+    return DataStream(stream._j_data_stream.getSideOutput(tag.get_java_output_tag()))
 
 
 def key_per_subtask(parallelism: int, max_parallelism: int) -> list[int]:

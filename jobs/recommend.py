@@ -9,10 +9,11 @@ from pyflink.common import Types
 from pyflink.datastream import StreamExecutionEnvironment
 from pyflink.table import Schema, StreamTableEnvironment
 
-from jobs.flink import key_per_subtask, keyed_in_jvm, process_mode, settings_of
+from jobs.flink import key_per_subtask, keyed_in_jvm, process_mode, settings_of, side_output
 from jobs.settings import Settings, SettingsError, load_settings
+from operators.dead_letters import DEAD_LETTERS
 from operators.learner import DELTA, DELTAS, LearnerFunction
-from operators.profile import DEAD_LETTERS, SNAPSHOTS, ProfileFunction
+from operators.profile import SNAPSHOTS, ProfileFunction
 from operators.scorer import LISTS, ScorerFunction
 from schema.event import EventParser
 
@@ -31,6 +32,8 @@ def flink_options(settings: Settings) -> dict[str, str]:
         "state.backend.type": "rocksdb",
         "execution.checkpointing.interval": f"{settings.flink.checkpoint_interval_ms}ms",
         "execution.checkpointing.mode": "EXACTLY_ONCE",
+        # A full disk is to be alarmed about, not to stop the lists.
+        "execution.checkpointing.tolerable-failed-checkpoints": str(settings.flink.tolerable_failed_checkpoints),
         "restart-strategy.type": "fixed-delay",
         "restart-strategy.fixed-delay.attempts": str(settings.flink.restart_attempts),
         "restart-strategy.fixed-delay.delay": f"{settings.flink.restart_delay_s}s",
@@ -72,11 +75,16 @@ def create_tables(tables: StreamTableEnvironment, settings: Settings) -> None:
     )
 
 
-def build(environment: StreamExecutionEnvironment, settings: Settings) -> None:
+def build(
+    environment: StreamExecutionEnvironment,
+    settings: Settings,
+    learner: type[LearnerFunction] = LearnerFunction,
+    scorer: type[ScorerFunction] = ScorerFunction,
+) -> None:
     """The way of an event, from the topic `events` to the topic `recommendations`."""
     tables = StreamTableEnvironment.create(environment)
     create_tables(tables, settings)
-    lists = settings.lists
+    kafka, lists = settings.kafka, settings.lists
     shards = key_per_subtask(settings.flink.parallelism, settings.flink.max_parallelism)
     parser = partial(
         EventParser,
@@ -101,7 +109,7 @@ def build(environment: StreamExecutionEnvironment, settings: Settings) -> None:
             ProfileFunction(
                 settings.profile_options(),
                 parser,
-                settings.kafka.events,
+                kafka.events,
                 shards,
                 settings.profiles.ttl_days,
                 settings.profiles.cache_mb,
@@ -136,13 +144,13 @@ def build(environment: StreamExecutionEnvironment, settings: Settings) -> None:
     )
 
     with process_mode(environment):
-        learner = LearnerFunction(
-            settings.blend_options(), shards, settings.kafka.items, settings.models.compact_after_events
+        model_learner = learner(
+            settings.blend_options(), shards, kafka.events, kafka.items, settings.models.compact_after_events
         )
         deltas = (
             keyed_in_jvm(for_learner, BATCH, Types.LONG())
             .connect(keyed_in_jvm(catalogue, CATALOGUE, Types.LONG()))
-            .process(learner, DELTAS)
+            .process(model_learner, DELTAS)
             .name("learner")
             .uid("learner")
             .set_parallelism(1)
@@ -150,21 +158,24 @@ def build(environment: StreamExecutionEnvironment, settings: Settings) -> None:
     ranked = (
         keyed_in_jvm(batches, BATCH, Types.LONG())
         .connect(keyed_in_jvm(deltas, DELTA, Types.LONG()))
-        .process(ScorerFunction(settings.blend_options(), lists.k, lists.send_unchanged, lists.remembered_users), LISTS)
+        .process(
+            scorer(settings.blend_options(), kafka.events, lists.k, lists.send_unchanged, lists.remembered_users), LISTS
+        )
         .name("scorer")
         .uid("scorer")
         # A slot, so a TaskManager, of its own: beside the profile it would wait for one GIL.
         .slot_sharing_group("scorer")
     )
 
-    dead = profiles.get_side_output(DEAD_LETTERS).union(deltas.get_side_output(DEAD_LETTERS))
+    dead, *others = (side_output(stream, DEAD_LETTERS) for stream in (profiles, deltas, ranked))
+    dead = dead.union(*others)
     inserts = tables.create_statement_set()
     inserts.add_insert("recommendations", tables.from_data_stream(ranked))
     inserts.add_insert("dead_letters", tables.from_data_stream(dead))
     inserts.attach_as_datastream()
 
 
-def main() -> None:
+def main(learner: type[LearnerFunction] = LearnerFunction, scorer: type[ScorerFunction] = ScorerFunction) -> None:
     """Validate the configuration, then submit. A faulty configuration stops here with every fault."""
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--config", type=Path, help="TOML file; HEADRACE_SECTION__FIELD overrides it")
@@ -174,7 +185,7 @@ def main() -> None:
         sys.exit(str(error))
     environment = StreamExecutionEnvironment.get_execution_environment(settings_of(flink_options(settings)))
     environment.set_parallelism(settings.flink.parallelism)
-    build(environment, settings)
+    build(environment, settings, learner, scorer)
     environment.execute("headrace")
 
 

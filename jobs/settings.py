@@ -137,6 +137,7 @@ class Flink(_Section):
     parallelism: PositiveInt = 1
     max_parallelism: PositiveInt = 128
     checkpoint_interval_ms: Annotated[int, Field(ge=100)] = 5_000
+    tolerable_failed_checkpoints: NonNegativeInt = 1_000
     restart_attempts: PositiveInt = 1_000_000
     restart_delay_s: PositiveInt = 1
 

@@ -11,7 +11,8 @@ class Snapshot(msgspec.Struct, array_like=True):
     impression, a late event). `excluded` are items that must not be on the list. `profile_version` is how many events
     the profile has taken. `repeated` says that the event's item was in the history before. Times are epoch
     milliseconds. `counts` says how often each item stands in the profile, at most 255, and `ages` how long before the
-    event each was last taken: how many binary digits the milliseconds have.
+    event each was last taken: how many binary digits the milliseconds have. `partition` and `offset` are the event's
+    place in its topic, -1 where it is not known.
     """
 
     user_id: str
@@ -29,6 +30,8 @@ class Snapshot(msgspec.Struct, array_like=True):
     repeated: bool = False
     counts: bytes = b""
     ages: bytes = b""
+    partition: int = -1
+    offset: int = -1
 
 
 _encoder = msgspec.msgpack.Encoder()

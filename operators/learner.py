@@ -8,13 +8,11 @@ import msgspec
 from pyflink.common import Row, Types
 from pyflink.datastream import KeyedCoProcessFunction, RuntimeContext
 from pyflink.datastream.state import MapStateDescriptor, ValueStateDescriptor
-from pyflink.metrics import Counter
 
 from operators.worker import prepare_worker  # isort: skip, numba comes in with the models
 from model.blend import BlendOptions, CatalogueChange, Delta, Recommender, pack_delta
 from model.snapshot import unpack_snapshot
-from operators.profile import DEAD_LETTERS, count_dead
-from schema.dead_letter import dead_letter
+from operators.dead_letters import DeadLetters
 from schema.errors import MessageError
 from schema.item import parse_item
 
@@ -25,18 +23,26 @@ DELTAS = Types.ROW([Types.LONG(), DELTA])
 class LearnerFunction(KeyedCoProcessFunction):
     """In, all under one key: Row(shard, packed snapshots), and rows (item_id, payload, partition, offset) of the
     catalogue. Out: Row(shard, Row(whole, made_at, payload)) for each of the scorers' shards: the whole packed
-    recommender first after every start, then a delta for each batch. Malformed catalogue messages become dead letters.
+    recommender first after every start, then a delta for each batch. Malformed catalogue messages become dead letters,
+    and so do events that the model fails on.
 
     Keyed state: `base`, the packed recommender, and `log`, what was learned from since, by number. Learning is
     deterministic, so both give the model. The log is folded into the base after `compact_after_events` events.
     """
 
+    recommender: type[Recommender] = Recommender
+
     def __init__(
-        self, options: BlendOptions, shards: Sequence[int], items_topic: str, compact_after_events: int
+        self,
+        options: BlendOptions,
+        shards: Sequence[int],
+        events_topic: str,
+        items_topic: str,
+        compact_after_events: int,
     ) -> None:
         # Learning is on the CPU, one interaction after another; a GPU is for the scorers.
         self._options = replace(options, device="cpu")
-        self._shards, self._topic = shards, items_topic
+        self._shards, self._events_topic, self._items_topic = shards, events_topic, items_topic
         self._compact_after_events = compact_after_events
 
     def open(self, runtime_context: RuntimeContext) -> None:
@@ -48,12 +54,11 @@ class LearnerFunction(KeyedCoProcessFunction):
         self._log = runtime_context.get_map_state(log)
         self._metrics = runtime_context.get_metrics_group().add_group("headrace")
         self._learned = self._metrics.counter("interactions_learned")
-        self._dead: dict[str, Counter] = {}
+        self._dead_letters = DeadLetters(self._metrics)
         self._milliseconds, self._version = 0, 0
         self._metrics.gauge("learner_ms", lambda: self._milliseconds)
         self._metrics.gauge("model_version", lambda: self._version)
         self._recommender: Recommender | None = None
-        self._logged = self._batches = 0
 
     def process_element1(self, value: Row, ctx: KeyedCoProcessFunction.Context) -> Iterator[object]:
         """Learn from one micro-batch of snapshots."""
@@ -73,9 +78,7 @@ class LearnerFunction(KeyedCoProcessFunction):
                     else CatalogueChange(item_id, item.available, " > ".join(item.category) or None)
                 )
             except MessageError as error:
-                now = int(time.time() * 1000)
-                count_dead(self._metrics, self._dead, error.code)
-                yield DEAD_LETTERS, Row(dead_letter(error, self._topic, partition, offset, now, payload))
+                yield self._dead_letters.of(error, self._items_topic, partition, offset, payload)
         yield from self._take([], changes)
 
     def _take(self, requests: list[bytes], changes: list[CatalogueChange]) -> Iterator[object]:
@@ -83,19 +86,43 @@ class LearnerFunction(KeyedCoProcessFunction):
         if self._recommender is None:
             self._recommender = self._restored()
             yield from self._sent(True, self._recommender.pack())
-        delta = _learn(self._recommender, requests, changes)
+        try:
+            delta = _learn(self._recommender, requests, changes)
+        except Exception as error:
+            # What failed has left the model half taught.
+            self._recommender = self._restored()
+            if not requests:
+                raise
+            yield from self._one_by_one(requests, changes, error)
+            return
         self._remember(requests, changes)
         self._version = self._recommender.version
         self._milliseconds = round((time.perf_counter() - started) * 1000)
         yield from self._sent(False, pack_delta(delta))
+
+    def _one_by_one(self, requests: list[bytes], changes: list[CatalogueChange], error: Exception) -> Iterator[object]:
+        """Learn from all of a batch but the events that the model fails on. Raises what it failed with where that lies
+        in no single event: then the job starts again."""
+        if len(requests) == 1 and not changes:
+            yield self._dead_letters.of_failure("learner_failed", error, self._events_topic, unpack_snapshot(*requests))
+            return
+        assert self._recommender is not None
+        before = self._recommender.version
+        for part in ([], changes), *(([request], []) for request in requests):
+            if any(part):
+                yield from self._take(*part)
+        if self._recommender.version == before:
+            raise error
 
     def _sent(self, whole: bool, payload: bytes) -> Iterator[Row]:
         made_at = int(time.time() * 1000)
         return (Row(shard, Row(whole, made_at, payload)) for shard in self._shards)
 
     def _restored(self) -> Recommender:
+        self._logged = self._batches = 0
         packed = self._base.value()
-        recommender = Recommender(self._options) if packed is None else Recommender.unpack(packed, self._options)
+        model = self.recommender
+        recommender = model(self._options) if packed is None else model.unpack(packed, self._options)
         for _, entry in sorted(self._log.items()):
             self._batches += 1
             requests, changes = msgspec.msgpack.decode(entry, type=tuple[list[bytes], list[CatalogueChange]])

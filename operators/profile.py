@@ -6,19 +6,17 @@ from zlib import crc32
 
 from pyflink.common import Row, Types
 from pyflink.common.time import Time
-from pyflink.datastream import KeyedProcessFunction, OutputTag, RuntimeContext
+from pyflink.datastream import KeyedProcessFunction, RuntimeContext
 from pyflink.datastream.state import StateTtlConfig, ValueStateDescriptor
-from pyflink.metrics import Counter, MetricGroup
 
 from model.profile import Profile, ProfileOptions, apply_event, pack_profile, snapshot, unpack_profile
 from model.snapshot import Snapshot, pack_snapshot
+from operators.dead_letters import DeadLetters
 from operators.profile_cache import ProfileCache
-from schema.dead_letter import dead_letter
 from schema.errors import MessageError
 from schema.event import EventParser
 
 SNAPSHOTS = Types.ROW_NAMED(["shard", "request"], [Types.LONG(), Types.PRIMITIVE_ARRAY(Types.BYTE())])
-DEAD_LETTERS = OutputTag("dead-letters", Types.ROW_NAMED(["payload"], [Types.PRIMITIVE_ARRAY(Types.BYTE())]))
 
 
 class ProfileFunction(KeyedProcessFunction):
@@ -54,7 +52,7 @@ class ProfileFunction(KeyedProcessFunction):
         self._metrics.gauge("events_accepted", lambda: self._accepted)
         self._metrics.gauge("events_late", lambda: self._late)
         self._metrics.gauge("events_duplicate", lambda: self._duplicate)
-        self._dead: dict[str, Counter] = {}
+        self._dead_letters = DeadLetters(self._metrics)
 
     def process_element(self, value: Row, ctx: KeyedProcessFunction.Context) -> Iterator[object]:
         """Apply one event."""
@@ -64,16 +62,16 @@ class ProfileFunction(KeyedProcessFunction):
         try:
             event = self._parser.parse(payload, now)
         except MessageError as error:
-            count_dead(self._metrics, self._dead, error.code)
-            yield DEAD_LETTERS, Row(dead_letter(error, self._topic, partition, offset, now, payload))
+            yield self._dead_letters.of(error, self._topic, partition, offset, payload)
             return
         shard = self._shards[crc32(event.user_id.encode()) % len(self._shards)]
         if event.event_type == "erase_user":
             self._state.clear()
             self._cache.remove(event.user_id)
             self._accepted += 1
-            erased = Snapshot(event.user_id, event.event_id, event.timestamp, appended_at, [], [], erased=True)
-            yield Row(shard, pack_snapshot(erased))
+            taken = Snapshot(event.user_id, event.event_id, event.timestamp, appended_at, [], [], erased=True)
+            taken.partition, taken.offset = partition, offset
+            yield Row(shard, pack_snapshot(taken))
             return
         packed = self._cache.get(event.user_id, now) or self._state.value()
         profile = Profile() if packed is None else unpack_profile(packed)
@@ -87,11 +85,6 @@ class ProfileFunction(KeyedProcessFunction):
         packed = pack_profile(profile)
         self._state.update(packed)
         self._cache.put(event.user_id, now, packed)
-        yield Row(shard, pack_snapshot(snapshot(profile, event, outcome, appended_at, self._options)))
-
-
-def count_dead(metrics: MetricGroup, counters: dict[str, Counter], code: str) -> None:
-    """Count a dead letter under its code, whose counter is made on first use."""
-    if code not in counters:
-        counters[code] = metrics.add_group("code", code).counter("dead_letters")
-    counters[code].inc()
+        taken = snapshot(profile, event, outcome, appended_at, self._options)
+        taken.partition, taken.offset = partition, offset
+        yield Row(shard, pack_snapshot(taken))

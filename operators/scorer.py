@@ -15,6 +15,7 @@ from operators.worker import prepare_worker  # isort: skip, numba comes in with 
 from model.blend import BlendOptions, RankedList, Recommender, unpack_delta
 from model.learned_blend import LearnedBlend
 from model.snapshot import Snapshot, unpack_snapshot
+from operators.dead_letters import DeadLetters
 from schema.recommendation import DEFAULT_USER, Recommendation, ScoredItem, encode_recommendation
 
 LISTS = Types.ROW_NAMED(["user_id", "payload"], [Types.STRING(), Types.PRIMITIVE_ARRAY(Types.BYTE())])
@@ -24,15 +25,19 @@ _SMOOTHING = 0.001
 
 class ScorerFunction(KeyedCoProcessFunction):
     """In: Row(shard, packed snapshots), and Row(whole, made_at, payload) of the learner, which sends it to every
-    shard. Out: Row(user_id, list or None).
+    shard. Out: Row(user_id, list or None), and a dead letter for each event whose list could not be made.
 
     Until the learner has sent the model after a start, batches wait in the keyed state `waiting`. The keyed state
     `blend` holds what the shard has learned about the order of candidates. The lists last sent, and what they were made
     of, are bounded caches: what they lose costs one repeated list, and one lesson.
     """
 
-    def __init__(self, options: BlendOptions, k: int, send_unchanged: bool, remembered_users: int) -> None:
-        self._options, self._k = options, k
+    recommender: type[Recommender] = Recommender
+
+    def __init__(
+        self, options: BlendOptions, events_topic: str, k: int, send_unchanged: bool, remembered_users: int
+    ) -> None:
+        self._options, self._events_topic, self._k = options, events_topic, k
         self._send_unchanged, self._remembered_users = send_unchanged, remembered_users
 
     def open(self, runtime_context: RuntimeContext) -> None:
@@ -48,6 +53,7 @@ class ScorerFunction(KeyedCoProcessFunction):
         self._served: set[int] = set()
         self._sent: OrderedDict[str, list[str]] = OrderedDict()
         metrics = runtime_context.get_metrics_group().add_group("headrace")
+        self._dead_letters = DeadLetters(metrics)
         self._lists_sent = metrics.counter("lists_sent")
         self._gauges = {"batch_size": 0.0, "scorer_ms": 0.0, "freshness_ms": 0.0}
         self._gauges |= {"model_version": 0.0, "replica_lag_ms": 0.0}
@@ -75,7 +81,7 @@ class ScorerFunction(KeyedCoProcessFunction):
         """Follow the learner."""
         whole, made_at, payload = value
         if whole:
-            self._replica = Recommender.unpack(payload, self._options)
+            self._replica = self.recommender.unpack(payload, self._options)
         elif self._replica is not None:
             self._replica.apply(unpack_delta(payload))
         if self._replica is not None:
@@ -112,14 +118,17 @@ class ScorerFunction(KeyedCoProcessFunction):
         newest: dict[str, Snapshot] = {}
         for request in requests:
             snapshot = unpack_snapshot(request)
-            self._test(snapshot)
-            self._replica.feedback(snapshot, blend)
+            try:
+                self._test(snapshot)
+                self._replica.feedback(snapshot, blend)
+            except Exception as error:
+                yield self._dead_letters.of_failure("scorer_failed", error, self._events_topic, snapshot)
+                continue
             newest.pop(snapshot.user_id, None)
             newest[snapshot.user_id] = snapshot
         appended_at = snapshot.appended_at
         newest[DEFAULT_USER] = Snapshot(DEFAULT_USER, snapshot.event_id, snapshot.event_timestamp, 0, [], [])
-        served = [snapshot for snapshot in newest.values() if not snapshot.erased]
-        ranked = dict(zip((s.user_id for s in served), self._replica.recommend(served, self._k, blend), strict=True))
+        ranked = self._ranked([snapshot for snapshot in newest.values() if not snapshot.erased], blend)
         self._blend.update(blend.pack())
         now = int(time.time() * 1000)
         for user_id, snapshot in newest.items():
@@ -127,12 +136,34 @@ class ScorerFunction(KeyedCoProcessFunction):
                 self._sent.pop(user_id, None)
                 blend.forget(user_id)
                 yield Row(user_id, None)
-            elif self._changed(user_id, ranked[user_id].item_ids):
-                yield Row(user_id, self._encode(snapshot, ranked[user_id], now))
+                continue
+            result = ranked[user_id]
+            if isinstance(result, Exception):
+                yield self._dead_letters.of_failure("scorer_failed", result, self._events_topic, snapshot)
+            elif self._changed(user_id, result.item_ids):
+                yield Row(user_id, self._encode(snapshot, result, now))
         self._lists_sent.inc(self._lists_made - made)
         self._gauges["batch_size"] = len(requests)
         self._gauges["freshness_ms"] = now - appended_at
         self._gauges["scorer_ms"] = (time.perf_counter() - started) * 1000
+
+    def _ranked(self, snapshots: list[Snapshot], blend: LearnedBlend) -> dict[str, RankedList | Exception]:
+        """Each user's list, or what its making failed with. Raises that where the list for people without history
+        fails too: then the fault is in no event, and the job starts again."""
+        assert self._replica is not None
+        users = [snapshot.user_id for snapshot in snapshots]
+        try:
+            return dict(zip(users, self._replica.recommend(snapshots, self._k, blend), strict=True))
+        except Exception:
+            ranked: dict[str, RankedList | Exception] = {}
+            for user_id, snapshot in zip(users, snapshots, strict=True):
+                try:
+                    (ranked[user_id],) = self._replica.recommend([snapshot], self._k, blend)
+                except Exception as error:
+                    if user_id == DEFAULT_USER:
+                        raise
+                    ranked[user_id] = error
+            return ranked
 
     def _test(self, snapshot: Snapshot) -> None:
         """Prequential quality: the list that the user has against the event that came."""

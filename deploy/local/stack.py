@@ -13,7 +13,7 @@ import time
 import urllib.error
 import urllib.request
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -55,6 +55,16 @@ class Process(msgspec.Struct):
     resource_id: str | None = None
 
 
+class Submission(msgspec.Struct):
+    """The job that supervision keeps running: its file, arguments and savepoint as submitted, and the ids of its runs,
+    the first first."""
+
+    job: str
+    arguments: tuple[str, ...]
+    savepoint: str | None
+    runs: list[str]
+
+
 class State(msgspec.Struct):
     """What `stack.json` records. `metrics_port` 0 means that every process got a free one."""
 
@@ -65,6 +75,7 @@ class State(msgspec.Struct):
     metrics_port: int
     taskmanagers: int
     processes: dict[str, Process] = {}
+    submission: Submission | None = None
 
 
 class Jars(msgspec.Struct):
@@ -177,6 +188,39 @@ class Stack:
         state = self.state
         self.up(state.taskmanagers, state.kafka_port, state.flink_port, state.metrics_port)
 
+    def recover(self) -> list[str]:
+        """One look of supervision: start again what has died, and the submitted job, from its newest retained
+        checkpoint, where it neither runs nor was ended on purpose. Returns what was done. Raises StackError like `up`
+        and `submit`, and where Flink does not answer."""
+        dead = [name for name, process in self.state.processes.items() if not self._alive(name, process)]
+        if dead:
+            self.ensure()
+        done = [f"{name} started again" for name in dead]
+        submission = self.state.submission
+        if submission is None:
+            return done
+        states = {job["jid"]: job["state"] for job in self.jobs()}
+        # A new JobManager knows no job; of those that an old one knows, a cancelled job is to stay so.
+        if not self.running_jobs() and states.get(submission.runs[-1], "FAILED") == "FAILED":
+            start = self.newest_checkpoint() or submission.savepoint
+            run = self._run(Path(submission.job), submission.arguments, start)
+            self._remember(msgspec.structs.replace(submission, runs=[*submission.runs, run]))
+            done.append(f"job submitted again from {start or 'its beginning'}")
+        return done
+
+    def newest_checkpoint(self) -> str | None:
+        """The newest complete checkpoint that the submitted job's runs have left, None where there is none."""
+        submission = self.state.submission
+        runs = submission.runs if submission else []
+        found = [path for run in runs for path in (self.checkpoints_dir / run).glob("chk-*/_metadata")]
+        return str(max(found, key=lambda path: path.stat().st_mtime).parent) if found else None
+
+    def processes(self) -> list[tuple[str, psutil.Process]]:
+        """Every live process of the stack under the name of the one that it belongs to, Python workers included."""
+        prefix = f"{self.data}:"
+        marked = ((_mark(process), process) for process in psutil.process_iter())
+        return [(mark.removeprefix(prefix), process) for mark, process in marked if mark.startswith(prefix)]
+
     def down(self) -> None:
         """Stop every process of the stack, Python workers included, and forget the ports. Data stays."""
         self._stop(lambda name: name != "kafka")
@@ -223,12 +267,13 @@ class Stack:
         """The ids of the jobs that have not ended."""
         return [job["jid"] for job in self.jobs() if job["state"] not in ("FINISHED", "CANCELED", "FAILED")]
 
-    def submit(self, job: Path, *arguments: str, savepoint: str | None = None) -> str:
+    def submit(self, job: Path, *arguments: str, savepoint: str | None = None, drop_unknown_state: bool = False) -> str:
         """Submit a Python job, with the project's packages importable on the workers, and return its id.
 
         `job` is relative to the working folder or to the repository. The packages are staged first, so that a later
-        edit does not reach a running job. `savepoint` is a savepoint or retained checkpoint to start from. TaskManagers
-        that ran a job before start anew where no job runs, as their interpreters hold that job's modules.
+        edit does not reach a running job. `savepoint` is a savepoint or retained checkpoint to start from; state in it
+        of operators that the job does not have is an error, or dropped where so said. TaskManagers that ran a job
+        before start anew where no job runs, as their interpreters hold that job's modules.
         """
         job = job.resolve() if job.exists() else _REPOSITORY / job
         if not job.exists():
@@ -245,7 +290,14 @@ class Stack:
         if self.jobs() and not self.running_jobs():
             self._stop(lambda name: name.startswith("taskmanager-"))
             self.ensure()
+        run = self._run(job, arguments, savepoint, drop_unknown_state)
+        self._remember(Submission(str(job), arguments, savepoint, [run]))
+        return run
+
+    def _run(self, job: Path, arguments: Iterable[str], savepoint: str | None, drop_unknown_state: bool = False) -> str:
+        app = self.data / "app"
         start = ["--fromSavepoint", savepoint] if savepoint else []
+        start += ["--allowNonRestoredState"] if drop_unknown_state else []
         source = ["--jarfile", str(self.connector_jar), "--pyFiles", str(app), "-py", str(job)]
         output = self.flink("run", "-d", *start, *source, *arguments)
         found = re.search(r"JobID ([0-9a-f]{32})", output)
@@ -255,11 +307,13 @@ class Stack:
 
     def cancel(self, job: str) -> None:
         """Cancel the job and return when it has ended."""
+        self._remember(None)
         self.rest(f"/jobs/{job}?mode=cancel", "PATCH")
         self._await_end(job)
 
     def stop_with_savepoint(self, job: str) -> str:
         """Stop the job with a savepoint and return the savepoint's path. Raises StackError where it fails."""
+        self._remember(None)
         target = {"targetDirectory": self.savepoints_dir.as_uri(), "drain": False}
         trigger = self.rest(f"/jobs/{job}/stop", "POST", target)["request-id"]
         deadline = time.monotonic() + _WAIT_S
@@ -424,7 +478,16 @@ class Stack:
         self._children.append(child)
         process.pid = child.pid
         state.processes[name] = process
-        self._record.write_bytes(msgspec.json.format(msgspec.json.encode(state)))
+        self._write(state)
+
+    def _remember(self, submission: Submission | None) -> None:
+        self._write(msgspec.structs.replace(self.state, submission=submission))
+
+    def _write(self, state: State) -> None:
+        # Whoever reads it meanwhile finds the old or the new one whole.
+        fresh = self._record.with_suffix(".new")
+        fresh.write_bytes(msgspec.json.format(msgspec.json.encode(state)))
+        fresh.replace(self._record)
 
     def _library(self) -> Path:
         """Flink's jars and its Python jar in one folder: from the parent class loader pemja's native library is loaded
@@ -467,9 +530,7 @@ class Stack:
 
     def _stop(self, chosen: Callable[[str], bool]) -> None:
         """Stop the stack's processes whose name is chosen, children and orphans included: they carry the mark."""
-        prefix = f"{self.data}:"
-        own = [(p, mark.removeprefix(prefix)) for p in psutil.process_iter() if (mark := _mark(p)).startswith(prefix)]
-        victims = [process for process, name in own if chosen(name) and process.pid != os.getpid()]
+        victims = [process for name, process in self.processes() if chosen(name) and process.pid != os.getpid()]
         for signal in (psutil.Process.terminate, psutil.Process.kill):
             for process in victims:
                 try:

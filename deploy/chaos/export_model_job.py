@@ -1,0 +1,47 @@
+"""Writes the model that a savepoint of the main job holds to a file: `--savepoint`'s learner, started on no input."""
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+
+from pyflink.common import Row, Types
+from pyflink.datastream import StreamExecutionEnvironment
+
+from jobs.flink import keyed_in_jvm, process_mode, settings_of
+from jobs.recommend import BATCH, CATALOGUE, flink_options
+from jobs.settings import load_settings
+from operators.learner import DELTAS, LearnerFunction
+
+
+class ExportingLearner(LearnerFunction):
+    """Writes each whole model that it would send to the scorers."""
+
+    def __init__(self, file: str, *arguments: object) -> None:
+        super().__init__(*arguments)  # type: ignore[arg-type]
+        self._file = file
+
+    def _sent(self, whole: bool, payload: bytes) -> Iterator[Row]:
+        if whole:
+            Path(self._file).write_bytes(payload)
+        return super()._sent(whole, payload)
+
+
+if __name__ == "__main__":
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("file", help="where the packed model is written, on the TaskManager's machine")
+    settings = load_settings()
+    environment = StreamExecutionEnvironment.get_execution_environment(settings_of(flink_options(settings)))
+    environment.set_parallelism(1)
+    batches = environment.from_collection([Row(0, Row(0, []))], Types.ROW([Types.LONG(), BATCH]))
+    catalogue = environment.from_collection([Row(0, Row([]))], Types.ROW([Types.LONG(), CATALOGUE]))
+    with process_mode(environment):
+        learner = ExportingLearner(arguments.parse_args().file, settings.blend_options(), [0], "events", "items", 2**31)
+        deltas = (
+            keyed_in_jvm(batches, BATCH, Types.LONG())
+            .connect(keyed_in_jvm(catalogue, CATALOGUE, Types.LONG()))
+            .process(learner, DELTAS)
+            .name("learner")
+            .uid("learner")
+        )
+    deltas.print()
+    environment.execute("export-model")

@@ -1,0 +1,89 @@
+"""The faults of the suite, each a function that does harm and returns when the harm is over."""
+
+import random
+import time
+from collections.abc import Callable, Iterator
+
+import psutil
+
+from deploy.chaos.load import Load
+from deploy.local.stack import Stack, StackError
+
+DISK_S = 15.0
+_FULL_FOR = 500
+_POISONED, _WRONG = 5, 30
+
+
+class Faults:
+    """Does the faults to a stack under load. `long_s` is how long the broker stays stopped and the load tenfold."""
+
+    def __init__(self, stack: Stack, load: Load, long_s: float) -> None:
+        self._stack, self._load, self._long_s = stack, load, long_s
+        self.kinds: dict[str, Callable[[], None]] = {
+            "kill TaskManager of the profiles": lambda: self._kill("taskmanager-1"),
+            "kill TaskManager of the scorer": lambda: self._kill("taskmanager-2"),
+            "kill JobManager": lambda: self._kill("jobmanager"),
+            "kill Python worker": self._kill_worker,
+            "kill broker": lambda: self._kill("kafka"),
+            "stop broker": lambda: self._freeze("kafka", self._long_s),
+            "stop TaskManager": lambda: self._freeze("taskmanager-1", min(self._long_s, 20)),
+            "checkpoint disk full": self._fill_disk,
+            "poison": lambda: self._load.poison(_POISONED),
+            "wrong clocks": lambda: self._load.wrong_clocks(_WRONG),
+            "tenfold load": self._tenfold,
+        }
+
+    def _kill(self, name: str) -> None:
+        psutil.Process(self._stack.state.processes[name].pid).kill()
+
+    def _kill_worker(self) -> None:
+        workers = [
+            process
+            for name, process in self._stack.processes()
+            if name.startswith("taskmanager-") and "beam_boot" in " ".join(process.cmdline())
+        ]
+        if not workers:
+            raise StackError("There is no Python worker to kill.")
+        for worker in workers:
+            worker.kill()
+
+    def _freeze(self, name: str, seconds: float) -> None:
+        process = psutil.Process(self._stack.state.processes[name].pid)
+        process.suspend()
+        time.sleep(seconds)
+        process.resume()
+
+    def _fill_disk(self) -> None:
+        """No checkpoint can be written, as its folder's name is taken by a file: no part of a full disk needs root."""
+        submission = self._stack.state.submission
+        assert submission is not None
+        folder = self._stack.checkpoints_dir / submission.runs[-1]
+        number = max((int(path.name.removeprefix("chk-")) for path in folder.glob("chk-*")), default=0)
+        fillers = [folder / f"chk-{number + n}" for n in range(1, _FULL_FOR)]
+        failed = self._failed_checkpoints(submission.runs[-1])
+        folder.mkdir(exist_ok=True)
+        for filler in fillers:
+            if not filler.exists():
+                filler.touch()
+        time.sleep(DISK_S)
+        for filler in fillers:
+            if filler.is_file():
+                filler.unlink()
+        if self._failed_checkpoints(submission.runs[-1]) == failed:
+            raise StackError("The disk was full, and no checkpoint failed.")
+
+    def _failed_checkpoints(self, run: str) -> int:
+        return int(self._stack.rest(f"/jobs/{run}/checkpoints")["counts"]["failed"])
+
+    def _tenfold(self) -> None:
+        rate = self._load.rate
+        self._load.rate = 10 * rate
+        time.sleep(self._long_s)
+        self._load.rate = rate
+
+
+def schedule(kinds: list[str], seed: int) -> Iterator[str]:
+    """The kinds over and over, each time in another order that the seed gives."""
+    chance = random.Random(seed)
+    while True:
+        yield from chance.sample(kinds, len(kinds))

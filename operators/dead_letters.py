@@ -1,0 +1,39 @@
+"""The side output of what cannot be used: messages that are not valid, and events that a model fails on."""
+
+import time
+import traceback
+
+import msgspec
+from pyflink.common import Row, Types
+from pyflink.datastream import OutputTag
+from pyflink.metrics import Counter, MetricGroup
+
+from model.snapshot import Snapshot
+from schema.dead_letter import dead_letter
+from schema.errors import MessageError
+
+DEAD_LETTERS = OutputTag("dead-letters", Types.ROW_NAMED(["payload"], [Types.PRIMITIVE_ARRAY(Types.BYTE())]))
+
+
+class DeadLetters:
+    """Makes an operator's dead letters, to be yielded, and counts them by code."""
+
+    def __init__(self, metrics: MetricGroup) -> None:
+        self._metrics = metrics
+        self._counters: dict[str, Counter] = {}
+
+    def of(
+        self, error: MessageError | tuple[str, str], topic: str, partition: int, offset: int, payload: bytes | None
+    ) -> tuple[OutputTag, Row]:
+        """The dead letter of a message at its place; `error` may be a code and what is to be said."""
+        code = error.code if isinstance(error, MessageError) else error[0]
+        if code not in self._counters:
+            self._counters[code] = self._metrics.add_group("code", code).counter("dead_letters")
+        self._counters[code].inc()
+        return DEAD_LETTERS, Row(dead_letter(error, topic, partition, offset, int(time.time() * 1000), payload))
+
+    def of_failure(self, code: str, error: Exception, topic: str, snapshot: Snapshot) -> tuple[OutputTag, Row]:
+        """The dead letter of a valid event on which a model raised `error`: its message is the traceback, its payload
+        what the model was given, as JSON."""
+        told = "".join(traceback.format_exception(error))
+        return self.of((code, told), topic, snapshot.partition, snapshot.offset, msgspec.json.encode(snapshot))
