@@ -72,6 +72,9 @@ def _fault(raw: bytes, struct: type, error: Exception) -> MessageError:
         given = msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
     except msgspec.ValidationError:
         return MessageError("not_an_object", None, shown(text), "a JSON object is expected")
+    except msgspec.DecodeError as not_json:
+        # A number out of range came before the place where the JSON breaks.
+        return MessageError("not_json", None, shown(text), str(not_json))
     for field in msgspec.structs.fields(struct):
         name = field.encode_name
         if name not in given:
@@ -80,7 +83,7 @@ def _fault(raw: bytes, struct: type, error: Exception) -> MessageError:
             continue
         try:
             msgspec.json.decode(given[name], type=field.type)
-        except msgspec.ValidationError as wrong:
+        except msgspec.DecodeError as wrong:
             reason = str(wrong)
             out_of_range = "out of range" in reason or ">=" in reason or "<=" in reason
             code = "absurd_number" if out_of_range else "wrong_type"
