@@ -74,7 +74,9 @@ def _batch(items: list[int], users: list[int], histories: list[list[int]]) -> Ba
     zeros = np.zeros(len(items), np.int64)
     weights = (rows >= 0).astype(np.float32)
     types = rows.astype(np.uint8)
-    return Batch(rows, weights, types, zeros, zeros, [""] * len(items), [1] * len(items), repeated, types, types)
+    return Batch(
+        rows, weights, types, zeros, zeros, [""] * len(items), [1] * len(items), repeated, types, types, zeros > 0
+    )
 
 
 def _seconds(call: Callable[[], object]) -> float:

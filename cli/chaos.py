@@ -76,8 +76,10 @@ def run(stack: Stack, minutes: float, seed: int, tell: Callable[[str], None] = l
             tell(f"{len(done)} faults done, {watcher.lists} lists. Now: {kind}")
             begun = time.monotonic()
             faults.kinds[kind]()
-            ended = time.monotonic()
-            seconds = _first_list_after(ended, watcher, load)
+            # Of a process killed the time counts from the blow, of what lasts from its end.
+            since = begun if kind.startswith("kill") else time.monotonic()
+            _first_list_after(time.monotonic(), watcher, load)
+            seconds = time.monotonic() - since
             done.append({"fault": kind, "at_s": round(begun - started, 1), "recovery_s": round(seconds, 2)})
             time.sleep(_GAP_S)
         tell(f"{len(done)} faults done. Recounting")
@@ -106,8 +108,8 @@ def _supervise(stack: Stack, over: threading.Event) -> None:
             progress.log(f"supervision: {str(error).splitlines()[0]}")
 
 
-def _first_list_after(moment: float, watcher: Watcher, load: Load) -> float:
-    """Seconds until the first list for an event that was sent after the moment."""
+def _first_list_after(moment: float, watcher: Watcher, load: Load) -> None:
+    """Wait for the first list for an event that was sent after the moment."""
     while watcher.newest_sent <= moment:
         failure = watcher.failure or load.failure
         if failure is not None:
@@ -115,7 +117,6 @@ def _first_list_after(moment: float, watcher: Watcher, load: Load) -> float:
         if time.monotonic() > moment + _DEAD_S:
             raise StackError(f"No list came within {_DEAD_S:.0f} s of a fault.")
         time.sleep(0.02)
-    return time.monotonic() - moment
 
 
 def _recount(stack: Stack) -> Recount:

@@ -12,8 +12,10 @@ from pyflink.table import Schema, StreamTableEnvironment
 from jobs.flink import key_per_subtask, keyed_in_jvm, process_mode, settings_of, side_output
 from jobs.settings import Settings, SettingsError, load_settings
 from operators.dead_letters import DEAD_LETTERS
+from operators.door import PseudonymFunction
 from operators.learner import DELTA, DELTAS, LearnerFunction
 from operators.profile import SNAPSHOTS, ProfileFunction
+from operators.receipts import RECEIPTS
 from operators.scorer import LISTS, ScorerFunction
 from schema.event import EventParser
 
@@ -43,9 +45,10 @@ def flink_options(settings: Settings) -> dict[str, str]:
 
 
 def create_tables(tables: StreamTableEnvironment, settings: Settings) -> None:
-    """The four topics as tables; payloads stay bytes, so that a malformed message reaches Python whole."""
+    """The topics as tables; payloads stay bytes, so that a malformed message reaches Python whole."""
     kafka = settings.kafka
-    extra = "".join(f", 'properties.{key}'='{value}'" for key, value in kafka.properties.items())
+    escaped = {key: value.replace("'", "''") for key, value in kafka.client_properties().items()}
+    extra = "".join(f", 'properties.{key}'='{value}'" for key, value in escaped.items())
     common = f"'connector'='kafka', 'properties.bootstrap.servers'='{kafka.bootstrap_servers}'{extra}"
     place = "`partition` int metadata virtual, `offset` bigint metadata virtual"
     source = f"'properties.group.id'='{kafka.group_id}', 'value.format'='raw'"
@@ -69,10 +72,11 @@ def create_tables(tables: StreamTableEnvironment, settings: Settings) -> None:
         with ({common}, 'topic'='{kafka.recommendations}', {sink}, 'sink.transactional-id-prefix'='headrace-lists',
         'key.format'='raw', 'key.fields'='user_id', 'value.fields-include'='EXCEPT_KEY')"""
     )
-    tables.execute_sql(
-        f"""create table dead_letters (payload bytes)
-        with ({common}, 'topic'='{kafka.dead_letters}', {sink}, 'sink.transactional-id-prefix'='headrace-dead')"""
-    )
+    for table, topic in (("dead_letters", kafka.dead_letters), ("erasures", kafka.erasures)):
+        tables.execute_sql(
+            f"""create table {table} (payload bytes)
+            with ({common}, 'topic'='{topic}', {sink}, 'sink.transactional-id-prefix'='headrace-{table}')"""
+        )
 
 
 def build(
@@ -103,6 +107,10 @@ def build(
         ),
         Types.ROW([Types.STRING(), event_type]),
     )
+    pseudonym_key = settings.privacy.key()
+    if pseudonym_key is not None:
+        hashed = PseudonymFunction(pseudonym_key)
+        events = events.map(hashed, Types.ROW([Types.STRING(), event_type])).name("pseudonyms").uid("pseudonyms")
     profiles = (
         keyed_in_jvm(events, event_type, Types.STRING())
         .process(
@@ -113,6 +121,7 @@ def build(
                 shards,
                 settings.profiles.ttl_days,
                 settings.profiles.cache_mb,
+                pseudonym_key,
             ),
             SNAPSHOTS,
         )
@@ -167,11 +176,11 @@ def build(
         .slot_sharing_group("scorer")
     )
 
-    dead, *others = (side_output(stream, DEAD_LETTERS) for stream in (profiles, deltas, ranked))
-    dead = dead.union(*others)
     inserts = tables.create_statement_set()
     inserts.add_insert("recommendations", tables.from_data_stream(ranked))
-    inserts.add_insert("dead_letters", tables.from_data_stream(dead))
+    for table, tag in (("dead_letters", DEAD_LETTERS), ("erasures", RECEIPTS)):
+        first, *others = (side_output(stream, tag) for stream in (profiles, deltas, ranked))
+        inserts.add_insert(table, tables.from_data_stream(first.union(*others)))
     inserts.attach_as_datastream()
 
 

@@ -8,11 +8,14 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    FilePath,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
+    SecretStr,
     ValidationError,
     field_validator,
+    model_validator,
 )
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
@@ -25,6 +28,7 @@ from model.popularity import PopularityOptions
 from model.profile import DEFAULT_WEIGHTS, ProfileOptions
 from model.user_neighbours import UserNeighboursOptions
 from schema.event import EVENT_TYPES
+from schema.pseudonym import MIN_KEY_BYTES
 from schema.vocabulary import VOCABULARIES, vocabulary
 
 
@@ -45,10 +49,44 @@ class Kafka(_Section):
     items: str = "items"
     recommendations: str = "recommendations"
     dead_letters: str = "dead-letters"
+    erasures: str = "erasures"
     start: Literal["earliest-offset", "latest-offset", "group-offsets"] = "earliest-offset"
     delivery: Literal["at-least-once", "exactly-once"] = "at-least-once"
     transaction_timeout_ms: Annotated[int, Field(ge=60_000, le=900_000)] = 900_000
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "SCRAM-SHA-512"
+    username: str = ""
+    password: SecretStr = SecretStr("")
+    password_file: FilePath | None = None
+    ca_file: FilePath | None = None
     properties: dict[str, str] = {}
+
+    @model_validator(mode="after")
+    def _has_credentials(self) -> "Kafka":
+        if self.security_protocol.startswith("SASL") and not (self.username and self._password()):
+            raise ValueError("SASL needs username, and password or password_file")
+        return self
+
+    def _password(self) -> str:
+        return self.password_file.read_text().strip() if self.password_file else self.password.get_secret_value()
+
+    def client_properties(self) -> dict[str, str]:
+        """Properties of the connector's Kafka clients."""
+        if self.security_protocol == "PLAINTEXT":
+            return self.properties
+        secure: dict[str, str] = {"security.protocol": self.security_protocol}
+        if self.ca_file:
+            secure |= {"ssl.truststore.type": "PEM", "ssl.truststore.location": str(self.ca_file.resolve())}
+        if self.security_protocol.startswith("SASL"):
+            module = "plain.PlainLoginModule" if self.sasl_mechanism == "PLAIN" else "scram.ScramLoginModule"
+            # The connector carries the Kafka clients under names of its own.
+            module = f"org.apache.flink.kafka.shaded.org.apache.kafka.common.security.{module}"
+            name, word = (text.replace("\\", "\\\\").replace('"', '\\"') for text in (self.username, self._password()))
+            secure |= {
+                "sasl.mechanism": self.sasl_mechanism,
+                "sasl.jaas.config": f'{module} required username="{name}" password="{word}";',
+            }
+        return secure | self.properties
 
 
 class Events(_Section):
@@ -129,6 +167,25 @@ class Models(_Section):
     compact_after_events: PositiveInt = 50_000
 
 
+class Privacy(_Section):
+    """How users are named."""
+
+    pseudonym_key: SecretStr = SecretStr("")
+    pseudonym_key_file: FilePath | None = None
+
+    @model_validator(mode="after")
+    def _is_long_enough(self) -> "Privacy":
+        key = self.key()
+        if key is not None and not MIN_KEY_BYTES <= len(key) <= 64:
+            raise ValueError(f"the pseudonym key has {len(key)} bytes, {MIN_KEY_BYTES} to 64 are needed")
+        return self
+
+    def key(self) -> bytes | None:
+        """The key of the pseudonyms, None for user ids as they are."""
+        file, given = self.pseudonym_key_file, self.pseudonym_key.get_secret_value()
+        return (file.read_text().strip() if file else given).encode() or None
+
+
 class Flink(_Section):
     """How the job runs."""
 
@@ -152,6 +209,7 @@ class Settings(BaseSettings):
     profiles: Profiles = Profiles()
     lists: Lists = Lists()
     models: Models = Models()
+    privacy: Privacy = Privacy()
     flink: Flink = Flink()
 
     @classmethod
@@ -213,8 +271,17 @@ def load_settings(file: Path | None = None) -> Settings:
         return Settings()
     except ValidationError as error:
         faults = [
-            f"  {'.'.join(map(str, fault['loc']))} = {fault['input']!r}: {fault['msg']}" for fault in error.errors()
+            f"  {'.'.join(map(str, fault['loc']))} = {_shown(fault['loc'], fault['input'])}: {fault['msg']}"
+            for fault in error.errors()
         ]
-        raise SettingsError("\n".join([f"The configuration has {len(faults)} faults:", *faults])) from error
+        # Not "from error", whose own text would show every input.
+        raise SettingsError("\n".join([f"The configuration has {len(faults)} faults:", *faults])) from None
     except ValueError as error:
         raise SettingsError(f"The configuration cannot be read: {error}") from error
+
+
+def _shown(place: tuple[int | str, ...], given: object) -> str:
+    """A faulty value, but nothing that is or may hold a secret."""
+    if isinstance(given, dict | BaseModel):
+        return f"fields {', '.join(name for name, *_ in (given.items() if isinstance(given, dict) else given))}"
+    return "***" if set(place) & {"password", "pseudonym_key", "properties"} else repr(given)

@@ -21,7 +21,7 @@ class Batch:
     `types` uint8 [B, H], the index of the type of each item's last event; `event_index` int64 [B], the column of the
     event's own item or -1; `timestamps` int64 [B], epoch milliseconds; `users` the B user ids; `events` how many events
     each has; `repeated` bool [B], whether the event's item was in the history before; `counts` and `ages` uint8 [B, H]
-    of the items, as in the snapshot.
+    of the items, as in the snapshot; `erased` bool [B], whether the event was the user's wish to be forgotten.
     """
 
     items: Rows
@@ -34,6 +34,7 @@ class Batch:
     repeated: npt.NDArray[np.bool_]
     counts: npt.NDArray[np.uint8]
     ages: npt.NDArray[np.uint8]
+    erased: npt.NDArray[np.bool_]
 
 
 _FIELDS = tuple(field.name for field in fields(Batch))
@@ -71,6 +72,7 @@ def to_batch(snapshots: Sequence[Snapshot], index: ItemIndex, learn: bool) -> Ba
         np.array([s.repeated for s in snapshots], np.bool_),
         counts,
         ages,
+        np.array([s.erased for s in snapshots], np.bool_),
     )
 
 

@@ -96,9 +96,12 @@ class MatrixFactorization:
         """Take the interactions one by one; every `step` of them item vectors move, wherever a batch is cut."""
         changed, folded = [], []
         for n, at in enumerate(batch.event_index.tolist()):
+            row = crc32(batch.users[n].encode()) % self.options.reservoir
+            if batch.erased[n]:
+                users = self._forget(row)
+                folded.append((users, self._reservoir[users], self._users[users]))
             if at < 0:
                 continue
-            row = crc32(batch.users[n].encode()) % self.options.reservoir
             history = batch.items[n, : self.options.history]
             self._reservoir[row, : len(history)] = history
             self._reservoir[row, len(history) :] = -1
@@ -110,12 +113,20 @@ class MatrixFactorization:
                 items, users = self._step()
                 changed.append(items)
                 folded.append((users, self._reservoir[users], self._users[users]))
-        if not changed:
+        if not changed and not (folded and self.options.share_users):
             return MatrixFactorizationDelta()
-        items = np.unique(np.concatenate(changed))
+        items = np.unique(np.concatenate([np.empty(0, np.int64), *changed]))
         vectors = self.vectors[torch.from_numpy(items).to(self.device)]
         people = (np.concatenate(parts) for parts in zip(*folded, strict=True)) if self.options.share_users else ()
         return MatrixFactorizationDelta(*map(pack_array, (items, vectors.cpu().numpy(), *people)))
+
+    def _forget(self, row: int) -> Rows:
+        """Empty a row of the reservoir. Item vectors keep what they have learned from it. Returns the row."""
+        before = self._users[row].astype(np.float64)
+        self._user_gram -= np.outer(before, before)
+        self._users[row], self._reservoir[row] = 0, -1
+        self._open_users.pop(row, None)
+        return np.array([row])
 
     def _step(self) -> tuple[Rows, Rows]:
         """Refold the step's newest users, then solve the stalest items. Returns the items, ascending, and the rows of

@@ -12,7 +12,7 @@ class Snapshot(msgspec.Struct, array_like=True):
     the profile has taken. `repeated` says that the event's item was in the history before. Times are epoch
     milliseconds. `counts` says how often each item stands in the profile, at most 255, and `ages` how long before the
     event each was last taken: how many binary digits the milliseconds have. `partition` and `offset` are the event's
-    place in its topic, -1 where it is not known.
+    place in its topic, -1 where it is not known. `session_only` says that a list may be made of it, and nothing kept.
     """
 
     user_id: str
@@ -32,6 +32,7 @@ class Snapshot(msgspec.Struct, array_like=True):
     ages: bytes = b""
     partition: int = -1
     offset: int = -1
+    session_only: bool = False
 
 
 _encoder = msgspec.msgpack.Encoder()

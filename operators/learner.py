@@ -10,9 +10,11 @@ from pyflink.datastream import KeyedCoProcessFunction, RuntimeContext
 from pyflink.datastream.state import MapStateDescriptor, ValueStateDescriptor
 
 from operators.worker import prepare_worker  # isort: skip, numba comes in with the models
-from model.blend import BlendOptions, CatalogueChange, Delta, Recommender, pack_delta
+from model.blend import BlendOptions, CatalogueChange, Recommender, pack_delta
 from model.snapshot import unpack_snapshot
 from operators.dead_letters import DeadLetters
+from operators.receipts import RECEIPTS
+from schema.erasure import receipt
 from schema.errors import MessageError
 from schema.item import parse_item
 
@@ -27,7 +29,8 @@ class LearnerFunction(KeyedCoProcessFunction):
     and so do events that the model fails on.
 
     Keyed state: `base`, the packed recommender, and `log`, what was learned from since, by number. Learning is
-    deterministic, so both give the model. The log is folded into the base after `compact_after_events` events.
+    deterministic, so both give the model. The log is folded into the base after `compact_after_events` events, and when
+    a user is erased: it holds histories under users' names. Then a receipt is sent.
     """
 
     recommender: type[Recommender] = Recommender
@@ -87,7 +90,12 @@ class LearnerFunction(KeyedCoProcessFunction):
             self._recommender = self._restored()
             yield from self._sent(True, self._recommender.pack())
         try:
-            delta = _learn(self._recommender, requests, changes)
+            snapshots = [unpack_snapshot(request) for request in requests]
+            if any(snapshot.session_only for snapshot in snapshots):
+                # Not even the log may hold them.
+                requests = [r for r, s in zip(requests, snapshots, strict=True) if not s.session_only]
+                snapshots = [snapshot for snapshot in snapshots if not snapshot.session_only]
+            delta = self._recommender.learn(snapshots, changes)
         except Exception as error:
             # What failed has left the model half taught.
             self._recommender = self._restored()
@@ -95,10 +103,13 @@ class LearnerFunction(KeyedCoProcessFunction):
                 raise
             yield from self._one_by_one(requests, changes, error)
             return
-        self._remember(requests, changes)
+        erased = [snapshot for snapshot in snapshots if snapshot.erased]
+        self._remember(requests, changes, fold=bool(erased))
         self._version = self._recommender.version
         self._milliseconds = round((time.perf_counter() - started) * 1000)
         yield from self._sent(False, pack_delta(delta))
+        for snapshot in erased:
+            yield RECEIPTS, Row(receipt(snapshot.event_id, "model"))
 
     def _one_by_one(self, requests: list[bytes], changes: list[CatalogueChange], error: Exception) -> Iterator[object]:
         """Learn from all of a batch but the events that the model fails on. Raises what it failed with where that lies
@@ -126,21 +137,17 @@ class LearnerFunction(KeyedCoProcessFunction):
         for _, entry in sorted(self._log.items()):
             self._batches += 1
             requests, changes = msgspec.msgpack.decode(entry, type=tuple[list[bytes], list[CatalogueChange]])
-            _learn(recommender, requests, changes)
+            recommender.learn([unpack_snapshot(request) for request in requests], changes)
             self._logged += len(requests) + len(changes)
         return recommender
 
-    def _remember(self, requests: list[bytes], changes: list[CatalogueChange]) -> None:
+    def _remember(self, requests: list[bytes], changes: list[CatalogueChange], fold: bool) -> None:
         self._learned.inc(len(requests))
         self._logged += len(requests) + len(changes)
-        if self._logged < self._compact_after_events or self._recommender is None:
+        if (self._logged < self._compact_after_events and not fold) or self._recommender is None:
             self._log.put(self._batches, msgspec.msgpack.encode((requests, changes)))
             self._batches += 1
             return
         self._base.update(self._recommender.pack())
         self._log.clear()
         self._logged = self._batches = 0
-
-
-def _learn(recommender: Recommender, requests: list[bytes], changes: list[CatalogueChange]) -> Delta:
-    return recommender.learn([unpack_snapshot(request) for request in requests], changes)

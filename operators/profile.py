@@ -13,16 +13,22 @@ from model.profile import Profile, ProfileOptions, apply_event, pack_profile, sn
 from model.snapshot import Snapshot, pack_snapshot
 from operators.dead_letters import DeadLetters
 from operators.profile_cache import ProfileCache
+from operators.receipts import RECEIPTS
+from schema.erasure import receipt
 from schema.errors import MessageError
-from schema.event import EventParser
+from schema.event import Event, EventParser
+from schema.pseudonym import pseudonym
 
+_SESSION_BYTES, _SESSION_MS = 8 * 2**20, 1_800_000
 SNAPSHOTS = Types.ROW_NAMED(["shard", "request"], [Types.LONG(), Types.PRIMITIVE_ARRAY(Types.BYTE())])
 
 
 class ProfileFunction(KeyedProcessFunction):
-    """In: Row(user_id, payload, partition, offset, appended_at). Out: Row(shard, packed Snapshot), and dead letters.
+    """In: Row(user_id, payload, partition, offset, appended_at). Out: Row(shard, packed Snapshot), dead letters, and
+    receipts of erasure.
 
-    Keyed state `profile`: one packed `model.profile.Profile`, kept for `ttl_days` after the user's last event.
+    Keyed state `profile`: one packed `model.profile.Profile`, kept for `ttl_days` after the user's last event. Events
+    without consent go to a profile of their session instead, which is in no state and forgotten after half an hour.
     """
 
     def __init__(
@@ -33,14 +39,17 @@ class ProfileFunction(KeyedProcessFunction):
         shards: Sequence[int],
         ttl_days: int,
         cache_mb: int,
+        pseudonym_key: bytes | None,
     ) -> None:
         self._options, self._make_parser, self._topic = options, parser, topic
         self._shards, self._ttl_days, self._cache_mb = shards, ttl_days, cache_mb
+        self._pseudonym = pseudonym_key
 
     def open(self, runtime_context: RuntimeContext) -> None:
         """Register the state and the counters."""
         self._parser = self._make_parser()
         self._cache = ProfileCache(self._cache_mb * 2**20, self._ttl_days * 86_400_000)
+        self._sessions = ProfileCache(_SESSION_BYTES, _SESSION_MS)
         descriptor = ValueStateDescriptor("profile", Types.PICKLED_BYTE_ARRAY())
         # The same clean-up as the default, said in full: PyFlink's default starts a second JVM to hold one duration.
         time_to_live = StateTtlConfig.new_builder(Time.days(self._ttl_days)).disable_cleanup_in_background()
@@ -48,10 +57,11 @@ class ProfileFunction(KeyedProcessFunction):
         self._state = runtime_context.get_state(descriptor)
         self._metrics = runtime_context.get_metrics_group().add_group("headrace")
         # Gauges over plain integers: `Counter.inc` would call into the JVM for each event.
-        self._accepted = self._late = self._duplicate = 0
+        self._accepted = self._late = self._duplicate = self._session_only = 0
         self._metrics.gauge("events_accepted", lambda: self._accepted)
         self._metrics.gauge("events_late", lambda: self._late)
         self._metrics.gauge("events_duplicate", lambda: self._duplicate)
+        self._metrics.gauge("events_session_only", lambda: self._session_only)
         self._dead_letters = DeadLetters(self._metrics)
 
     def process_element(self, value: Row, ctx: KeyedProcessFunction.Context) -> Iterator[object]:
@@ -62,8 +72,12 @@ class ProfileFunction(KeyedProcessFunction):
         try:
             event = self._parser.parse(payload, now)
         except MessageError as error:
-            yield self._dead_letters.of(error, self._topic, partition, offset, payload)
+            # Under a pseudonym key the payload is left where it was: it may name the user.
+            shown = payload if self._pseudonym is None else None
+            yield self._dead_letters.of(error, self._topic, partition, offset, shown)
             return
+        if self._pseudonym is not None:
+            event.user_id = pseudonym(self._pseudonym, event.user_id)
         shard = self._shards[crc32(event.user_id.encode()) % len(self._shards)]
         if event.event_type == "erase_user":
             self._state.clear()
@@ -72,6 +86,10 @@ class ProfileFunction(KeyedProcessFunction):
             taken = Snapshot(event.user_id, event.event_id, event.timestamp, appended_at, [], [], erased=True)
             taken.partition, taken.offset = partition, offset
             yield Row(shard, pack_snapshot(taken))
+            yield RECEIPTS, Row(receipt(event.event_id, "profile"))
+            return
+        if not event.consent:
+            yield from self._serve_session(event, shard, now, appended_at)
             return
         packed = self._cache.get(event.user_id, now) or self._state.value()
         profile = Profile() if packed is None else unpack_profile(packed)
@@ -87,4 +105,19 @@ class ProfileFunction(KeyedProcessFunction):
         self._cache.put(event.user_id, now, packed)
         taken = snapshot(profile, event, outcome, appended_at, self._options)
         taken.partition, taken.offset = partition, offset
+        yield Row(shard, pack_snapshot(taken))
+
+    def _serve_session(self, event: Event, shard: int, now: int, appended_at: int) -> Iterator[Row]:
+        session = f"{event.user_id}\0{event.session_id or ''}"
+        packed = self._sessions.get(session, now)
+        profile = Profile() if packed is None else unpack_profile(packed)
+        outcome = apply_event(profile, event, self._options)
+        if not outcome.accepted:
+            self._duplicate += 1
+            return
+        self._session_only += 1
+        self._sessions.put(session, now, pack_profile(profile))
+        taken = snapshot(profile, event, outcome, appended_at, self._options)
+        # Teaches nothing, is tested by nothing, and is no version of the profile.
+        taken.event_index, taken.item_id, taken.profile_version, taken.session_only = -1, None, 0, True
         yield Row(shard, pack_snapshot(taken))

@@ -16,6 +16,8 @@ from model.blend import BlendOptions, RankedList, Recommender, unpack_delta
 from model.learned_blend import LearnedBlend
 from model.snapshot import Snapshot, unpack_snapshot
 from operators.dead_letters import DeadLetters
+from operators.receipts import RECEIPTS
+from schema.erasure import receipt
 from schema.recommendation import DEFAULT_USER, Recommendation, ScoredItem, encode_recommendation
 
 LISTS = Types.ROW_NAMED(["user_id", "payload"], [Types.STRING(), Types.PRIMITIVE_ARRAY(Types.BYTE())])
@@ -25,7 +27,8 @@ _SMOOTHING = 0.001
 
 class ScorerFunction(KeyedCoProcessFunction):
     """In: Row(shard, packed snapshots), and Row(whole, made_at, payload) of the learner, which sends it to every
-    shard. Out: Row(user_id, list or None), and a dead letter for each event whose list could not be made.
+    shard. Out: Row(user_id, list or None), a dead letter for each event whose list could not be made, and a
+    receipt for each user whose list was erased.
 
     Until the learner has sent the model after a start, batches wait in the keyed state `waiting`. The keyed state
     `blend` holds what the shard has learned about the order of candidates. The lists last sent, and what they were made
@@ -136,6 +139,7 @@ class ScorerFunction(KeyedCoProcessFunction):
                 self._sent.pop(user_id, None)
                 blend.forget(user_id)
                 yield Row(user_id, None)
+                yield RECEIPTS, Row(receipt(snapshot.event_id, "lists"))
                 continue
             result = ranked[user_id]
             if isinstance(result, Exception):
@@ -192,8 +196,14 @@ class ScorerFunction(KeyedCoProcessFunction):
             event_id=snapshot.event_id,
             event_timestamp=snapshot.event_timestamp,
             model_version=self._replica.version,
-            strategy="personal" if snapshot.history else "popular",
+            strategy=_strategy(snapshot),
             items=list(map(ScoredItem, ranked.item_ids, ranked.scores, ranked.sources)),
             profile_version=snapshot.profile_version,
         )
         return encode_recommendation(recommendation)
+
+
+def _strategy(snapshot: Snapshot) -> str:
+    if not snapshot.history:
+        return "popular"
+    return "session" if snapshot.session_only else "personal"

@@ -28,7 +28,10 @@ ITEM_EVENT_TYPES = frozenset(EVENT_TYPES) - {"search", "erase_user"}
 
 
 class Event(msgspec.Struct, omit_defaults=True, gc=False):
-    """One thing a person did. `timestamp` is in epoch milliseconds, `event_type` one of EVENT_TYPES."""
+    """One thing a person did. `timestamp` is in epoch milliseconds, `event_type` one of EVENT_TYPES.
+
+    With `consent` false the event may serve the person's session and nothing else: it enters no profile and no model.
+    """
 
     event_id: Id
     user_id: Id
@@ -43,6 +46,7 @@ class Event(msgspec.Struct, omit_defaults=True, gc=False):
     session_id: Id | None = None
     list_id: Id | None = None
     properties: dict[str, Any] | None = None
+    consent: bool = True
 
 
 _ENCODER = msgspec.json.Encoder()
@@ -112,5 +116,5 @@ class EventParser:
 
 
 def encode_event(event: Event) -> bytes:
-    """JSON; fields that are None are left out."""
+    """JSON; fields that have their defaults are left out."""
     return _ENCODER.encode(event)

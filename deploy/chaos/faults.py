@@ -1,4 +1,4 @@
-"""The faults of the suite, each a function that does harm and returns when the harm is over."""
+"""The faults of the suite, each a function that does harm and returns when the harm is over or has shown."""
 
 import random
 import time
@@ -12,6 +12,7 @@ from deploy.local.stack import Stack, StackError
 DISK_S = 15.0
 _FULL_FOR = 500
 _POISONED, _WRONG = 5, 30
+_NOTICED_S = 90.0
 
 
 class Faults:
@@ -20,11 +21,11 @@ class Faults:
     def __init__(self, stack: Stack, load: Load, long_s: float) -> None:
         self._stack, self._load, self._long_s = stack, load, long_s
         self.kinds: dict[str, Callable[[], None]] = {
-            "kill TaskManager of the profiles": lambda: self._kill("taskmanager-1"),
-            "kill TaskManager of the scorer": lambda: self._kill("taskmanager-2"),
+            "kill TaskManager 1": lambda: self._kill("taskmanager-1"),
+            "kill TaskManager 2": lambda: self._kill("taskmanager-2"),
             "kill JobManager": lambda: self._kill("jobmanager"),
             "kill Python worker": self._kill_worker,
-            "kill broker": lambda: self._kill("kafka"),
+            "kill broker": lambda: self._process("kafka").kill(),
             "stop broker": lambda: self._freeze("kafka", self._long_s),
             "stop TaskManager": lambda: self._freeze("taskmanager-1", min(self._long_s, 20)),
             "checkpoint disk full": self._fill_disk,
@@ -33,8 +34,32 @@ class Faults:
             "tenfold load": self._tenfold,
         }
 
+    def _process(self, name: str) -> psutil.Process:
+        return psutil.Process(self._stack.state.processes[name].pid)
+
     def _kill(self, name: str) -> None:
-        psutil.Process(self._stack.state.processes[name].pid).kill()
+        starts = self._starts()
+        self._process(name).kill()
+        self._await_restart(starts)
+
+    def _await_restart(self, starts: tuple[int, int]) -> None:
+        """Lists may flow on for some seconds, which says nothing: wait until the job has noticed."""
+        deadline = time.monotonic() + _NOTICED_S
+        while self._starts() <= starts:
+            if time.monotonic() > deadline:
+                raise StackError(f"The job has not started again within {_NOTICED_S:.0f} s.")
+            time.sleep(0.1)
+
+    def _starts(self) -> tuple[int, int]:
+        """How often the job was submitted, and how often that run has started again; the second is 0 while Flink does
+        not answer."""
+        submission = self._stack.state.submission
+        assert submission is not None
+        try:
+            (metric,) = self._stack.rest(f"/jobs/{submission.runs[-1]}/metrics?get=numRestarts")
+        except (StackError, ValueError):
+            return len(submission.runs), 0
+        return len(submission.runs), int(metric["value"])
 
     def _kill_worker(self) -> None:
         workers = [
@@ -44,11 +69,13 @@ class Faults:
         ]
         if not workers:
             raise StackError("There is no Python worker to kill.")
+        starts = self._starts()
         for worker in workers:
             worker.kill()
+        self._await_restart(starts)
 
     def _freeze(self, name: str, seconds: float) -> None:
-        process = psutil.Process(self._stack.state.processes[name].pid)
+        process = self._process(name)
         process.suspend()
         time.sleep(seconds)
         process.resume()

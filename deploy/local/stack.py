@@ -384,7 +384,8 @@ class Stack:
 
     def _configure(self, state: State) -> None:
         shutil.copytree(_flink_home() / "conf", self._conf, dirs_exist_ok=True)
-        shutil.copy(_REPOSITORY / "deploy" / "flink" / "log4j-console.properties", self._conf)
+        for logging in ("log4j-console.properties", "log4j-cli.properties"):
+            shutil.copy(_REPOSITORY / "deploy" / "flink" / logging, self._conf)
         # Java 17 needs the distribution's long list of opened modules, which only its default file holds.
         defaults = yaml.safe_load((_flink_home() / "conf" / "config.yaml").read_text())
         settings = {
@@ -501,14 +502,15 @@ class Stack:
         return library
 
     def _environment(self, name: str) -> dict[str, str]:
-        # PYTHONPATH would show the workers the repository instead of what was submitted.
+        # PYTHONPATH would show the workers the repository instead of what was submitted. The job's settings, secrets
+        # among them, are read where it is submitted, and by no process of the cluster.
         kept = {k: v for k, v in os.environ.items() if not k.lstrip("_").startswith(("FLINK_", "PYTHONPATH", "JVM_"))}
         # The TaskManager's embedded interpreter looks for pemja where this environment has it.
         cluster = {"FLINK_LIB_DIR": str(self._library()), "PYTHONPATH": sysconfig.get_path("purelib")}
         # Some PyFlink calls would start a JVM of their own inside a TaskManager: they fail instead.
         cluster["PYFLINK_GATEWAY_DISABLED"] = "true"
         return (
-            kept
+            (kept if name == "client" else {k: v for k, v in kept.items() if not k.startswith("HEADRACE_")})
             | (cluster if name.startswith(("jobmanager", "taskmanager")) else {})
             | {
                 MARK: f"{self.data}:{name}",

@@ -65,3 +65,37 @@ def test_the_example_names_every_setting_with_its_default() -> None:
     for section in type(settings).model_fields:
         assert f"[{section}]" in EXAMPLE.read_text()
         assert set(type(getattr(settings, section)).model_fields) <= written
+
+
+def test_no_fault_shows_a_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEADRACE_PRIVACY__PSEUDONYM_KEY", "hush")
+    monkeypatch.setenv("HEADRACE_KAFKA__SECURITY_PROTOCOL", "SASL_SSL")
+    monkeypatch.setenv("HEADRACE_KAFKA__PASSWORD", "open sesame")
+    monkeypatch.setenv("HEADRACE_KAFKA__PROPERTIES", '{"ssl.key.password": 7}')
+    with pytest.raises(SettingsError) as caught:
+        load_settings()
+    for secret in ("hush", "sesame", "7"):
+        assert secret not in str(caught.value).replace("16 to 64", "")
+    assert "kafka.properties" in str(caught.value)
+    assert "the pseudonym key has 4 bytes, 16 to 64 are needed" in str(caught.value)
+
+
+def test_client_properties_of_scram_over_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "password").write_text('se"same\n')
+    (tmp_path / "ca.pem").write_text("")
+    given = {"security_protocol": "SASL_SSL", "username": "job", "properties": '{"client.id": "x"}'}
+    given |= {"password_file": str(tmp_path / "password"), "ca_file": str(tmp_path / "ca.pem")}
+    for name, value in given.items():
+        monkeypatch.setenv(f"HEADRACE_KAFKA__{name.upper()}", value)
+    properties = load_settings().kafka.client_properties()
+    assert properties["security.protocol"] == "SASL_SSL"
+    assert properties["sasl.mechanism"] == "SCRAM-SHA-512"
+    assert properties["sasl.jaas.config"].endswith('ScramLoginModule required username="job" password="se\\"same";')
+    assert properties["ssl.truststore.location"] == str(tmp_path / "ca.pem")
+    assert properties["client.id"] == "x"
+
+
+def test_a_protocol_with_sasl_needs_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEADRACE_KAFKA__SECURITY_PROTOCOL", "SASL_PLAINTEXT")
+    with pytest.raises(SettingsError, match="SASL needs username"):
+        load_settings()

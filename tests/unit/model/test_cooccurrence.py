@@ -44,7 +44,9 @@ def batch_of(rows: list[list[int]]) -> Batch:
     items = np.array([row + [-1] * (ITEMS - len(row)) for row in rows], np.int64).reshape(-1, ITEMS)
     zeros, weights = np.zeros(len(rows), np.int64), (items >= 0).astype(np.float32)
     types = np.zeros(items.shape, np.uint8)
-    return Batch(items, weights, types, zeros, zeros, [""] * len(rows), [1] * len(rows), zeros > 0, types, types)
+    return Batch(
+        items, weights, types, zeros, zeros, [""] * len(rows), [1] * len(rows), zeros > 0, types, types, zeros > 0
+    )
 
 
 def statistics(rows: list[list[int]], size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -30,7 +30,7 @@ def features(shares: np.ndarray, category: tuple[int, ...] = (-1,) * 6) -> np.nd
     """The candidates' features, for a user whose newest item is item 5: they took it 3 times, and bought it last."""
     zeros, ones = np.zeros(1, np.int64), np.ones((1, 1), np.uint8)
     types, weights = ones * EVENT_TYPES.index("purchase"), ones.astype(np.float32)
-    batch = Batch(np.array([[5]]), weights, types, zeros, zeros, ["u"], [1], zeros > 0, 3 * ones, 20 * ones)
+    batch = Batch(np.array([[5]]), weights, types, zeros, zeros, ["u"], [1], zeros > 0, 3 * ones, 20 * ones, zeros > 0)
     return features_of(candidates_of(shares), SIGNALS, COUNTS, (1.0, 0.3), batch, np.array(category, np.int32))
 
 

@@ -58,7 +58,9 @@ def batches(pairs: list[tuple[int, int]], size: int) -> list[Batch]:
         zeros = np.zeros(len(items), np.int64)
         weights, types = (items >= 0).astype(np.float32), np.zeros(items.shape, np.uint8)
         result.append(
-            Batch(items, weights, types, zeros, zeros, [""] * len(items), [1] * len(items), flags, types, types)
+            Batch(
+                items, weights, types, zeros, zeros, [""] * len(items), [1] * len(items), flags, types, types, zeros > 0
+            )
         )
     return result
 

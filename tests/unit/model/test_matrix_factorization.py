@@ -1,10 +1,15 @@
-"""Fold-in: the closed form, and both versions of it."""
+"""Fold-in: the closed form, and both versions of it; and erasure."""
+
+from zlib import crc32
 
 import numpy as np
 import pytest
 import torch
 
+from model.batch import to_batch
+from model.item_index import ItemIndex
 from model.matrix_factorization import MatrixFactorization, MatrixFactorizationOptions
+from model.snapshot import Snapshot
 
 pytestmark = pytest.mark.unit
 
@@ -31,3 +36,21 @@ def test_numba_and_torch_fold_in_the_users_of_equation_4(history: int) -> None:
         confidence = (weights[row, known] * decay[known]).astype(np.float64)
         expected = np.linalg.solve(shared + chosen.T @ (confidence[:, None] * chosen), chosen.T @ confidence)
         np.testing.assert_allclose(found[row].numpy(), expected, atol=1e-4)
+
+
+def test_an_erased_user_leaves_no_row_in_the_reservoir_nor_in_its_statistics() -> None:
+    def taken(user: str, history: list[str], erased: bool = False) -> Snapshot:
+        return Snapshot(user, "e", 0, 0, history, [1.0] * len(history), -1 if erased else 0, erased=erased)
+
+    model = MatrixFactorization(MatrixFactorizationOptions(step=3, dimensions=4, share_users=True), torch.device("cpu"))
+    index = ItemIndex()
+    snapshots = [taken(f"u{n}", [f"i{n}", f"i{n + 1}"]) for n in range(5)] + [taken("u1", [], erased=True)]
+    batch = to_batch(snapshots, index, learn=True)
+    model.resize(len(index))
+    delta = model.learn(batch)
+    row = crc32(b"u1") % model.options.reservoir
+    assert (model._reservoir[row] == -1).all()
+    np.testing.assert_allclose(model._user_gram, model._users.astype(float).T @ model._users, atol=1e-6)
+    told = np.frombuffer(delta.users, np.int64).tolist()
+    last = len(told) - 1 - told[::-1].index(row)
+    assert (np.frombuffer(delta.histories, np.int64).reshape(len(told), -1)[last] == -1).all()

@@ -176,5 +176,13 @@ EVENTS = st.builds(
 def test_an_event_comes_back_as_it_was_encoded(event: Event) -> None:
     raw = encode_event(event)
     assert PARSER.parse(raw, NOW) == event
-    present = {name for name in Event.__struct_fields__ if getattr(event, name) is not None}
+    present = {name for name in Event.__struct_fields__ if getattr(event, name) is not None} - {"consent"}
     assert msgspec.json.decode(raw).keys() == present
+
+
+def test_consent_is_given_unless_refused() -> None:
+    raw = encode_event(Event("e", "u", "view", NOW, "i"))
+    assert PARSER.parse(raw, NOW).consent
+    assert not PARSER.parse(raw[:-1] + b',"consent":false}', NOW).consent
+    with pytest.raises(MessageError, match="consent"):
+        PARSER.parse(raw[:-1] + b',"consent":"no"}', NOW)
