@@ -51,15 +51,15 @@ class Faults:
             time.sleep(0.1)
 
     def _starts(self) -> tuple[int, int]:
-        """How often the job was submitted, and how often that run has started again; the second is 0 while Flink does
-        not answer."""
+        """How often the job was submitted, and when that run last began to start again (epoch ms, 0 for never and while
+        Flink does not answer)."""
         submission = self._stack.state.submission
         assert submission is not None
         try:
-            (metric,) = self._stack.rest(f"/jobs/{submission.runs[-1]}/metrics?get=numRestarts")
-        except (StackError, ValueError):
+            times = self._stack.rest(f"/jobs/{submission.runs[-1]}")["timestamps"]
+        except StackError:
             return len(submission.runs), 0
-        return len(submission.runs), int(metric["value"])
+        return len(submission.runs), int(times["RESTARTING"])
 
     def _kill_worker(self) -> None:
         workers = [

@@ -13,10 +13,11 @@ import time
 import urllib.error
 import urllib.request
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import find_libpython
@@ -89,10 +90,19 @@ class Jars(msgspec.Struct):
 class Stack:
     """A Kafka broker, a JobManager and TaskManagers whose configuration, data and logs all lie under `data`.
 
-    `jars` is where the resolved jars are remembered, `data`/jars if not given; stacks can share it.
+    `jars` is where the resolved jars are remembered, `data`/jars if not given; stacks can share it. `broker` are
+    properties for the broker beside the stack's own; `listeners` in them are added to the stack's, which stay for its
+    own use. `scram_users` are names and passwords of SCRAM-SHA-512, known when the broker's storage is formatted.
     """
 
-    def __init__(self, data: Path, jars: Path | None = None) -> None:
+    def __init__(
+        self,
+        data: Path,
+        jars: Path | None = None,
+        broker: Mapping[str, str] = MappingProxyType({}),
+        scram_users: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        self._broker, self._scram_users = broker, scram_users
         self.data = data.resolve()
         self._jar_folder = (jars or self.data / "jars").resolve()
         self.logs = self.data / "logs"
@@ -345,9 +355,10 @@ class Stack:
     def flink(self, *arguments: str) -> str:
         """Run Flink's command line against this cluster and return its output.
 
-        The environment carries HEADRACE_KAFKA__BOOTSTRAP_SERVERS. Raises StackError with the output on failure.
+        The environment carries HEADRACE_KAFKA__BOOTSTRAP_SERVERS, this stack's where it is not set. Raises StackError
+        with the output on failure.
         """
-        environment = self._environment("client") | {"HEADRACE_KAFKA__BOOTSTRAP_SERVERS": self.bootstrap_servers}
+        environment = {"HEADRACE_KAFKA__BOOTSTRAP_SERVERS": self.bootstrap_servers, **self._environment("client")}
         command = ["bash", str(_flink_home() / "bin" / "flink"), *arguments]
         done = subprocess.run(
             command,
@@ -425,7 +436,12 @@ class Stack:
             "share.coordinator.state.topic.min.isr": 1,
             "group.initial.rebalance.delay.ms": 0,
         }
-        (self._conf / "server.properties").write_text("".join(f"{key}={value}\n" for key, value in broker.items()))
+        added = dict(self._broker)
+        if "listeners" in added:
+            added["listeners"] = f"{broker['listeners']},{added['listeners']}"
+        (self._conf / "server.properties").write_text(
+            "".join(f"{key}={value}\n" for key, value in (broker | added).items())
+        )
 
     def _start_broker(self, state: State, jars: Jars) -> None:
         _require_free(state.kafka_port, "--kafka-port")
@@ -435,8 +451,10 @@ class Stack:
         if not (self.data / "kafka" / "meta.properties").exists():
             # A first byte of 0 keeps the id from starting with "-", which the tool would read as an option.
             cluster = base64.urlsafe_b64encode(bytes(1) + uuid.uuid4().bytes[1:]).decode().rstrip("=")
+            users = [f"SCRAM-SHA-512=[name={name},password={word}]" for name, word in self._scram_users.items()]
+            scram = [argument for user in users for argument in ("--add-scram", user)]
             done = subprocess.run(
-                [*java, "kafka.tools.StorageTool", "format", "-t", cluster, "-c", properties],
+                [*java, "kafka.tools.StorageTool", "format", "-t", cluster, "-c", properties, *scram],
                 env=self._environment("kafka"),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,

@@ -43,7 +43,8 @@ class Topics:
             self._producer.send(topic, value=value, key=key)
         self._producer.flush()
 
-    def event(self, number: int, user: str, item: str | None, event_type: str = "view") -> bytes:
+    @staticmethod
+    def event(number: int, user: str, item: str | None, event_type: str = "view") -> bytes:
         fields = {"event_id": f"e{number}", "user_id": user, "event_type": event_type, "timestamp": START + number}
         return json.dumps(fields | ({"item_id": item} if item else {})).encode()
 
