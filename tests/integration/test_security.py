@@ -125,7 +125,7 @@ def test_lists_flow_over_tls_and_scram_with_the_least_acls(
             producer.send("dead-letters", value=b"forged").get(timeout=10)
         producer.close()
         with pytest.raises(KafkaError):
-            KafkaAdminClient(**client(server, "shop", trusting, "guessed")).list_topics()
+            KafkaAdminClient(**client(server, "shop", trusting, "guessed"), bootstrap_timeout_ms=5000).list_topics()
         for log in stack.logs.iterdir():
             for secret in PASSWORDS.values():
                 assert secret not in log.read_text(errors="replace"), log
