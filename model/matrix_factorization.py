@@ -160,6 +160,9 @@ class MatrixFactorization:
         before, after = self.vectors[items].double(), vectors.double()
         self._gram += after.T @ after - before.T @ before
         self.vectors[items] = vectors
+        self._invert()
+
+    def _invert(self) -> None:
         shared = self.options.unobserved * self._gram + self.options.regularization * self._identity
         self._inverse = torch.linalg.inv(shared).float().contiguous()
         self._bind()
@@ -230,14 +233,20 @@ class MatrixFactorization:
         }
 
     def load(self, arrays: dict[str, bytes]) -> None:
-        """The inverse of `snapshot`."""
+        """The inverse of `snapshot`, for every form that was ever written: at first the Gram matrices did not stand in
+        it, which follow from the vectors."""
         self.vectors = unpack_tensor(arrays["vectors"], np.float32, self.device).view(-1, self.options.dimensions)
         size = self.options.dimensions
-        self._gram = unpack_tensor(arrays["gram"], np.float64, self.device).view(size, size)
-        self._inverse = unpack_tensor(arrays["inverse"], np.float32, self.device).view(size, size)
-        self._user_gram = unpack_array(arrays["user_gram"], np.float64).reshape(size, size)
         self._reservoir = unpack_array(arrays["reservoir"], np.int64).reshape(self._reservoir.shape)
         self._users = unpack_array(arrays["users"], np.float32).reshape(self._users.shape)
+        if "gram" in arrays:
+            self._gram = unpack_tensor(arrays["gram"], np.float64, self.device).view(size, size)
+            self._inverse = unpack_tensor(arrays["inverse"], np.float32, self.device).view(size, size)
+            self._user_gram = unpack_array(arrays["user_gram"], np.float64).reshape(size, size)
+        else:
+            vectors, users = self.vectors.double(), self._users.astype(np.float64)
+            self._gram, self._user_gram = vectors.T @ vectors, users.T @ users
+            self._invert()
         self._stale = unpack_array(arrays["stale"], np.float32)
         self._open_users = dict.fromkeys(unpack_array(arrays["open_users"], np.int64).tolist())
         self._open = int(arrays["open"])

@@ -23,24 +23,25 @@ START = 1_600_000_000_000
 class Topics:
     """Sends events and items, and keeps what arrived on the two output topics."""
 
-    def __init__(self, bootstrap_servers: str, isolation_level: str = "read_uncommitted") -> None:
+    def __init__(self, bootstrap_servers: str, isolation_level: str = "read_uncommitted", suffix: str = "") -> None:
         from kafka import KafkaConsumer, KafkaProducer
 
         self._producer = KafkaProducer(bootstrap_servers=bootstrap_servers)
         self._consumer = KafkaConsumer(
-            "recommendations",
-            "dead-letters",
+            f"recommendations{suffix}",
+            f"dead-letters{suffix}",
             bootstrap_servers=bootstrap_servers,
             auto_offset_reset="earliest",
             group_id=None,
             isolation_level=isolation_level,
         )
+        self._suffix = suffix
         self.lists: list[tuple[str, dict[str, Any] | None]] = []
         self.dead: list[dict[str, Any]] = []
 
     def send(self, topic: str, *values: bytes | None, key: bytes | None = None) -> None:
         for value in values:
-            self._producer.send(topic, value=value, key=key)
+            self._producer.send(topic + self._suffix, value=value, key=key)
         self._producer.flush()
 
     @staticmethod
@@ -56,7 +57,7 @@ class Topics:
             for records in self._consumer.poll(timeout_ms=200).values():
                 for record in records:
                     value = json.loads(record.value) if record.value is not None else None
-                    if record.topic == "dead-letters":
+                    if record.topic.startswith("dead-letters"):
                         assert value is not None
                         self.dead.append(value)
                     else:

@@ -57,7 +57,9 @@ def test_a_recommender_keeps_its_counts_serves_and_learns_on(version: Path) -> N
     expected = Counter(item(n) for n in range(EVENTS))
     counts = dict(zip(recommender.index.ids, recommender.cooccurrence.counts.tolist(), strict=True))
     assert counts == expected
-    assert recommender.version == EVENTS + 1
+    # The first version counted batches.
+    version_before = recommender.version
+    assert version_before in (EVENTS + 1, 1)
     assert recommender.blocked.tolist() == [item_id == "i0" for item_id in recommender.index.ids]
 
     requests, changes = msgspec.msgpack.decode(
@@ -72,7 +74,7 @@ def test_a_recommender_keeps_its_counts_serves_and_learns_on(version: Path) -> N
 
     recommender.learn(snapshots)
     again = Recommender.unpack(recommender.pack(), OPTIONS)
-    assert again.version == EVENTS + 4
+    assert again.version == version_before + 3
     assert again.cooccurrence.counts.sum() == EVENTS + 3
 
 
