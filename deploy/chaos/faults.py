@@ -81,7 +81,8 @@ class Faults:
         process.resume()
 
     def _fill_disk(self) -> None:
-        """No checkpoint can be written, as its folder's name is taken by a file: no part of a full disk needs root."""
+        """No checkpoint can be written, as its folder's name is taken by a file: a full disk, without root. It lasts
+        until a checkpoint has failed."""
         submission = self._stack.state.submission
         assert submission is not None
         folder = self._stack.checkpoints_dir / submission.runs[-1]
@@ -92,11 +93,14 @@ class Faults:
         for filler in fillers:
             if not filler.exists():
                 filler.touch()
+        deadline = time.monotonic() + _NOTICED_S
         time.sleep(DISK_S)
+        while self._failed_checkpoints(submission.runs[-1]) == failed and time.monotonic() < deadline:
+            time.sleep(0.5)
         for filler in fillers:
             if filler.is_file():
                 filler.unlink()
-        if self._failed_checkpoints(submission.runs[-1]) == failed:
+        if time.monotonic() > deadline:
             raise StackError("The disk was full, and no checkpoint failed.")
 
     def _failed_checkpoints(self, run: str) -> int:
