@@ -150,6 +150,7 @@ class Models(_Section):
     """The models and their blend."""
 
     device: str = "auto"
+    max_items: Annotated[int, Field(ge=100)] = 200_000
     neighbours: PositiveInt = 384
     dimensions: Annotated[int, Field(ge=2, le=512)] = 64
     reservoir: PositiveInt = 4096
@@ -259,6 +260,7 @@ class Settings(BaseSettings):
             ),
             horizon=self.lists.horizon,
             diversity=self.lists.diversity,
+            max_items=self.models.max_items,
             device=models.device,
         )
 

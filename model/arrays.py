@@ -42,6 +42,23 @@ def grown(tensor: torch.Tensor, rows: int, fill: float) -> torch.Tensor:
     return whole
 
 
+def moved(rows: npt.NDArray[np.int64], size: int) -> npt.NDArray[np.int64]:
+    """Where each of `size` rows stands once only `rows` are kept, in that order; -1 for what is dropped, and, at the
+    end, for row -1."""
+    places = np.full(size + 1, -1, np.int64)
+    places[rows] = np.arange(len(rows))
+    return places
+
+
+def closed_up(
+    rows: npt.NDArray[np.int64], *others: npt.NDArray[np.float32]
+) -> tuple[npt.NDArray[np.int64], list[npt.NDArray[np.float32]]]:
+    """What is -1 in each row of `rows` goes to its end, the rest keeps its order; `others` follow, 0 there."""
+    order = np.argsort(rows < 0, axis=1, kind="stable")
+    rows = np.take_along_axis(rows, order, 1)
+    return rows, [np.take_along_axis(other, order, 1) * (rows >= 0) for other in others]
+
+
 def largest_of(values: npt.NDArray[np.float32], count: int) -> npt.NDArray[np.int64]:
     """The places of the at most `count` largest values above 0, ascending; of equals, the lowest places."""
     if count < len(values):

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from model.arrays import grown, pack_array, unpack_array, unpack_tensor
-from model.batch import parts_of, to_batch
+from model.batch import Rows, parts_of, to_batch
 from model.candidates import find_candidates
 from model.category_popularity import CategoryPopularity, CategoryPopularityOptions
 from model.cooccurrence import Cooccurrence, CooccurrenceDelta, CooccurrenceOptions
@@ -36,7 +36,7 @@ class BlendOptions:
     co-occurrence, factorisation, popularity. With the `horizon` "next" a list holds what the person takes next, with
     "any" what they would take at any time: in the fixed blend the linear model stands in co-occurrence's place, and the
     last item of a history says no more than its first. `diversity` from 0 to 1 is how much a list avoids items that are
-    alike."""
+    alike. Where more than `max_items` items are known, those with the least popularity are forgotten."""
 
     cooccurrence: CooccurrenceOptions = field(default_factory=CooccurrenceOptions)
     factorization: MatrixFactorizationOptions = field(default_factory=MatrixFactorizationOptions)
@@ -48,6 +48,7 @@ class BlendOptions:
     learned: LearnedBlendOptions = field(default_factory=LearnedBlendOptions)
     horizon: str = "next"
     diversity: float = 0.0
+    max_items: int = 200_000
     device: str = "cpu"
 
 
@@ -60,7 +61,8 @@ class CatalogueChange(msgspec.Struct, array_like=True):
 
 
 class Delta(msgspec.Struct, array_like=True):
-    """What one call of `learn` changed: model version before and after, new item ids, and each model's part."""
+    """What one call of `learn` changed: model version before and after, new item ids, and each model's part; before all
+    that, which rows int64 were kept where items were forgotten, empty where none was."""
 
     before: int
     after: int
@@ -70,6 +72,7 @@ class Delta(msgspec.Struct, array_like=True):
     linear: LinearItemModelDelta
     popularity: PopularityDelta
     catalogue: list[CatalogueChange]
+    kept: bytes = b""
 
 
 class RankedList(msgspec.Struct):
@@ -88,6 +91,7 @@ class _Packed(msgspec.Struct, array_like=True):
     models: list[dict[str, bytes]]
     categories: list[str] = []
     category: bytes = b""
+    withdrawn: list[str] = []
 
 
 _delta_encoder, _delta_decoder = msgspec.msgpack.Encoder(), msgspec.msgpack.Decoder(Delta)
@@ -125,6 +129,8 @@ class Recommender:
         self.version = 0
         self.blocked = torch.empty(0, dtype=torch.bool, device=self.device)
         self._blocks = False
+        # Ids of items that were forgotten while they were unavailable.
+        self._withdrawn: set[str] = set()
         # Each item's category as a row of `categories`, -1 for none.
         self.categories = ItemIndex()
         self.category = np.empty(0, np.int32)
@@ -160,13 +166,23 @@ class Recommender:
             return
         for model in self.models:
             model.resize(len(self.index))
+        known = len(self.blocked)
         self.blocked = grown(self.blocked, len(self.index), False)
+        if self._withdrawn:
+            again = [row for row in range(known, len(self.index)) if self.index.ids[row] in self._withdrawn]
+            self.blocked[again] = True
+            self._withdrawn.difference_update(self.index.ids[row] for row in again)
+            self._blocks = self._blocks or bool(again)
         self._scratch = grown(self._scratch, 2 * self._block_size * len(self.index), 0)
         self._parts.clear()
         self.category = np.append(self.category, np.full(len(self.index) - len(self.category), -1, np.int32))
 
     def learn(self, snapshots: Sequence[Snapshot], catalogue: Sequence[CatalogueChange] = ()) -> Delta:
         """Learn from the events, in their order, and from catalogue changes; returns what changed."""
+        kept = np.empty(0, np.int64)
+        if len(self.index) > self.options.max_items:
+            kept = self._worth_keeping()
+            self._retain(kept)
         known = len(self.index)
         batch = to_batch(snapshots, self.index, learn=True)
         self.index.extend(change.item_id for change in catalogue)
@@ -186,6 +202,7 @@ class Recommender:
             self.linear.delta(),
             self.popularity.learn(batch),
             list(catalogue),
+            pack_array(kept),
         )
         self.user_neighbours.apply(delta.factorization)
         self._follow_popularity(delta.popularity)
@@ -195,6 +212,8 @@ class Recommender:
         """Follow the learner by one delta. Raises ValueError where a delta before it is missing."""
         if delta.before != self.version:
             raise ValueError(f"delta {delta.before} to {delta.after} does not follow version {self.version}")
+        if delta.kept:
+            self._retain(unpack_array(delta.kept, np.int64))
         self.index.extend(delta.new_items)
         self._resize()
         self._follow_catalogue(delta.catalogue)
@@ -205,6 +224,27 @@ class Recommender:
         self.popularity.apply(delta.popularity)
         self._follow_popularity(delta.popularity)
         self.version = delta.after
+
+    def _worth_keeping(self) -> Rows:
+        """The rows of the most popular items, of equals those known last, ascending: a tenth less than may be known, so
+        that this is seldom to do."""
+        sums = self.popularity.sums.cpu().numpy()
+        order = np.lexsort((np.arange(len(sums)), sums))
+        return np.sort(order[-(self.options.max_items - self.options.max_items // 10) :])
+
+    def _retain(self, rows: Rows) -> None:
+        """Forget all items but those of `rows`, which stand in rows 0, 1, 2 from now on."""
+        blocked = self.blocked.cpu().numpy()
+        dropped = np.setdiff1d(np.flatnonzero(blocked), rows)
+        self._withdrawn.update(self.index.ids[row] for row in dropped)
+        for model in self.models:
+            model.retain(rows)
+        self.index = ItemIndex(self.index.ids[row] for row in rows)
+        self.blocked = torch.from_numpy(blocked[rows]).to(self.device)
+        self._blocks = bool(self.blocked.any())
+        self.category = self.category[rows]
+        self.category_popularity.rebuild(self.popularity.sums.cpu().numpy(), self.category)
+        self._parts.clear()
 
     def _follow_catalogue(self, catalogue: Sequence[CatalogueChange]) -> None:
         if catalogue:
@@ -294,6 +334,7 @@ class Recommender:
         blocked = pack_array(self.blocked.cpu().numpy())
         packed = _Packed(self.version, self.index.ids, blocked, [model.snapshot() for model in self.models])
         packed.categories, packed.category = self.categories.ids, pack_array(self.category)
+        packed.withdrawn = sorted(self._withdrawn)
         return bytes((VERSION,)) + _delta_encoder.encode(packed)
 
     @classmethod
@@ -305,6 +346,7 @@ class Recommender:
         recommender.version = state.version
         recommender.index.extend(state.items)
         recommender._resize()
+        recommender._withdrawn.update(state.withdrawn)
         recommender.blocked = unpack_tensor(state.blocked, np.bool_, recommender.device)
         recommender._blocks = bool(recommender.blocked.any())
         recommender.categories.extend(state.categories)

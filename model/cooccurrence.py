@@ -11,8 +11,11 @@ import numba
 import numpy as np
 import torch
 
-from model.arrays import grown, pack_array, unpack_array, unpack_tensor
+from model.arrays import closed_up, grown, moved, pack_array, unpack_array, unpack_tensor
 from model.batch import Batch, Rows, Weights
+
+_BLOCK = 8192
+"""Rows taken at once where all are moved."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,22 @@ class Cooccurrence:
             self._forward = self.forward.numpy()
             self._damping = (self._source_damping.numpy(), self._target_damping.numpy())
             self._counts = self.counts.numpy()
+
+    def retain(self, rows: Rows) -> None:
+        """Keep only these items, as rows 0, 1, 2."""
+        places, kept = moved(rows, len(self.counts)), torch.from_numpy(rows).to(self.device)
+        self.neighbours, self.weights, self.forward = self.neighbours[kept], self.weights[kept], self.forward[kept]
+        for first in range(0, len(rows), _BLOCK):
+            part = slice(first, first + _BLOCK)
+            tables = (table[part].cpu().numpy() for table in (self.weights, self.forward))
+            neighbours, (weights, forward) = closed_up(places[self.neighbours[part].cpu().numpy()], *tables)
+            self.neighbours[part] = torch.from_numpy(neighbours.astype(np.int32)).to(self.device)
+            self.weights[part] = torch.from_numpy(weights).to(self.device)
+            self.forward[part] = torch.from_numpy(forward).to(self.device)
+        self._used = (self.neighbours >= 0).sum(dim=1).cpu().numpy()
+        self.counts = self.counts[kept]
+        self._source_damping, self._target_damping = self._source_damping[kept], self._target_damping[kept]
+        self._bind()
 
     def _count(self, items: torch.Tensor, counts: torch.Tensor) -> None:
         self.counts[items] = counts

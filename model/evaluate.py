@@ -115,7 +115,8 @@ def evaluate(
     started, before_ms, half = time.perf_counter(), 0, len(events) // 2
     for number, event in enumerate(events):
         if _due(freshness.model_ms, before_ms, event.timestamp, number <= half):
-            recommender.learn(to_learn, to_list)
+            if recommender.learn(to_learn, to_list).kept:
+                blend.forget_lists()
             to_learn, to_list = [], []
         if _due(freshness.profile_ms, before_ms, event.timestamp, number <= half):
             visible |= to_show

@@ -102,6 +102,10 @@ class LearnedBlend:
         """Drop what is remembered of the user's last list."""
         self._shown.pop(user, None)
 
+    def forget_lists(self) -> None:
+        """Drop what is remembered of all lists: the rows of items have moved."""
+        self._shown.clear()
+
     def pack(self) -> bytes:
         """A version byte, and the weights and sums of squares as MessagePack."""
         packed = _Packed(pack_array(self.weights), pack_array(self._squares))

@@ -19,7 +19,7 @@ import numba
 import numpy as np
 import torch
 
-from model.arrays import grown, largest_of, pack_array, unpack_array, unpack_tensor
+from model.arrays import closed_up, grown, largest_of, moved, pack_array, unpack_array, unpack_tensor
 from model.batch import Batch, Rows, Weights
 from model.cooccurrence import Cooccurrence
 
@@ -91,6 +91,25 @@ class LinearItemModel:
         if self.sparse:
             self.predictors = grown(self.predictors, items, -1)
             self.predictor_weights = grown(self.predictor_weights, items, 0)
+        self._bind()
+
+    def retain(self, rows: Rows) -> None:
+        """Keep only these items, as rows 0, 1, 2."""
+        places = moved(rows, len(self._slot))
+        self._item_due = self._item_due[rows]
+        slots = places[self.items.cpu().numpy()]
+        held = torch.from_numpy(np.flatnonzero(slots >= 0)).to(self.device)
+        self._slot = torch.full((len(rows),), -1, dtype=torch.int64, device=self.device)
+        self._take(torch.from_numpy(slots[slots >= 0]), self.weights[held][:, held])
+        if self.sparse:
+            tables = self.predictors.cpu().numpy()[rows], self.predictor_weights.cpu().numpy()[rows]
+            predictors, (weights,) = closed_up(places[tables[0]], tables[1])
+            self.predictors = torch.from_numpy(predictors).to(self.device)
+            self.predictor_weights = torch.from_numpy(weights).to(self.device)
+        elif len(self._gram):
+            gram = np.zeros_like(self._gram)
+            gram[: len(rows), : len(rows)] = self._gram[np.ix_(rows, rows)]
+            self._gram = gram
         self._bind()
 
     def _bind(self) -> None:
@@ -330,7 +349,8 @@ def _systems(items, size, regularization, neighbours, weights, counts):  # type:
     for n in range(len(items)):
         row, used = neighbours[items[n]], 0
         while used < len(row) and row[used] >= 0:
-            strength[used] = -weights[items[n], used] / np.sqrt(counts[row[used]])
+            # A history may hold an item that was forgotten and is known again, which nobody has taken since.
+            strength[used] = -weights[items[n], used] / np.sqrt(max(counts[row[used]], np.float32(1)))
             used += 1
         order = np.argsort(strength[:used], kind="mergesort")[:size]
         for p in range(len(order)):

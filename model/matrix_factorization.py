@@ -13,7 +13,7 @@ import numba
 import numpy as np
 import torch
 
-from model.arrays import grown, largest_of, pack_array, unpack_array, unpack_tensor
+from model.arrays import closed_up, grown, largest_of, moved, pack_array, unpack_array, unpack_tensor
 from model.batch import Batch, Rows, Weights
 
 
@@ -119,6 +119,16 @@ class MatrixFactorization:
         vectors = self.vectors[torch.from_numpy(items).to(self.device)]
         people = (np.concatenate(parts) for parts in zip(*folded, strict=True)) if self.options.share_users else ()
         return MatrixFactorizationDelta(*map(pack_array, (items, vectors.cpu().numpy(), *people)))
+
+    def retain(self, rows: Rows) -> None:
+        """Keep only these items, as rows 0, 1, 2."""
+        self._reservoir, _ = closed_up(moved(rows, len(self.vectors))[self._reservoir])
+        self.vectors = self.vectors[torch.from_numpy(rows).to(self.device)]
+        kept = self.vectors.double()
+        self._gram = kept.T @ kept
+        self._stale = self._stale[rows]
+        self._invert()
+        self._bind()
 
     def _forget(self, row: int) -> Rows:
         """Empty a row of the reservoir. Item vectors keep what they have learned from it. Returns the row."""

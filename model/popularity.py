@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from model.arrays import grown, pack_array, unpack_array, unpack_tensor
-from model.batch import Batch
+from model.batch import Batch, Rows
 
 _MAX_EXPONENT = 40.0
 
@@ -49,6 +49,12 @@ class Popularity:
     def resize(self, items: int) -> None:
         """Make room for `items` rows."""
         self.sums = grown(self.sums, items, 0)
+        self._bind()
+
+    def retain(self, rows: Rows) -> None:
+        """Keep only these items, as rows 0, 1, 2."""
+        self.sums = self.sums[torch.from_numpy(rows).to(self.device)]
+        self._largest = float(self.sums.max()) if len(rows) else 0.0
         self._bind()
 
     def _bind(self) -> None:

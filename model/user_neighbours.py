@@ -13,7 +13,7 @@ import numba
 import numpy as np
 import torch
 
-from model.arrays import pack_array, unpack_array, unpack_tensor
+from model.arrays import closed_up, moved, pack_array, unpack_array, unpack_tensor
 from model.batch import Rows
 from model.candidates import choose_largest
 from model.matrix_factorization import MatrixFactorizationDelta
@@ -48,6 +48,12 @@ class UserNeighbours:
         """Make room for `items` items."""
         if self.options.nearest:
             self._scores = np.zeros(max(items, len(self._scores)), np.float32)
+
+    def retain(self, rows: Rows) -> None:
+        """Keep only these items, as rows 0, 1, 2."""
+        histories = self.histories.cpu().numpy()
+        size = max(int(histories.max(initial=-1)), int(rows.max(initial=-1))) + 1
+        self.histories = torch.from_numpy(closed_up(moved(rows, size)[histories])[0]).to(self.device)
 
     def apply(self, delta: MatrixFactorizationDelta) -> None:
         """Take in whose vectors were folded in again."""

@@ -86,7 +86,11 @@ class ScorerFunction(KeyedCoProcessFunction):
         if whole:
             self._replica = self.recommender.unpack(payload, self._options)
         elif self._replica is not None:
-            self._replica.apply(unpack_delta(payload))
+            delta = unpack_delta(payload)
+            self._replica.apply(delta)
+            if delta.kept:
+                for blend in self._blends.values():
+                    blend.forget_lists()
         if self._replica is not None:
             self._gauges["model_version"] = self._replica.version
             self._gauges["replica_lag_ms"] = int(time.time() * 1000) - made_at

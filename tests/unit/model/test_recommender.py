@@ -168,3 +168,63 @@ def test_out_of_order_event_is_put_in_its_place_and_a_duplicate_changes_nothing(
     assert unpack_profile(packed) == profile
     with pytest.raises(ValueError, match="version 9"):
         unpack_profile(bytes((9,)) + packed[1:])
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 4), st.integers(0, 30)), min_size=30, max_size=150),
+    st.integers(1, 20),
+    st.sampled_from([8, 64]),
+)
+def test_forgotten_items_leave_the_others_as_they_were(pairs: list[tuple[int, int]], size: int, slots: int) -> None:
+    options = replace(ALL_SOURCES, max_items=10, linear=replace(ALL_SOURCES.linear, slots=slots))
+    learner, replica = Recommender(options), Recommender(options)
+    events, newest = snapshots(pairs), {}
+    for start in range(0, len(events), size):
+        part = events[start : start + size]
+        before = pair_weights(learner)
+        delta = learner.learn(part, [CatalogueChange("i7", False, "c")] if start == 0 else [])
+        replica.apply(unpack_delta(pack_delta(delta)))
+        for event in part:
+            newest[event.user_id] = event
+        if delta.kept:
+            # What was known of two items that stayed can only have grown.
+            after = pair_weights(learner)
+            stayed = set(learner.index.ids) - {item for event in part for item in event.history}
+            assert {pair: w for pair, w in before.items() if set(pair) <= stayed} == {
+                pair: w for pair, w in after.items() if set(pair) <= stayed
+            }
+    learner.learn([])
+    replica = Recommender.unpack(learner.pack(), options)
+    asked = list(newest.values())
+    assert len(learner.index) <= 10
+    assert learner.recommend(asked, 5) == replica.recommend(asked, 5)
+    for ranked in learner.recommend(asked, 20):
+        assert set(ranked.item_ids) <= set(learner.index.ids) - {"i7"}
+    # An item that was unavailable still is, once it is seen again.
+    learner.learn(snapshots([(9, 7)]))
+    assert learner.blocked[learner.index.rows(["i7"])[0]]
+    learner.learn([], [CatalogueChange("i7", True)])
+    assert not learner.blocked.any()
+
+
+def pair_weights(recommender: Recommender) -> dict[tuple[str, str], tuple[float, float]]:
+    """Co-occurrence's statistics by item ids."""
+    ids, model = recommender.index.ids, recommender.cooccurrence
+    return {
+        (ids[row], ids[other]): (float(model.weights[row, slot]), float(model.forward[row, slot]))
+        for row in range(len(ids))
+        for slot, other in enumerate(model.neighbours[row].tolist())
+        if other >= 0
+    }
+
+
+def test_the_least_popular_are_forgotten_and_of_equals_the_oldest() -> None:
+    options = replace(SOLVED_OFTEN, max_items=10)
+    learner = Recommender(options)
+    learner.learn([], [CatalogueChange(f"new{n}", True) for n in range(8)])
+    learner.learn(snapshots([(user, item) for user in range(2) for item in range(4)]))
+    assert len(learner.index) == 12
+    delta = learner.learn(snapshots([(3, 0)]))
+    assert delta.kept
+    assert learner.index.ids == [f"new{n}" for n in range(3, 8)] + ["i0", "i1", "i2", "i3"]
