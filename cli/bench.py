@@ -14,7 +14,8 @@ _HELP = (
     "freshness-gain: what it is worth that model and profiles learn at once. "
     "quality: our lists beside those of other libraries. "
     "linear-item-model: what it costs by the size of the catalogue. "
-    "factorization-refit: vectors that follow the stream against vectors solved again."
+    "factorization-refit: vectors that follow the stream against vectors solved again. "
+    "overload: a million people and items stream through, in bounded memory."
 )
 
 

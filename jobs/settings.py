@@ -131,7 +131,7 @@ class Profiles(_Section):
     max_event_ids: PositiveInt = 64
     history_length: Annotated[int, Field(ge=1, le=1024)] = 50
     allowed_lateness_s: PositiveInt = 86_400
-    ttl_days: PositiveInt = 180
+    ttl_days: PositiveFloat = 180
     cache_mb: Annotated[int, Field(ge=0)] = 64
 
 

@@ -37,7 +37,7 @@ class ProfileFunction(KeyedProcessFunction):
         parser: Callable[[], EventParser],
         topic: str,
         shards: Sequence[int],
-        ttl_days: int,
+        ttl_days: float,
         cache_mb: int,
         pseudonym_key: bytes | None,
     ) -> None:
@@ -48,11 +48,12 @@ class ProfileFunction(KeyedProcessFunction):
     def open(self, runtime_context: RuntimeContext) -> None:
         """Register the state and the counters."""
         self._parser = self._make_parser()
-        self._cache = ProfileCache(self._cache_mb * 2**20, self._ttl_days * 86_400_000)
+        ttl_ms = int(self._ttl_days * 86_400_000)
+        self._cache = ProfileCache(self._cache_mb * 2**20, ttl_ms)
         self._sessions = ProfileCache(_SESSION_BYTES, _SESSION_MS)
         descriptor = ValueStateDescriptor("profile", Types.PICKLED_BYTE_ARRAY())
         # The same clean-up as the default, said in full: PyFlink's default starts a second JVM to hold one duration.
-        time_to_live = StateTtlConfig.new_builder(Time.days(self._ttl_days)).disable_cleanup_in_background()
+        time_to_live = StateTtlConfig.new_builder(Time.milliseconds(ttl_ms)).disable_cleanup_in_background()
         descriptor.enable_time_to_live(time_to_live.cleanup_in_rocksdb_compact_filter(1000, Time.days(30)).build())
         self._state = runtime_context.get_state(descriptor)
         self._metrics = runtime_context.get_metrics_group().add_group("headrace")

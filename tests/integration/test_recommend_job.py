@@ -18,6 +18,7 @@ from deploy.local.topics import create_topics, default_topics
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
 JOB = Path("jobs/recommend.py")
 START = 1_600_000_000_000
+TTL_S = 20
 
 
 class Topics:
@@ -192,12 +193,20 @@ def operator_metrics(stack: Stack) -> dict[str, float]:
     return dict(sums)
 
 
-def test_exactly_once_lists_become_visible_with_checkpoints(job_stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_exactly_once_lists_become_visible_with_checkpoints_and_who_stays_away_is_forgotten(
+    job_stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HEADRACE_KAFKA__DELIVERY", "exactly-once")
+    monkeypatch.setenv("HEADRACE_PROFILES__TTL_DAYS", str(TTL_S / 86_400))
     job = job_stack.submit(JOB)
     topics = Topics(job_stack.bootstrap_servers, isolation_level="read_committed")
     topics.send("events", b"{", *(topics.event(number, f"u{number % 3}", f"i{number % 7}") for number in range(60)))
     topics.wait(lambda: all(topics.profile_versions().get(f"u{user}") == 20 for user in range(3)))
     topics.wait(lambda: len(topics.dead) == 1)
+
+    time.sleep(TTL_S)
+    topics.send("events", topics.event(60, "u0", "i1"))
+    topics.wait(lambda: topics.profile_versions()["u0"] != 20)
+    assert topics.profile_versions()["u0"] == 1
     topics.close()
     job_stack.cancel(job)

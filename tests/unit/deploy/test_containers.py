@@ -44,6 +44,9 @@ FLINK_METRICS = {
     "flink_jobmanager_job_" + name for name in ("lastCheckpointDuration", "numRestarts", "numberOfFailedCheckpoints")
 }
 
+# Seen on the pages of the one-machine stack.
+ALERTED_METRICS = {"flink_jobmanager_job_uptime", "flink_taskmanager_job_task_operator_pendingRecords"}
+
 
 def mounts(service: dict[str, Any]) -> list[tuple[str, str]]:
     return [(parts[0], parts[1]) for parts in (volume.split(":") for volume in service.get("volumes", []))]
@@ -134,6 +137,21 @@ def test_the_dashboard_shows_every_metric_of_the_operators_and_no_unknown_one() 
     assert used >= OPERATOR_METRICS
     assert used <= OPERATOR_METRICS | FLINK_METRICS
     assert len({panel["id"] for panel in dashboard["panels"]}) == len(dashboard["panels"])
+
+
+def test_every_alert_uses_metrics_that_exist_and_has_its_place_in_the_runbook() -> None:
+    file = yaml.safe_load((ROOT / "deploy" / "prometheus" / "prometheus.yml").read_text())["rule_files"][0]
+    assert f"/etc/prometheus/{file}" in {target for _, target in mounts(SERVICES["prometheus"])}
+    (group,) = yaml.safe_load((ROOT / "deploy" / "prometheus" / file).read_text())["groups"]
+    runbook = (ROOT / "docs" / "runbook.md").read_text()
+    headings = {name for line in runbook.splitlines() if line.startswith("## ") for name in line[3:].split(", ")}
+    assert len(group["rules"]) >= 8
+    for rule in group["rules"]:
+        used = set(re.findall(r"flink_\w+", rule["expr"]))
+        assert used
+        assert used <= OPERATOR_METRICS | FLINK_METRICS | ALERTED_METRICS
+        assert rule["alert"] in headings
+        assert rule["annotations"]["summary"].endswith(".")
 
 
 def test_grafana_finds_its_dashboard_and_its_data() -> None:
