@@ -24,7 +24,7 @@ from deploy.local.topics import create_topics, default_topics
 
 _JOB, _EXPORT = Path("deploy/chaos/poisoned_job.py"), Path("deploy/chaos/export_model_job.py")
 _RATE, _PARTITIONS = 100.0, 4
-_GAP_S, _DEAD_S = 3.0, 180.0
+_GAP_S, _DEAD_S = 1.0, 180.0
 
 
 def chaos(

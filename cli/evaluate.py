@@ -12,6 +12,9 @@ from rich.table import Table
 if TYPE_CHECKING:
     from schema.event import Event
 
+_DELTA = 1e-6
+"""The probability with which differential privacy may fail, in the epsilon that is printed."""
+
 
 def read_events(file: Path) -> "tuple[list[Event], dict[str, str]]":
     """The events of a CSV or Parquet file in time order, where ties keep the file's order, and the items' categories.
@@ -66,6 +69,7 @@ def register(app: typer.Typer) -> None:
 
         from jobs.settings import SettingsError, load_settings
         from model.evaluate import evaluate as run
+        from model.private_counts import epsilon
 
         torch.set_num_threads(1)
         try:
@@ -86,12 +90,15 @@ def register(app: typer.Typer) -> None:
             dump.write_text("".join(line + "\n" for line in lines))
         kinds = {"all": report.all, "new": report.new, "carts_and_purchases": report.carts_and_purchases}
         kinds |= {"light": report.light}
+        noise = settings.privacy.noise_multiplier
+        spent = {"epsilon": epsilon(noise, _DELTA), "delta": _DELTA} if noise else {}
         if as_json:
             result: dict[str, Any] = {"k": k, "exclude_seen": exclude_seen, "events": len(events)}
             result |= {name: scores.means() for name, scores in kinds.items()}
             result |= {"quarters": [scores.means() for scores in report.quarters]}
             result |= {"coverage": report.coverage, "gini": report.gini}
             result["events_per_second"] = report.events_per_second
+            result |= spent
             print(json.dumps(result))
             return
         table = Table("last half", "events", f"hit@{k}", f"nDCG@{k}", f"MRR@{k}")
@@ -103,3 +110,5 @@ def register(app: typer.Typer) -> None:
         Console().print(f"nDCG@{k} of each quarter {quarters}")
         spread = f"coverage {report.coverage:.3f}, Gini {report.gini:.3f}"
         Console().print(f"{spread}, {report.events_per_second:,.0f} events/s")
+        if spent:
+            Console().print(f"each person's whole stream: epsilon {spent['epsilon']:.2f} at delta {_DELTA}")

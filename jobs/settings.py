@@ -25,6 +25,7 @@ from model.learned_blend import LearnedBlendOptions
 from model.linear_item_model import LinearItemModelOptions
 from model.matrix_factorization import MatrixFactorizationOptions
 from model.popularity import PopularityOptions
+from model.private_counts import PrivacyOptions
 from model.profile import DEFAULT_WEIGHTS, ProfileOptions
 from model.user_neighbours import UserNeighboursOptions
 from schema.event import EVENT_TYPES
@@ -169,10 +170,13 @@ class Models(_Section):
 
 
 class Privacy(_Section):
-    """How users are named."""
+    """How users are named, and how much of one may show in what is learned from all."""
 
     pseudonym_key: SecretStr = SecretStr("")
     pseudonym_key_file: FilePath | None = None
+    noise_multiplier: Annotated[float, Field(ge=0)] = 0.0
+    max_contributions: Annotated[int, Field(ge=1)] = 50
+    release_interactions: PositiveInt = 10_000
 
     @model_validator(mode="after")
     def _is_long_enough(self) -> "Privacy":
@@ -213,6 +217,13 @@ class Settings(BaseSettings):
     privacy: Privacy = Privacy()
     flink: Flink = Flink()
 
+    @model_validator(mode="after")
+    def _bounds_contributions(self) -> "Settings":
+        # An item outside of the history could count twice for one person.
+        if self.privacy.noise_multiplier and self.privacy.max_contributions > self.profiles.history_length:
+            raise ValueError("privacy.max_contributions must not exceed profiles.history_length")
+        return self
+
     @classmethod
     def settings_customise_sources(
         cls,
@@ -243,7 +254,7 @@ class Settings(BaseSettings):
 
     def blend_options(self) -> BlendOptions:
         """The part that the models need."""
-        models = self.models
+        models, private = self.models, self.privacy.noise_multiplier > 0
         return BlendOptions(
             cooccurrence=CooccurrenceOptions(neighbours=models.neighbours),
             factorization=MatrixFactorizationOptions(
@@ -251,11 +262,21 @@ class Settings(BaseSettings):
             ),
             linear=LinearItemModelOptions(slots=models.linear_items, regularization=models.linear_regularization),
             popularity=PopularityOptions(half_life_ms=models.popularity_half_life_days * 86_400_000),
-            weights=(models.cooccurrence_weight, models.factorization_weight, models.popularity_weight),
-            user_neighbours=UserNeighboursOptions(nearest=models.user_neighbours),
+            # Under differential privacy nothing may be learned but what is released.
+            weights=(
+                models.cooccurrence_weight,
+                0.0 if private else models.factorization_weight,
+                models.popularity_weight,
+            ),
+            user_neighbours=UserNeighboursOptions(nearest=0 if private else models.user_neighbours),
+            privacy=PrivacyOptions(
+                noise_multiplier=self.privacy.noise_multiplier,
+                contributions=self.privacy.max_contributions,
+                release_interactions=self.privacy.release_interactions,
+            ),
             learned=LearnedBlendOptions(
                 candidates=models.candidates,
-                learning_rate=models.blend_learning_rate,
+                learning_rate=0.0 if private else models.blend_learning_rate,
                 remembered_users=models.blend_users,
             ),
             horizon=self.lists.horizon,

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from model.arrays import grown, pack_array, unpack_array, unpack_tensor
-from model.batch import Rows, parts_of, to_batch
+from model.batch import Batch, Rows, parts_of, to_batch
 from model.candidates import find_candidates
 from model.category_popularity import CategoryPopularity, CategoryPopularityOptions
 from model.cooccurrence import Cooccurrence, CooccurrenceDelta, CooccurrenceOptions
@@ -23,11 +23,15 @@ from model.learned_blend import LearnedBlend, LearnedBlendOptions, features_of
 from model.linear_item_model import LinearItemModel, LinearItemModelDelta, LinearItemModelOptions
 from model.matrix_factorization import MatrixFactorization, MatrixFactorizationDelta, MatrixFactorizationOptions
 from model.popularity import Popularity, PopularityDelta, PopularityOptions
+from model.private_counts import PrivacyOptions, PrivateCounts
 from model.snapshot import Snapshot
 from model.user_neighbours import UserNeighbours, UserNeighboursOptions
 
 VERSION = 1
 """The version byte of packed deltas and packed recommenders."""
+
+
+_Model = Cooccurrence | MatrixFactorization | Popularity | LinearItemModel | UserNeighbours | PrivateCounts
 
 
 @dataclass(frozen=True)
@@ -36,7 +40,8 @@ class BlendOptions:
     co-occurrence, factorisation, popularity. With the `horizon` "next" a list holds what the person takes next, with
     "any" what they would take at any time: in the fixed blend the linear model stands in co-occurrence's place, and the
     last item of a history says no more than its first. `diversity` from 0 to 1 is how much a list avoids items that are
-    alike. Where more than `max_items` items are known, those with the least popularity are forgotten."""
+    alike. Where more than `max_items` items are known, those with the least popularity are forgotten. With `privacy`
+    co-occurrence and popularity hold what was released under its noise, and nothing else is learned."""
 
     cooccurrence: CooccurrenceOptions = field(default_factory=CooccurrenceOptions)
     factorization: MatrixFactorizationOptions = field(default_factory=MatrixFactorizationOptions)
@@ -46,6 +51,7 @@ class BlendOptions:
     category_popularity: CategoryPopularityOptions = field(default_factory=CategoryPopularityOptions)
     user_neighbours: UserNeighboursOptions = field(default_factory=UserNeighboursOptions)
     learned: LearnedBlendOptions = field(default_factory=LearnedBlendOptions)
+    privacy: PrivacyOptions = field(default_factory=PrivacyOptions)
     horizon: str = "next"
     diversity: float = 0.0
     max_items: int = 200_000
@@ -145,6 +151,7 @@ class Recommender:
         self.category_popularity = CategoryPopularity(options.category_popularity)
         bounds = factorization.reservoir, factorization.history, factorization.dimensions
         self.user_neighbours = UserNeighbours(people, *bounds, self.device)
+        self.private = PrivateCounts(options.privacy)
         # A block of users whose scores stay in a CPU's cache; a GPU wants many at once.
         self._block_size = 64 if self.device.type == "cpu" else 256
         self._scratch = torch.empty(0, device=self.device)
@@ -153,12 +160,13 @@ class Recommender:
         first = self.linear if options.horizon == "any" else self.cooccurrence
         self._scorers: tuple[Cooccurrence | LinearItemModel, MatrixFactorization] = (first, self.factorization)
         # In the order of their packed states, which knew no linear model at first.
-        self.models: tuple[Cooccurrence | MatrixFactorization | Popularity | LinearItemModel | UserNeighbours, ...] = (
+        self.models: tuple[_Model, ...] = (
             self.cooccurrence,
             self.factorization,
             self.popularity,
             self.linear,
             self.user_neighbours,
+            self.private,
         )
 
     def _resize(self) -> None:
@@ -189,24 +197,36 @@ class Recommender:
         self._resize()
         self._follow_catalogue(catalogue)
         before, self.version = self.version, self.version + len(snapshots) + len(catalogue)
-        # The linear model reads the statistics of co-occurrence as they stand after each of its steps.
-        for part in parts_of(batch, self.linear.to_step, self.linear.options.step):
-            self.cooccurrence.learn(part)
-            self.linear.learn(part, self.cooccurrence)
+        factorization, popularity = self._learn_privately(batch) if self.options.privacy.noise else self._learn(batch)
         delta = Delta(
             before,
             self.version,
             self.index.ids[known:],
             self.cooccurrence.delta(),
-            self.factorization.learn(batch),
+            factorization,
             self.linear.delta(),
-            self.popularity.learn(batch),
+            popularity,
             list(catalogue),
             pack_array(kept),
         )
         self.user_neighbours.apply(delta.factorization)
         self._follow_popularity(delta.popularity)
         return delta
+
+    def _learn(self, batch: Batch) -> tuple[MatrixFactorizationDelta, PopularityDelta]:
+        # The linear model reads the statistics of co-occurrence as they stand after each of its steps.
+        for part in parts_of(batch, self.linear.to_step, self.linear.options.step):
+            self.cooccurrence.learn(part)
+            self.linear.learn(part, self.cooccurrence)
+        return self.factorization.learn(batch), self.popularity.learn(batch)
+
+    def _learn_privately(self, batch: Batch) -> tuple[MatrixFactorizationDelta, PopularityDelta]:
+        if not self.private.learn(batch, len(self.index)):
+            return MatrixFactorizationDelta(), PopularityDelta(self.popularity.landmark, b"", b"")
+        size = min(len(self.index), self.options.privacy.items)
+        counts = self.private.counts[:size].clip(min=0)
+        self.cooccurrence.replace(counts, self.private.strong_pairs()[:size, :size])
+        return MatrixFactorizationDelta(), self.popularity.replace(counts)
 
     def apply(self, delta: Delta) -> None:
         """Follow the learner by one delta. Raises ValueError where a delta before it is missing."""

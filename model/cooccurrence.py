@@ -11,7 +11,7 @@ import numba
 import numpy as np
 import torch
 
-from model.arrays import closed_up, grown, moved, pack_array, unpack_array, unpack_tensor
+from model.arrays import closed_up, grown, largest_of, moved, pack_array, unpack_array, unpack_tensor
 from model.batch import Batch, Rows, Weights
 
 _BLOCK = 8192
@@ -125,9 +125,25 @@ class Cooccurrence:
         state = (*self._tables, self._forward, self._used, self._counts, self._damping)
         self._changed.append(_count_pairs(batch.items, batch.event_index, self._pair_weights, powers, *state))
 
+    def replace(self, counts: Weights, pairs: Weights) -> None:
+        """Take statistics that were made elsewhere in the place of what was learned: counts float32 [N], symmetric pair
+        sums float32 [N, N]. The largest sums above 0 of each row become its neighbours."""
+        width, size = self.options.neighbours, len(counts)
+        neighbours, weights, forward = (*self._tables, self._forward)
+        neighbours[:size], weights[:size], forward[:size] = -1, 0, 0
+        for row in range(size):
+            strongest = largest_of(pairs[row], width)
+            neighbours[row, : len(strongest)] = strongest
+            weights[row, : len(strongest)] = pairs[row, strongest]
+            self._used[row] = len(strongest)
+        items = np.arange(size)
+        self._count(torch.from_numpy(items), torch.from_numpy(counts))
+        self._changed.append((np.arange(size * width), items))
+
     def delta(self) -> CooccurrenceDelta:
         """What was learned since the last call."""
-        slots, items = (np.concatenate(places) for places in zip(*self._changed, strict=True))
+        none = np.empty(0, np.int64)
+        slots, items = (np.concatenate(places) for places in zip((none, none), *self._changed, strict=True))
         self._changed.clear()
         tables = (table.reshape(-1)[slots] for table in (*self._tables, self._forward))
         return CooccurrenceDelta(*map(pack_array, (slots, *tables, items, self._counts[items])))

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from model.arrays import grown, pack_array, unpack_array, unpack_tensor
-from model.batch import Batch, Rows
+from model.batch import Batch, Rows, Weights
 
 _MAX_EXPONENT = 40.0
 
@@ -74,6 +74,12 @@ class Popularity:
         targets, changed, largest = _add(*of_batch, self.landmark, self._rate, self._array)
         self._largest = max(self._largest, largest)
         return PopularityDelta(self.landmark, pack_array(targets), pack_array(changed))
+
+    def replace(self, sums: Weights) -> PopularityDelta:
+        """Take undecayed sums float32 [N] that were made elsewhere in the place of what was learned."""
+        self._array[: len(sums)] = sums
+        self._largest = float(self._array.max(initial=0))
+        return PopularityDelta(self.landmark, pack_array(np.arange(len(sums))), pack_array(sums))
 
     def _move_landmark(self, landmark: int) -> None:
         if self.landmark:

@@ -133,7 +133,11 @@ class LearnerFunction(KeyedCoProcessFunction):
         self._logged = self._batches = 0
         packed = self._base.value()
         model = self.recommender
-        recommender = model(self._options) if packed is None else model.unpack(packed, self._options)
+        if packed is None:
+            # At once, as it holds the seed of the noise of differential privacy.
+            packed = model(self._options).pack()
+            self._base.update(packed)
+        recommender = model.unpack(packed, self._options)
         for _, entry in sorted(self._log.items()):
             self._batches += 1
             requests, changes = msgspec.msgpack.decode(entry, type=tuple[list[bytes], list[CatalogueChange]])
