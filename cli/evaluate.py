@@ -1,6 +1,7 @@
 """`headrace evaluate`: the model of the job, without Flink, run prequentially over a file."""
 
 import json
+import math
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -91,7 +92,9 @@ def register(app: typer.Typer) -> None:
         kinds = {"all": report.all, "new": report.new, "carts_and_purchases": report.carts_and_purchases}
         kinds |= {"light": report.light}
         noise = settings.privacy.noise_multiplier
-        spent = {"epsilon": epsilon(noise, _DELTA), "delta": _DELTA} if noise else {}
+        least = epsilon(noise, _DELTA) if noise else math.inf
+        # JSON knows no infinity.
+        spent = {"epsilon": least if least < math.inf else None, "delta": _DELTA} if noise else {}
         if as_json:
             result: dict[str, Any] = {"k": k, "exclude_seen": exclude_seen, "events": len(events)}
             result |= {name: scores.means() for name, scores in kinds.items()}
@@ -111,4 +114,4 @@ def register(app: typer.Typer) -> None:
         spread = f"coverage {report.coverage:.3f}, Gini {report.gini:.3f}"
         Console().print(f"{spread}, {report.events_per_second:,.0f} events/s")
         if spent:
-            Console().print(f"each person's whole stream: epsilon {spent['epsilon']:.2f} at delta {_DELTA}")
+            Console().print(f"each person's whole stream: epsilon {least:.2f} at delta {_DELTA}")
