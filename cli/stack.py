@@ -19,12 +19,16 @@ def up(
     kafka_port: Annotated[int, typer.Option(help="The broker's port; 0 for any free one.")] = 9092,
     flink_port: Annotated[int, typer.Option(help="Port of Flink's REST API and web page; 0 for any free one.")] = 8081,
     metrics_port: Annotated[int, typer.Option(help="First of the Prometheus ports; 0 for any free ones.")] = 9249,
+    supervise: Annotated[
+        bool, typer.Option(help="Start again what dies, and the submitted job from its newest checkpoint.")
+    ] = True,
     partitions: Annotated[int, typer.Option(min=1, help="Partitions of `events`, where it does not exist.")] = 4,
 ) -> None:
     """Start the broker and the Flink cluster, or what of them is not alive, and create the topics."""
     stack = Stack(data)
     with progress.status("Starting") as spinner:
-        stack.up(taskmanagers, kafka_port, flink_port, metrics_port, lambda what: spinner.update(f"Starting: {what}"))
+        ports = kafka_port, flink_port, metrics_port
+        stack.up(taskmanagers, *ports, lambda what: spinner.update(f"Starting: {what}"), supervise)
         spinner.update("Starting: topics")
         create_topics(stack.bootstrap_servers, default_topics(partitions))
     _show(stack.status())
@@ -49,9 +53,8 @@ def status(data: Data = DATA, json: Json = False) -> None:
 
 
 def watch(data: Data = DATA) -> None:
-    """Supervise: start again what dies, and the submitted job from its newest checkpoint. Ends with Ctrl-C."""
+    """Supervise, as `up` has it done: start again what dies, and the submitted job from its newest checkpoint."""
     stack = Stack(data)
-    progress.print("Watching. Run it with the same HEADRACE_ environment as `submit`.")
     while True:
         try:
             for line in stack.recover():

@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import (
     BaseModel,
@@ -31,6 +31,9 @@ from model.user_neighbours import UserNeighboursOptions
 from schema.event import EVENT_TYPES
 from schema.pseudonym import MIN_KEY_BYTES
 from schema.vocabulary import VOCABULARIES, vocabulary
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 
 class SettingsError(ValueError):
@@ -220,8 +223,11 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _bounds_contributions(self) -> "Settings":
         # An item outside of the history could count twice for one person.
-        if self.privacy.noise_multiplier and self.privacy.max_contributions > self.profiles.history_length:
-            raise ValueError("privacy.max_contributions must not exceed profiles.history_length")
+        kept = min(self.profiles.history_length, self.profiles.max_interactions)
+        if self.privacy.noise_multiplier and self.privacy.max_contributions > kept:
+            raise ValueError(
+                "privacy.max_contributions must not exceed profiles.history_length nor profiles.max_interactions"
+            )
         return self
 
     @classmethod
@@ -293,18 +299,19 @@ def load_settings(file: Path | None = None) -> Settings:
     try:
         return Settings()
     except ValidationError as error:
-        faults = [
-            f"  {'.'.join(map(str, fault['loc']))} = {_shown(fault['loc'], fault['input'])}: {fault['msg']}"
-            for fault in error.errors()
-        ]
+        faults = [f"  {'.'.join(map(str, fault['loc']))} = {_shown(fault)}: {fault['msg']}" for fault in error.errors()]
         # Not "from error", whose own text would show every input.
         raise SettingsError("\n".join([f"The configuration has {len(faults)} faults:", *faults])) from None
     except ValueError as error:
         raise SettingsError(f"The configuration cannot be read: {error}") from error
 
 
-def _shown(place: tuple[int | str, ...], given: object) -> str:
-    """A faulty value, but nothing that is or may hold a secret."""
+def _shown(fault: "ErrorDetails") -> str:
+    """A faulty value, but nothing that is or may hold a secret, nor what stands under a name misspelt where secrets
+    stand."""
+    place, given = fault["loc"], fault["input"]
+    if fault["type"] == "extra_forbidden" and place[0] in ("kafka", "privacy"):
+        return "***"
     if isinstance(given, dict | BaseModel):
         return f"fields {', '.join(name for name, *_ in (given.items() if isinstance(given, dict) else given))}"
     return "***" if set(place) & {"password", "pseudonym_key", "properties"} else repr(given)

@@ -98,6 +98,7 @@ class _Packed(msgspec.Struct, array_like=True):
     categories: list[str] = []
     category: bytes = b""
     withdrawn: list[str] = []
+    private: bool = False
 
 
 _delta_encoder, _delta_decoder = msgspec.msgpack.Encoder(), msgspec.msgpack.Decoder(Delta)
@@ -157,7 +158,7 @@ class Recommender:
         self._scratch = torch.empty(0, device=self.device)
         self._parts: dict[int, torch.Tensor] = {}
         # The two that score the whole catalogue.
-        first = self.linear if options.horizon == "any" else self.cooccurrence
+        first = self.linear if options.horizon == "any" and not options.privacy.noise else self.cooccurrence
         self._scorers: tuple[Cooccurrence | LinearItemModel, MatrixFactorization] = (first, self.factorization)
         # In the order of their packed states, which knew no linear model at first.
         self.models: tuple[_Model, ...] = (
@@ -349,17 +350,23 @@ class Recommender:
             (row,) = self.index.rows([snapshot.history[snapshot.event_index]])
             blend.learn(snapshot.user_id, row)
 
+    def forget_people(self) -> None:
+        """Drop what only a learner needs: people's histories, and sums that are not released."""
+        self.factorization.forget_people()
+        self.private = PrivateCounts(self.options.privacy)
+
     def pack(self) -> bytes:
         """The whole recommender, for a learner's state or a new replica."""
         blocked = pack_array(self.blocked.cpu().numpy())
         packed = _Packed(self.version, self.index.ids, blocked, [model.snapshot() for model in self.models])
         packed.categories, packed.category = self.categories.ids, pack_array(self.category)
-        packed.withdrawn = sorted(self._withdrawn)
+        packed.withdrawn, packed.private = sorted(self._withdrawn), self.options.privacy.noise > 0
         return bytes((VERSION,)) + _delta_encoder.encode(packed)
 
     @classmethod
     def unpack(cls, packed: bytes, options: BlendOptions) -> "Recommender":
-        """The inverse of `pack`. Raises ValueError on a version that this code does not know."""
+        """The inverse of `pack`; where privacy is asked for and was not, nothing that was learned comes back. Raises
+        ValueError on a version that this code does not know."""
         _require_version(packed)
         state = _packed_decoder.decode(memoryview(packed)[1:])
         recommender = cls(options)
@@ -372,7 +379,8 @@ class Recommender:
         recommender.categories.extend(state.categories)
         if state.category:
             recommender.category = unpack_array(state.category, np.int32)
-        for model, arrays in zip(recommender.models, state.models, strict=False):
-            model.load(arrays)
+        if state.private or not options.privacy.noise:
+            for model, arrays in zip(recommender.models, state.models, strict=False):
+                model.load(arrays)
         recommender.category_popularity.rebuild(recommender.popularity.sums.cpu().numpy(), recommender.category)
         return recommender

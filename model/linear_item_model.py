@@ -107,8 +107,10 @@ class LinearItemModel:
             self.predictors = torch.from_numpy(predictors).to(self.device)
             self.predictor_weights = torch.from_numpy(weights).to(self.device)
         elif len(self._gram):
+            # A catalogue may be larger than the dense form as long as nobody has taken what is beyond it.
+            held_rows = rows[rows < len(self._gram)]
             gram = np.zeros_like(self._gram)
-            gram[: len(rows), : len(rows)] = self._gram[np.ix_(rows, rows)]
+            gram[: len(held_rows), : len(held_rows)] = self._gram[np.ix_(held_rows, held_rows)]
             self._gram = gram
         self._bind()
 

@@ -130,6 +130,10 @@ class MatrixFactorization:
         self._invert()
         self._bind()
 
+    def forget_people(self) -> None:
+        """Empty the reservoir. What follows the deltas of a learner does without."""
+        self._reservoir[:], self._users[:] = -1, 0
+
     def _forget(self, row: int) -> Rows:
         """Empty a row of the reservoir. Item vectors keep what they have learned from it. Returns the row."""
         before = self._users[row].astype(np.float64)

@@ -8,6 +8,7 @@ Zrnic, "Individual Privacy Accounting via a Renyi Filter", NeurIPS 2021 (release
 import math
 import secrets
 from dataclasses import dataclass
+from hashlib import blake2b
 
 import numpy as np
 
@@ -63,7 +64,7 @@ class PrivateCounts:
     def __init__(self, options: PrivacyOptions) -> None:
         self.options = options
         self.releases = 0
-        # Drawn once and kept with the state: after a restart the same release has the same noise, or it would be two.
+        # Drawn once and kept with the state.
         self._seed = secrets.randbits(128)
         self._since = 0
         self.counts, self._new_counts = np.zeros((2, 0), np.float32)
@@ -97,7 +98,9 @@ class PrivateCounts:
         return released
 
     def _release(self, known: int) -> None:
-        chance = np.random.default_rng([self._seed, self.releases])
+        # Made again of the same sums, a release has the same noise; made of others, it is another release.
+        sums = blake2b(self._new_counts.tobytes() + self._new_pairs.tobytes(), digest_size=16)
+        chance = np.random.default_rng([self._seed, self.releases, int.from_bytes(sums.digest())])
         counts = chance.normal(0, self.options.noise, known).astype(np.float32)
         pairs = chance.normal(0, self.options.noise, (known, known)).astype(np.float32)
         self.counts[:known] += self._new_counts[:known] + counts

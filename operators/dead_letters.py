@@ -18,9 +18,10 @@ DEAD_LETTERS = OutputTag("dead-letters", Types.ROW_NAMED(["payload"], [Types.PRI
 class DeadLetters:
     """Makes an operator's dead letters, to be yielded, and counts them by code."""
 
-    def __init__(self, metrics: MetricGroup) -> None:
+    def __init__(self, metrics: MetricGroup, *alerted: str) -> None:
+        """Codes that are `alerted` of are counted from 0 on: the increase of a counter that was not there is none."""
         self._metrics = metrics
-        self._counters: dict[str, Counter] = {}
+        self._counters = {code: self._counter(code) for code in alerted}
 
     def of(
         self, error: MessageError | tuple[str, str], topic: str, partition: int, offset: int, payload: bytes | None
@@ -28,12 +29,16 @@ class DeadLetters:
         """The dead letter of a message at its place; `error` may be a code and what is to be said."""
         code = error.code if isinstance(error, MessageError) else error[0]
         if code not in self._counters:
-            self._counters[code] = self._metrics.add_group("code", code).counter("dead_letters")
+            self._counters[code] = self._counter(code)
         self._counters[code].inc()
         return DEAD_LETTERS, Row(dead_letter(error, topic, partition, offset, int(time.time() * 1000), payload))
 
     def of_failure(self, code: str, error: Exception, topic: str, snapshot: Snapshot) -> tuple[OutputTag, Row]:
         """The dead letter of a valid event on which a model raised `error`: its message is the traceback, its payload
-        what the model was given, as JSON."""
+        what the model was given, as JSON, but of an event without consent."""
         told = "".join(traceback.format_exception(error))
-        return self.of((code, told), topic, snapshot.partition, snapshot.offset, msgspec.json.encode(snapshot))
+        given = None if snapshot.session_only else msgspec.json.encode(snapshot)
+        return self.of((code, told), topic, snapshot.partition, snapshot.offset, given)
+
+    def _counter(self, code: str) -> Counter:
+        return self._metrics.add_group("code", code).counter("dead_letters")

@@ -18,6 +18,7 @@ from schema.erasure import receipt
 from schema.errors import MessageError
 from schema.item import parse_item
 
+_MANY = 8
 DELTA = Types.ROW_NAMED(["whole", "made_at", "payload"], [Types.BOOLEAN(), Types.LONG(), Types.PICKLED_BYTE_ARRAY()])
 DELTAS = Types.ROW([Types.LONG(), DELTA])
 
@@ -57,7 +58,7 @@ class LearnerFunction(KeyedCoProcessFunction):
         self._log = runtime_context.get_map_state(log)
         self._metrics = runtime_context.get_metrics_group().add_group("headrace")
         self._learned = self._metrics.counter("interactions_learned")
-        self._dead_letters = DeadLetters(self._metrics)
+        self._dead_letters = DeadLetters(self._metrics, "learner_failed")
         self._milliseconds, self._version = 0, 0
         self._metrics.gauge("learner_ms", lambda: self._milliseconds)
         self._metrics.gauge("model_version", lambda: self._version)
@@ -112,8 +113,8 @@ class LearnerFunction(KeyedCoProcessFunction):
             yield RECEIPTS, Row(receipt(snapshot.event_id, "model"))
 
     def _one_by_one(self, requests: list[bytes], changes: list[CatalogueChange], error: Exception) -> Iterator[object]:
-        """Learn from all of a batch but the events that the model fails on. Raises what it failed with where that lies
-        in no single event: then the job starts again."""
+        """Learn from all of a batch but the events that the model fails on. Raises what it failed with where that is
+        all of many: then the fault is in no single event, and the job starts again."""
         if len(requests) == 1 and not changes:
             yield self._dead_letters.of_failure("learner_failed", error, self._events_topic, unpack_snapshot(*requests))
             return
@@ -122,7 +123,7 @@ class LearnerFunction(KeyedCoProcessFunction):
         for part in ([], changes), *(([request], []) for request in requests):
             if any(part):
                 yield from self._take(*part)
-        if self._recommender.version == before:
+        if self._recommender.version == before and len(requests) >= _MANY:
             raise error
 
     def _sent(self, whole: bool, payload: bytes) -> Iterator[Row]:

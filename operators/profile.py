@@ -73,9 +73,12 @@ class ProfileFunction(KeyedProcessFunction):
         try:
             event = self._parser.parse(payload, now)
         except MessageError as error:
-            # Under a pseudonym key the payload is left where it was: it may name the user.
-            shown = payload if self._pseudonym is None else None
-            yield self._dead_letters.of(error, self._topic, partition, offset, shown)
+            if self._pseudonym is None:
+                yield self._dead_letters.of(error, self._topic, partition, offset, payload)
+            else:
+                # Payload and faulty value stay where they are: either may name the user.
+                said = error.code, f"{error.field or 'message'}: {error.reason or error.code}"
+                yield self._dead_letters.of(said, self._topic, partition, offset, None)
             return
         if self._pseudonym is not None:
             event.user_id = pseudonym(self._pseudonym, event.user_id)
@@ -83,6 +86,7 @@ class ProfileFunction(KeyedProcessFunction):
         if event.event_type == "erase_user":
             self._state.clear()
             self._cache.remove(event.user_id)
+            self._sessions.remove_all(f"{event.user_id}\0")
             self._accepted += 1
             taken = Snapshot(event.user_id, event.event_id, event.timestamp, appended_at, [], [], erased=True)
             taken.partition, taken.offset = partition, offset

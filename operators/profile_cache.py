@@ -27,6 +27,11 @@ class ProfileCache:
             _, (_, oldest) = self._entries.popitem(last=False)
             self._bytes -= len(oldest)
 
+    def remove_all(self, prefix: str) -> None:
+        """Forget every entry whose key begins so."""
+        for key in [key for key in self._entries if key.startswith(prefix)]:
+            self.remove(key)
+
     def remove(self, user_id: str) -> None:
         """Forget the user, whose state is cleared."""
         _, packed = self._entries.pop(user_id, (0, b""))

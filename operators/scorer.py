@@ -56,7 +56,7 @@ class ScorerFunction(KeyedCoProcessFunction):
         self._served: set[int] = set()
         self._sent: OrderedDict[str, list[str]] = OrderedDict()
         metrics = runtime_context.get_metrics_group().add_group("headrace")
-        self._dead_letters = DeadLetters(metrics)
+        self._dead_letters = DeadLetters(metrics, "scorer_failed")
         self._lists_sent = metrics.counter("lists_sent")
         self._gauges = {"batch_size": 0.0, "scorer_ms": 0.0, "freshness_ms": 0.0}
         self._gauges |= {"model_version": 0.0, "replica_lag_ms": 0.0}
@@ -85,6 +85,7 @@ class ScorerFunction(KeyedCoProcessFunction):
         whole, made_at, payload = value
         if whole:
             self._replica = self.recommender.unpack(payload, self._options)
+            self._replica.forget_people()
         elif self._replica is not None:
             delta = unpack_delta(payload)
             self._replica.apply(delta)
@@ -115,7 +116,9 @@ class ScorerFunction(KeyedCoProcessFunction):
     def _restored(self, shard: int) -> LearnedBlend:
         if shard not in self._blends:
             packed, options = self._blend.value(), self._options.learned
-            self._blends[shard] = LearnedBlend(options) if packed is None else LearnedBlend.unpack(packed, options)
+            # Under differential privacy not even what was learned before it.
+            fresh = packed is None or self._options.privacy.noise > 0
+            self._blends[shard] = LearnedBlend(options) if fresh else LearnedBlend.unpack(packed, options)
         return self._blends[shard]
 
     def _lists(self, shard: int, requests: list[bytes]) -> Iterator[Row]:
@@ -125,6 +128,13 @@ class ScorerFunction(KeyedCoProcessFunction):
         newest: dict[str, Snapshot] = {}
         for request in requests:
             snapshot = unpack_snapshot(request)
+            if snapshot.erased:
+                newest.pop(snapshot.user_id, None)
+                self._sent.pop(snapshot.user_id, None)
+                blend.forget(snapshot.user_id)
+                yield Row(snapshot.user_id, None)
+                yield RECEIPTS, Row(receipt(snapshot.event_id, "lists"))
+                continue
             try:
                 self._test(snapshot)
                 self._replica.feedback(snapshot, blend)
@@ -135,16 +145,10 @@ class ScorerFunction(KeyedCoProcessFunction):
             newest[snapshot.user_id] = snapshot
         appended_at = snapshot.appended_at
         newest[DEFAULT_USER] = Snapshot(DEFAULT_USER, snapshot.event_id, snapshot.event_timestamp, 0, [], [])
-        ranked = self._ranked([snapshot for snapshot in newest.values() if not snapshot.erased], blend)
+        ranked = self._ranked(list(newest.values()), blend)
         self._blend.update(blend.pack())
         now = int(time.time() * 1000)
         for user_id, snapshot in newest.items():
-            if snapshot.erased:
-                self._sent.pop(user_id, None)
-                blend.forget(user_id)
-                yield Row(user_id, None)
-                yield RECEIPTS, Row(receipt(snapshot.event_id, "lists"))
-                continue
             result = ranked[user_id]
             if isinstance(result, Exception):
                 yield self._dead_letters.of_failure("scorer_failed", result, self._events_topic, snapshot)

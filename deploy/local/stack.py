@@ -1,6 +1,8 @@
 """One machine's broker and Flink cluster, as plain child processes: no Docker, no root, no installed Java."""
 
 import base64
+import fcntl
+import http.client
 import os
 import random
 import re
@@ -9,12 +11,13 @@ import socket
 import subprocess
 import sys
 import sysconfig
+import threading
 import time
 import urllib.error
 import urllib.request
 import uuid
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -57,13 +60,14 @@ class Process(msgspec.Struct):
 
 
 class Submission(msgspec.Struct):
-    """The job that supervision keeps running: its file, arguments and savepoint as submitted, and the ids of its runs,
-    the first first."""
+    """The job that supervision keeps running: its file, arguments, savepoint and HEADRACE_ variables as submitted, and
+    the ids of its runs, the first first."""
 
     job: str
     arguments: tuple[str, ...]
     savepoint: str | None
     runs: list[str]
+    settings: dict[str, str] = {}
 
 
 class State(msgspec.Struct):
@@ -111,6 +115,8 @@ class Stack:
         self._conf = self.data / "conf"
         self._record = self.data / "stack.json"
         self._children: list[subprocess.Popen[bytes]] = []
+        # Held while processes are started or stopped, against other threads, and with a file against other processes.
+        self._lock, self._locked = threading.RLock(), 0
 
     @property
     def state(self) -> State:
@@ -152,14 +158,25 @@ class Stack:
         flink_port: int = 8081,
         metrics_port: int = 9249,
         report: Callable[[str], None] = lambda _: None,
+        supervise: bool = False,
     ) -> None:
-        """Start what is not alive and return when the broker answers and Flink offers all its slots.
+        """Start what is not alive and return when the broker answers and Flink offers all its slots; with `supervise`
+        a process too that starts again what dies, the submitted job included.
 
         A port of 0 means a free one; while anything of the stack is alive, all ports stay what they are. The
         JobManager's metrics are at `metrics_port`, TaskManager n's at `metrics_port` + n. `report` hears what is being
         waited for. Raises StackError where a port is taken, libpython is missing, or something does not start.
         """
         _require_libpython()
+        with self._exclusively():
+            self._up(taskmanagers, kafka_port, flink_port, metrics_port, report)
+            if supervise and "supervisor" not in self.state.processes:
+                command = [str(_REPOSITORY / "headrace"), "watch", "--data", str(self.data)]
+                self._start(self.state, "supervisor", command, Process(0))
+
+    def _up(
+        self, taskmanagers: int, kafka_port: int, flink_port: int, metrics_port: int, report: Callable[[str], None]
+    ) -> None:
         for folder in (self.logs, self.checkpoints_dir, self.savepoints_dir, self.data / "run", self.data / "tmp"):
             folder.mkdir(parents=True, exist_ok=True)
         state = State(
@@ -173,8 +190,11 @@ class Stack:
         if self._record.exists():
             recorded = self.state
             recorded.processes = {n: p for n, p in recorded.processes.items() if self._alive(n, p)}
+            # Also where nothing is left alive, as after a power cut: the job is to go on.
+            state.submission = recorded.submission
             if recorded.processes:
                 state, state.taskmanagers = recorded, taskmanagers
+            self._write(state)
         report("jars from Maven Central")
         jars = self._jars()
         self._configure(state)
@@ -202,6 +222,10 @@ class Stack:
         """One look of supervision: start again what has died, and the submitted job, from its newest retained
         checkpoint, where it neither runs nor was ended on purpose. Returns what was done. Raises StackError like `up`
         and `submit`, and where Flink does not answer."""
+        with self._exclusively():
+            return self._recover()
+
+    def _recover(self) -> list[str]:
         dead = [name for name, process in self.state.processes.items() if not self._alive(name, process)]
         if dead:
             self.ensure()
@@ -213,7 +237,7 @@ class Stack:
         # A new JobManager knows no job; of those that an old one knows, a cancelled job is to stay so.
         if not self.running_jobs() and states.get(submission.runs[-1], "FAILED") == "FAILED":
             start = self.newest_checkpoint() or submission.savepoint
-            run = self._run(Path(submission.job), submission.arguments, start)
+            run = self._run(Path(submission.job), submission.arguments, start, settings=submission.settings)
             self._remember(msgspec.structs.replace(submission, runs=[*submission.runs, run]))
             done.append(f"job submitted again from {start or 'its beginning'}")
         return done
@@ -233,6 +257,8 @@ class Stack:
 
     def down(self) -> None:
         """Stop every process of the stack, Python workers included, and forget the ports. Data stays."""
+        # First, and not waiting for it: it may be starting something.
+        self._stop(lambda name: name == "supervisor")
         self._stop(lambda name: name != "kafka")
         self._stop(lambda name: name == "kafka")
         self._record.unlink(missing_ok=True)
@@ -288,6 +314,10 @@ class Stack:
         job = job.resolve() if job.exists() else _REPOSITORY / job
         if not job.exists():
             raise StackError(f"There is no job {job}.")
+        with self._exclusively():
+            return self._submit(job, arguments, savepoint, drop_unknown_state)
+
+    def _submit(self, job: Path, arguments: tuple[str, ...], savepoint: str | None, drop_unknown_state: bool) -> str:
         app = self.data / "app"
         # What numba compiled stays: it holds for as long as the source's content does.
         for stale in app.rglob("*.py"):
@@ -301,15 +331,23 @@ class Stack:
             self._stop(lambda name: name.startswith("taskmanager-"))
             self.ensure()
         run = self._run(job, arguments, savepoint, drop_unknown_state)
-        self._remember(Submission(str(job), arguments, savepoint, [run]))
+        settings = {name: value for name, value in os.environ.items() if name.startswith("HEADRACE_")}
+        self._remember(Submission(str(job), arguments, savepoint, [run], settings))
         return run
 
-    def _run(self, job: Path, arguments: Iterable[str], savepoint: str | None, drop_unknown_state: bool = False) -> str:
+    def _run(
+        self,
+        job: Path,
+        arguments: Iterable[str],
+        savepoint: str | None,
+        drop_unknown_state: bool = False,
+        settings: Mapping[str, str] = MappingProxyType({}),
+    ) -> str:
         app = self.data / "app"
         start = ["--fromSavepoint", savepoint] if savepoint else []
         start += ["--allowNonRestoredState"] if drop_unknown_state else []
         source = ["--jarfile", str(self.connector_jar), "--pyFiles", str(app), "-py", str(job)]
-        output = self.flink("run", "-d", *start, *source, *arguments)
+        output = self.flink("run", "-d", *start, *source, *arguments, settings=settings)
         found = re.search(r"JobID ([0-9a-f]{32})", output)
         if found is None:
             raise StackError(f"{job} submitted nothing:\n{output}")
@@ -317,13 +355,12 @@ class Stack:
 
     def cancel(self, job: str) -> None:
         """Cancel the job and return when it has ended."""
-        self._remember(None)
         self.rest(f"/jobs/{job}?mode=cancel", "PATCH")
         self._await_end(job)
+        self._forget(job)
 
     def stop_with_savepoint(self, job: str) -> str:
         """Stop the job with a savepoint and return the savepoint's path. Raises StackError where it fails."""
-        self._remember(None)
         target = {"targetDirectory": self.savepoints_dir.as_uri(), "drain": False}
         trigger = self.rest(f"/jobs/{job}/stop", "POST", target)["request-id"]
         deadline = time.monotonic() + _WAIT_S
@@ -334,6 +371,7 @@ class Stack:
         if "location" not in answer["operation"]:
             raise StackError(f"The savepoint failed: {answer['operation'].get('failure-cause')}")
         self._await_end(job)
+        self._forget(job)
         return str(answer["operation"]["location"])
 
     def rest(self, path: str, method: str = "GET", body: Any = None) -> Any:
@@ -349,16 +387,17 @@ class Stack:
                 return msgspec.json.decode(response.read() or b"null")
         except urllib.error.HTTPError as error:
             raise StackError(f"Flink refused {method} {path}: {error.read().decode(errors='replace')}") from error
-        except OSError as error:
+        except (OSError, http.client.HTTPException, msgspec.DecodeError) as error:
             raise StackError(f"Flink does not answer at {self.flink_url}: {error}") from error
 
-    def flink(self, *arguments: str) -> str:
+    def flink(self, *arguments: str, settings: Mapping[str, str] = MappingProxyType({})) -> str:
         """Run Flink's command line against this cluster and return its output.
 
-        The environment carries HEADRACE_KAFKA__BOOTSTRAP_SERVERS, this stack's where it is not set. Raises StackError
-        with the output on failure.
+        The environment carries HEADRACE_KAFKA__BOOTSTRAP_SERVERS, this stack's where it is not set, and `settings`
+        before all others. Raises StackError with the output on failure.
         """
-        environment = {"HEADRACE_KAFKA__BOOTSTRAP_SERVERS": self.bootstrap_servers, **self._environment("client")}
+        servers = {"HEADRACE_KAFKA__BOOTSTRAP_SERVERS": self.bootstrap_servers}
+        environment = servers | self._environment("client") | dict(settings)
         command = ["bash", str(_flink_home() / "bin" / "flink"), *arguments]
         done = subprocess.run(
             command,
@@ -499,12 +538,34 @@ class Stack:
         state.processes[name] = process
         self._write(state)
 
+    @contextmanager
+    def _exclusively(self) -> Iterator[None]:
+        with self._lock:
+            self.data.mkdir(parents=True, exist_ok=True)
+            with (self.data / "lock").open("w") as file:
+                if not self._locked:
+                    fcntl.flock(file, fcntl.LOCK_EX)
+                self._locked += 1
+                try:
+                    yield
+                finally:
+                    self._locked -= 1
+
     def _remember(self, submission: Submission | None) -> None:
         self._write(msgspec.structs.replace(self.state, submission=submission))
+
+    def _forget(self, job: str) -> None:
+        """Supervise the job no more: it was ended on purpose."""
+        with self._exclusively():
+            submission = self.state.submission
+            if submission is not None and submission.runs[-1] == job:
+                self._remember(None)
 
     def _write(self, state: State) -> None:
         # Whoever reads it meanwhile finds the old or the new one whole.
         fresh = self._record.with_suffix(".new")
+        # Settings may hold secrets.
+        fresh.touch(mode=0o600)
         fresh.write_bytes(msgspec.json.format(msgspec.json.encode(state)))
         fresh.replace(self._record)
 

@@ -88,7 +88,7 @@ def test_topics_are_created_once_and_the_tables_among_them_compacted(stack: Stac
     assert partitions["events"] == 2
     policies = {name: config["cleanup.policy"]["value"] for name, config in configs["topic"].items()}
     compact = {"items": "compact", "recommendations": "compact"}
-    assert policies == {"events": "delete", "dead-letters": "delete", **compact}
+    assert policies == {"events": "delete", "dead-letters": "delete", "erasures": "delete", **compact}
 
 
 def test_a_mapped_csv_goes_through_the_broker(stack: Stack, tmp_path: Path) -> None:
@@ -131,12 +131,23 @@ def test_a_job_survives_a_killed_taskmanager_and_moves_by_savepoint(stack: Stack
     assert stack.running_jobs() == []
 
 
-def test_down_leaves_no_process_and_keeps_the_data(own_stack: Stack) -> None:
-    own_stack.up(kafka_port=0, flink_port=0, metrics_port=0)
+def test_a_supervised_stack_outlives_its_jobmanager_and_down_leaves_no_process(own_stack: Stack) -> None:
+    own_stack.up(kafka_port=0, flink_port=0, metrics_port=0, supervise=True)
     create_topics(own_stack.bootstrap_servers, COUNTING)
-    own_stack.submit(JOB)
+    job = own_stack.submit(JOB)
     send(own_stack, "counted", "anna")
     assert messages(own_stack, "counts", 1) == [{"count": 1}]
+    wait_for_checkpoint(own_stack, job)
+
+    psutil.Process(own_stack.state.processes["jobmanager"].pid).kill()
+    send(own_stack, "counted", "anna")
+    assert messages(own_stack, "counts", 2)[-1] == {"count": 2}
+    deadline = time.monotonic() + 60
+    while len(runs := own_stack.state.submission.runs if own_stack.state.submission else []) < 2:
+        assert time.monotonic() < deadline, runs
+        time.sleep(0.2)
+    send(own_stack, "counted", "anna")
+    wait_for_checkpoint(own_stack, runs[-1])
     assert any("beam_boot" in " ".join(process.cmdline()) for process in marked(own_stack))
 
     own_stack.down()
@@ -144,7 +155,7 @@ def test_down_leaves_no_process_and_keeps_the_data(own_stack: Stack) -> None:
     assert own_stack.status()["processes"] == []
 
     own_stack.up(kafka_port=0, flink_port=0, metrics_port=0)
-    assert messages(own_stack, "counts", 1) == [{"count": 1}]
+    assert {"count": 3} in messages(own_stack, "counts", 10, seconds=5)
 
 
 def wait_for_checkpoint(stack: Stack, job: str) -> None:

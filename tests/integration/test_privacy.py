@@ -31,10 +31,11 @@ def test_a_person_is_named_nowhere_and_can_be_forgotten(job_stack: Stack, monkey
     topics.wait(lambda: topics.profile_versions().get(anna) == topics.profile_versions().get(bert) == 8)
 
     refused = json.dumps({"event_id": "x", "user_id": ANNA, "event_type": "stare", "timestamp": 1}).encode()
-    topics.send("events", refused)
-    topics.wait(lambda: len(topics.dead) == 1)
-    assert topics.dead[0]["payload"] is None
-    assert ANNA not in json.dumps(topics.dead[0])
+    topics.send("events", refused, topics.event(50, ANNA, "i1")[:-1], topics.event(51, ANNA * 20, "i1"))
+    topics.wait(lambda: len(topics.dead) == 3)
+    assert sorted(letter["error"] for letter in topics.dead) == ["id_too_long", "not_json", "unknown_event_type"]
+    assert [letter["payload"] for letter in topics.dead] == [None] * 3
+    assert ANNA not in json.dumps(topics.dead)
 
     # Without consent a session has lists, of which nothing is kept: the next event with consent is the first.
     for number in range(3):
@@ -55,6 +56,13 @@ def test_a_person_is_named_nowhere_and_can_be_forgotten(job_stack: Stack, monkey
     topics.send("events", topics.event(400, ANNA, None, "erase_user"))
     topics.wait(lambda: topics.newest()[anna] is None, SECONDS)
     assert receipts.of("e400", asked + SECONDS) == set(PARTS)
+
+    # Erased and there again within one micro-batch.
+    asked = time.monotonic()
+    topics.send("events", topics.event(401, CARL, None, "erase_user"), topics.event(402, CARL, "i2"))
+    topics.wait(lambda: (topics.newest()[carl] or {}).get("event_id") == "e402", SECONDS)
+    assert topics.profile_versions()[carl] == 1
+    assert receipts.of("e401", asked + SECONDS) == set(PARTS)
 
     topics.send("events", topics.event(500, BERT, "i2"))
     topics.wait(lambda: topics.profile_versions().get(bert) == 9)

@@ -99,3 +99,18 @@ def test_a_protocol_with_sasl_needs_credentials(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("HEADRACE_KAFKA__SECURITY_PROTOCOL", "SASL_PLAINTEXT")
     with pytest.raises(SettingsError, match="SASL needs username"):
         load_settings()
+
+
+def test_contributions_are_bounded_by_what_a_profile_keeps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEADRACE_PRIVACY__NOISE_MULTIPLIER", "1")
+    monkeypatch.setenv("HEADRACE_PROFILES__MAX_INTERACTIONS", "10")
+    with pytest.raises(SettingsError, match="max_contributions"):
+        load_settings()
+    monkeypatch.setenv("HEADRACE_PRIVACY__MAX_CONTRIBUTIONS", "10")
+    assert load_settings().blend_options().privacy.contributions == 10
+
+
+def test_a_secret_under_a_misspelt_name_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEADRACE_PRIVACY__KEY", "mistyped sesame")
+    with pytest.raises(SettingsError, match=r"privacy.key = \*\*\*"):
+        load_settings()

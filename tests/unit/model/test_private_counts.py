@@ -120,3 +120,18 @@ def test_epsilon_is_that_of_the_gaussian_mechanism(multiplier: float) -> None:
     left = normal.cdf(1 / (2 * multiplier) - found * multiplier)
     right = math.exp(found) * normal.cdf(-1 / (2 * multiplier) - found * multiplier)
     assert left - right == pytest.approx(1e-5, rel=0.02)
+
+
+def test_what_was_learned_without_privacy_is_not_used_under_it() -> None:
+    open_model = Recommender(BlendOptions())
+    open_model.learn(snapshots([(user, item) for user in range(5) for item in range(6)]))
+    options = BlendOptions(privacy=OPTIONS, horizon="any")
+    private = Recommender.unpack(open_model.pack(), options)
+    assert private.index.ids == open_model.index.ids
+    assert private.cooccurrence.weights.sum() == private.popularity.sums.sum() == 0
+    assert not len(private.linear.weights)
+    private.learn(snapshots([(9, 1), (9, 2)]))
+    again = Recommender.unpack(private.pack(), options)
+    assert again.private._new_counts.sum() == private.private._new_counts.sum() == 2
+    again.forget_people()
+    assert not len(again.private._new_counts)

@@ -228,3 +228,12 @@ def test_the_least_popular_are_forgotten_and_of_equals_the_oldest() -> None:
     delta = learner.learn(snapshots([(3, 0)]))
     assert delta.kept
     assert learner.index.ids == [f"new{n}" for n in range(3, 8)] + ["i0", "i1", "i2", "i3"]
+
+
+def test_a_catalogue_beyond_the_dense_form_is_cut_before_anyone_takes_its_end() -> None:
+    options = replace(SOLVED_OFTEN, max_items=20)
+    learner, replica = Recommender(options), Recommender(options)
+    for changes in ([CatalogueChange(f"i{n}", True) for n in range(25)], []):
+        replica.apply(learner.learn(snapshots([(0, 1), (0, 2)]), changes))
+    assert len(learner.index) == len(replica.index) == 18
+    assert learner.linear._gram.sum() > 0
