@@ -99,9 +99,11 @@ def build(
     )
 
     event_type = Types.ROW([Types.STRING(), BYTES, Types.INT(), Types.LONG(), Types.LONG()])
+    # Half of a surrogate pair is text to Java, on which its way to Python fails; the parser refuses such a message.
+    user_id = "regexp_replace(coalesce(json_value(decode(payload, 'UTF-8'), '$.user_id'), ''), '\\p{Cs}', '?')"
     events = tables.to_append_stream(
         tables.sql_query(
-            """select coalesce(json_value(decode(payload, 'UTF-8'), '$.user_id'), '') as user_id,
+            f"""select {user_id} as user_id,
             row('', payload, `partition`, `offset`,
               1000 * extract(epoch from appended_at) + extract(millisecond from appended_at)) from events"""
         ),

@@ -19,6 +19,7 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -308,8 +309,8 @@ class Stack:
 
         `job` is relative to the working folder or to the repository. The packages are staged first, so that a later
         edit does not reach a running job. `savepoint` is a savepoint or retained checkpoint to start from; state in it
-        of operators that the job does not have is an error, or dropped where so said. TaskManagers that ran a job
-        before start anew where no job runs, as their interpreters hold that job's modules.
+        of operators that the job does not have is an error, or dropped where so said. TaskManagers that ran other
+        code before start anew where no job runs, as their interpreters hold its modules.
         """
         job = job.resolve() if job.exists() else _REPOSITORY / job
         if not job.exists():
@@ -319,6 +320,7 @@ class Stack:
 
     def _submit(self, job: Path, arguments: tuple[str, ...], savepoint: str | None, drop_unknown_state: bool) -> str:
         app = self.data / "app"
+        before = _digest(app)
         # What numba compiled stays: it holds for as long as the source's content does.
         for stale in app.rglob("*.py"):
             stale.unlink()
@@ -327,7 +329,7 @@ class Stack:
             shutil.copytree(_REPOSITORY / package, app / package, ignore=bytecode, dirs_exist_ok=True)
         if job.is_relative_to(_REPOSITORY / "jobs"):
             job = app / job.relative_to(_REPOSITORY)
-        if self.jobs() and not self.running_jobs():
+        if _digest(app) != before and self.jobs() and not self.running_jobs():
             self._stop(lambda name: name.startswith("taskmanager-"))
             self.ensure()
         run = self._run(job, arguments, savepoint, drop_unknown_state)
@@ -674,6 +676,12 @@ class Stack:
         except StackError:
             return False
         return bool(known.get(self.state.processes[name].resource_id))
+
+
+def _digest(folder: Path) -> str:
+    """Of the Python sources in the folder."""
+    sources = sorted(folder.rglob("*.py"))
+    return sha256(b"".join(str(file).encode() + file.read_bytes() for file in sources)).hexdigest()
 
 
 def _mark(process: psutil.Process) -> str:

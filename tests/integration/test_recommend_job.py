@@ -18,7 +18,7 @@ from deploy.local.topics import create_topics, default_topics
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
 JOB = Path("jobs/recommend.py")
 START = 1_600_000_000_000
-TTL_S = 20
+TTL_S = 15
 
 
 class Topics:
