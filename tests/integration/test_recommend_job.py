@@ -179,15 +179,15 @@ def test_every_event_counts_once_through_faults_and_upgrades(job_stack: Stack) -
     job_stack.cancel(job)
 
 
-def operator_metrics(stack: Stack) -> dict[str, float]:
-    """What Prometheus would scrape of our operators, summed over the labels; gauges exist once."""
+def operator_metrics(stack: Stack, operator: str | None = None) -> dict[str, float]:
+    """What Prometheus would scrape of our operators, or one of them, summed over the labels; gauges exist once."""
     prefix, sums = "flink_taskmanager_job_task_operator_headrace_", Counter[str]()
     for name, port in stack.metrics_ports.items():
         if name.startswith("taskmanager-"):
             page = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10).read().decode()
             for family in text_string_to_metric_families(page):
                 for sample in family.samples:
-                    if sample.name.startswith(prefix):
+                    if sample.name.startswith(prefix) and operator in (None, sample.labels["operator_name"]):
                         key = sample.name.removeprefix(prefix)
                         sums[key] = max(sums[key], sample.value) if key == "model_version" else sums[key] + sample.value
     return dict(sums)
