@@ -12,7 +12,7 @@ from deploy.local.stack import Stack, StackError
 DISK_S = 15.0
 _FULL_FOR = 500
 _POISONED, _WRONG = 5, 30
-_NOTICED_S = 90.0
+_NOTICED_S = 180.0
 
 
 class Faults:
