@@ -65,7 +65,7 @@ def run(stack: Stack, minutes: float, seed: int, tell: Callable[[str], None] = l
         load.start()
         watcher.start()
         _first_list_after(time.monotonic(), watcher, load)
-        supervision = threading.Thread(target=_supervise, args=(stack, over), daemon=True)
+        supervision = threading.Thread(target=stack.supervise, args=(over, progress.log), daemon=True)
         supervision.start()
         faults = Faults(stack, load, min(60.0, minutes * 6))
         done: list[dict[str, Any]] = []
@@ -96,16 +96,6 @@ def run(stack: Stack, minutes: float, seed: int, tell: Callable[[str], None] = l
     finally:
         over.set()
         stack.down()
-
-
-def _supervise(stack: Stack, over: threading.Event) -> None:
-    """What `headrace watch` does."""
-    while not over.wait(1):
-        try:
-            for line in stack.recover():
-                progress.log(line)
-        except StackError as error:
-            progress.log(f"supervision: {str(error).splitlines()[0]}")
 
 
 def _first_list_after(moment: float, watcher: Watcher, load: Load) -> None:

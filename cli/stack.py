@@ -1,16 +1,14 @@
 """`up`, `down`, `status`: the broker and the Flink cluster on this machine."""
 
-import time
+import threading
 from typing import Annotated, Any
 
 import typer
 from rich.table import Table
 
 from cli.common import DATA, Data, Json, console, progress
-from deploy.local.stack import Stack, StackError
+from deploy.local.stack import Stack
 from deploy.local.topics import create_topics, default_topics
-
-_WATCH_S = 1.0
 
 
 def up(
@@ -54,14 +52,7 @@ def status(data: Data = DATA, json: Json = False) -> None:
 
 def watch(data: Data = DATA) -> None:
     """Supervise, as `up` has it done: start again what dies, and the submitted job from its newest checkpoint."""
-    stack = Stack(data)
-    while True:
-        try:
-            for line in stack.recover():
-                progress.log(line)
-        except StackError as error:
-            progress.log(str(error).splitlines()[0])
-        time.sleep(_WATCH_S)
+    Stack(data).supervise(threading.Event(), progress.log)
 
 
 def register(app: typer.Typer) -> None:

@@ -243,6 +243,15 @@ class Stack:
             done.append(f"job submitted again from {start or 'its beginning'}")
         return done
 
+    def supervise(self, over: threading.Event, tell: Callable[[str], None]) -> None:
+        """Recover, once a second, until `over`; what was done, or could not be, is told."""
+        while not over.wait(1):
+            try:
+                for line in self.recover():
+                    tell(line)
+            except StackError as error:
+                tell(str(error).splitlines()[0])
+
     def newest_checkpoint(self) -> str | None:
         """The newest complete checkpoint that the submitted job's runs have left, None where there is none."""
         submission = self.state.submission
