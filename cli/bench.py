@@ -15,7 +15,8 @@ _HELP = (
     "quality: our lists beside those of other libraries. "
     "linear-item-model: what it costs by the size of the catalogue. "
     "factorization-refit: vectors that follow the stream against vectors solved again. "
-    "overload: a million people and items stream through, in bounded memory."
+    "overload: a million people and items stream through, in bounded memory. "
+    "serving: how long lists take over HTTP."
 )
 
 
@@ -26,7 +27,9 @@ def bench(
 ) -> None:
     """Run a benchmark: a table, or one JSON object."""
     modules = {path.stem.replace("_", "-"): path.stem for path in (REPOSITORY / "bench").glob("*.py")}
-    known = sorted(name for name, module in modules.items() if not module.endswith(("_job", "peers", "__init__")))
+    known = sorted(
+        name for name, module in modules.items() if not module.endswith(("_job", "peers", "http_load", "__init__"))
+    )
     if name not in known:
         raise typer.BadParameter(f"{name!r} is none of {', '.join(known)}")
     with progress.status(f"Benchmark {name}"):

@@ -68,7 +68,8 @@ def register(app: typer.Typer) -> None:
         """Test then learn, event by event: hit, nDCG and MRR over the last half of the file."""
         import torch
 
-        from jobs.settings import SettingsError, load_settings
+        from config.loading import SettingsError
+        from jobs.settings import load_settings
         from model.evaluate import evaluate as run
         from model.private_counts import epsilon
 

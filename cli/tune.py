@@ -56,7 +56,8 @@ def register(app: typer.Typer) -> None:
         import optuna
         import torch
 
-        from jobs.settings import SettingsError, load_settings
+        from config.loading import SettingsError
+        from jobs.settings import load_settings
         from model.evaluate import evaluate
 
         torch.set_num_threads(1)

@@ -2,22 +2,22 @@
 
 import argparse
 import sys
-from functools import partial
 from pathlib import Path
 
 from pyflink.common import Types
 from pyflink.datastream import StreamExecutionEnvironment
 from pyflink.table import Schema, StreamTableEnvironment
 
+from config.loading import SettingsError
 from jobs.flink import key_per_subtask, keyed_in_jvm, process_mode, settings_of, side_output
-from jobs.settings import Settings, SettingsError, load_settings
+from jobs.settings import Settings, load_settings
 from operators.dead_letters import DEAD_LETTERS
 from operators.door import PseudonymFunction
 from operators.learner import DELTA, DELTAS, LearnerFunction
 from operators.profile import SNAPSHOTS, ProfileFunction
 from operators.receipts import RECEIPTS
 from operators.scorer import LISTS, ScorerFunction
-from schema.event import EventParser
+from operators.similar import SIMILAR
 
 BYTES = Types.PRIMITIVE_ARRAY(Types.BYTE())
 BATCH = Types.ROW([Types.LONG(), Types.OBJECT_ARRAY(BYTES)])
@@ -67,11 +67,16 @@ def create_tables(tables: StreamTableEnvironment, settings: Settings) -> None:
         # A micro-batch's lists in one request, where the default of 16 kB holds a dozen.
         "'properties.batch.size'='262144'"
     )
-    tables.execute_sql(
-        f"""create table recommendations (user_id string, payload bytes)
-        with ({common}, 'topic'='{kafka.recommendations}', {sink}, 'sink.transactional-id-prefix'='headrace-lists',
-        'key.format'='raw', 'key.fields'='user_id', 'value.fields-include'='EXCEPT_KEY')"""
+    keyed = (
+        ("recommendations", kafka.recommendations, "user_id", "lists"),
+        ("similar_items", kafka.similar_items, "item_id", "similar"),
     )
+    for table, topic, key, prefix in keyed:
+        tables.execute_sql(
+            f"""create table {table} ({key} string, payload bytes)
+            with ({common}, 'topic'='{topic}', {sink}, 'sink.transactional-id-prefix'='headrace-{prefix}',
+            'key.format'='raw', 'key.fields'='{key}', 'value.fields-include'='EXCEPT_KEY')"""
+        )
     for table, topic in (("dead_letters", kafka.dead_letters), ("erasures", kafka.erasures)):
         tables.execute_sql(
             f"""create table {table} (payload bytes)
@@ -90,14 +95,6 @@ def build(
     create_tables(tables, settings)
     kafka, lists = settings.kafka, settings.lists
     shards = key_per_subtask(settings.flink.parallelism, settings.flink.max_parallelism)
-    parser = partial(
-        EventParser,
-        settings.vocabulary(),
-        settings.events.max_bytes,
-        settings.events.max_id_length,
-        settings.events.max_future_s * 1000,
-    )
-
     event_type = Types.ROW([Types.STRING(), BYTES, Types.INT(), Types.LONG(), Types.LONG()])
     # Half of a surrogate pair is text to Java, on which its way to Python fails; the parser refuses such a message.
     user_id = "regexp_replace(coalesce(json_value(decode(payload, 'UTF-8'), '$.user_id'), ''), '\\p{Cs}', '?')"
@@ -118,7 +115,7 @@ def build(
         .process(
             ProfileFunction(
                 settings.profile_options(),
-                parser,
+                settings.events.parser(),
                 kafka.events,
                 shards,
                 settings.profiles.ttl_days,
@@ -156,7 +153,12 @@ def build(
 
     with process_mode(environment):
         model_learner = learner(
-            settings.blend_options(), shards, kafka.events, kafka.items, settings.models.compact_after_events
+            settings.blend_options(),
+            shards,
+            kafka.events,
+            kafka.items,
+            settings.models.compact_after_events,
+            lists.similar_items,
         )
         deltas = (
             keyed_in_jvm(for_learner, BATCH, Types.LONG())
@@ -180,6 +182,8 @@ def build(
 
     inserts = tables.create_statement_set()
     inserts.add_insert("recommendations", tables.from_data_stream(ranked))
+    similar = tables.from_data_stream(side_output(deltas, SIMILAR))
+    inserts.add_insert("similar_items", similar)
     for table, tag in (("dead_letters", DEAD_LETTERS), ("erasures", RECEIPTS)):
         first, *others = (side_output(stream, tag) for stream in (profiles, deltas, ranked))
         inserts.add_insert(table, tables.from_data_stream(first.union(*others)))

@@ -1,24 +1,14 @@
 """The configuration of the job: one TOML file, environment overrides, every fault reported at once."""
 
-import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    FilePath,
-    NonNegativeInt,
-    PositiveFloat,
-    PositiveInt,
-    SecretStr,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
+from config.events import Events
+from config.kafka import Kafka
+from config.loading import FileSettings, Section, load
+from config.privacy import Privacy
 from model.blend import BlendOptions
 from model.cooccurrence import CooccurrenceOptions
 from model.learned_blend import LearnedBlendOptions
@@ -28,107 +18,9 @@ from model.popularity import PopularityOptions
 from model.private_counts import PrivacyOptions
 from model.profile import DEFAULT_WEIGHTS, ProfileOptions
 from model.user_neighbours import UserNeighboursOptions
-from schema.event import EVENT_TYPES
-from schema.pseudonym import MIN_KEY_BYTES
-from schema.vocabulary import VOCABULARIES, vocabulary
-
-if TYPE_CHECKING:
-    from pydantic_core import ErrorDetails
 
 
-class SettingsError(ValueError):
-    """The configuration is not valid; the message lists every fault."""
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Kafka(_Section):
-    """Where the topics are."""
-
-    bootstrap_servers: str = "127.0.0.1:9092"
-    group_id: str = "headrace"
-    events: str = "events"
-    items: str = "items"
-    recommendations: str = "recommendations"
-    dead_letters: str = "dead-letters"
-    erasures: str = "erasures"
-    start: Literal["earliest-offset", "latest-offset", "group-offsets"] = "earliest-offset"
-    delivery: Literal["at-least-once", "exactly-once"] = "at-least-once"
-    transaction_timeout_ms: Annotated[int, Field(ge=60_000, le=900_000)] = 900_000
-    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
-    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "SCRAM-SHA-512"
-    username: str = ""
-    password: SecretStr = SecretStr("")
-    password_file: FilePath | None = None
-    ca_file: FilePath | None = None
-    properties: dict[str, str] = {}
-
-    @model_validator(mode="after")
-    def _has_credentials(self) -> "Kafka":
-        if self.security_protocol.startswith("SASL") and not (self.username and self._password()):
-            raise ValueError("SASL needs username, and password or password_file")
-        return self
-
-    def _password(self) -> str:
-        return self.password_file.read_text().strip() if self.password_file else self.password.get_secret_value()
-
-    def client_properties(self) -> dict[str, str]:
-        """Properties of the connector's Kafka clients."""
-        if self.security_protocol == "PLAINTEXT":
-            return self.properties
-        secure: dict[str, str] = {"security.protocol": self.security_protocol}
-        if self.ca_file:
-            secure |= {"ssl.truststore.type": "PEM", "ssl.truststore.location": str(self.ca_file.resolve())}
-        if self.security_protocol.startswith("SASL"):
-            module = "plain.PlainLoginModule" if self.sasl_mechanism == "PLAIN" else "scram.ScramLoginModule"
-            # The connector carries the Kafka clients under names of its own.
-            module = f"org.apache.flink.kafka.shaded.org.apache.kafka.common.security.{module}"
-            name, word = (text.replace("\\", "\\\\").replace('"', '\\"') for text in (self.username, self._password()))
-            secure |= {
-                "sasl.mechanism": self.sasl_mechanism,
-                "sasl.jaas.config": f'{module} required username="{name}" password="{word}";',
-            }
-        return secure | self.properties
-
-
-class Events(_Section):
-    """What is a valid event, and what its type is worth."""
-
-    vocabularies: list[str] = []
-    vocabulary: dict[str, str] = {}
-    max_bytes: PositiveInt = 65_536
-    max_id_length: PositiveInt = 256
-    max_future_s: PositiveInt = 86_400
-    weights: dict[str, Annotated[float, Field(ge=0)]] = {}
-
-    @field_validator("vocabularies")
-    @classmethod
-    def _known_vocabularies(cls, names: list[str]) -> list[str]:
-        unknown = sorted(set(names) - set(VOCABULARIES))
-        if unknown:
-            raise ValueError(f"unknown {', '.join(unknown)}; known are {', '.join(VOCABULARIES)}")
-        return names
-
-    @field_validator("vocabulary")
-    @classmethod
-    def _known_targets(cls, table: dict[str, str]) -> dict[str, str]:
-        unknown = sorted(set(table.values()) - set(EVENT_TYPES))
-        if unknown:
-            raise ValueError(f"maps to unknown event types {', '.join(unknown)}; known are {', '.join(EVENT_TYPES)}")
-        return table
-
-    @field_validator("weights")
-    @classmethod
-    def _known_types(cls, weights: dict[str, float]) -> dict[str, float]:
-        unknown = sorted(set(weights) - set(EVENT_TYPES))
-        if unknown:
-            raise ValueError(f"unknown event types {', '.join(unknown)}; known are {', '.join(EVENT_TYPES)}")
-        return weights
-
-
-class Profiles(_Section):
+class Profiles(Section):
     """Bounds of a user's state."""
 
     max_interactions: PositiveInt = 200
@@ -139,18 +31,20 @@ class Profiles(_Section):
     cache_mb: Annotated[int, Field(ge=0)] = 64
 
 
-class Lists(_Section):
+class Lists(Section):
     """What is sent."""
 
     k: Annotated[int, Field(ge=1, le=1000)] = 20
     horizon: Literal["next", "any"] = "next"
     diversity: Annotated[float, Field(ge=0, le=1)] = 0.0
     exclude: Literal["none", "purchased", "seen"] = "purchased"
+    explain: bool = True
+    similar_items: Annotated[int, Field(ge=1, le=200)] = 20
     send_unchanged: bool = False
     remembered_users: PositiveInt = 100_000
 
 
-class Models(_Section):
+class Models(Section):
     """The models and their blend."""
 
     device: str = "auto"
@@ -172,29 +66,7 @@ class Models(_Section):
     compact_after_events: PositiveInt = 50_000
 
 
-class Privacy(_Section):
-    """How users are named, and how much of one may show in what is learned from all."""
-
-    pseudonym_key: SecretStr = SecretStr("")
-    pseudonym_key_file: FilePath | None = None
-    noise_multiplier: Annotated[float, Field(ge=0)] = 0.0
-    max_contributions: Annotated[int, Field(ge=1)] = 50
-    release_interactions: PositiveInt = 10_000
-
-    @model_validator(mode="after")
-    def _is_long_enough(self) -> "Privacy":
-        key = self.key()
-        if key is not None and not MIN_KEY_BYTES <= len(key) <= 64:
-            raise ValueError(f"the pseudonym key has {len(key)} bytes, {MIN_KEY_BYTES} to 64 are needed")
-        return self
-
-    def key(self) -> bytes | None:
-        """The key of the pseudonyms, None for user ids as they are."""
-        file, given = self.pseudonym_key_file, self.pseudonym_key.get_secret_value()
-        return (file.read_text().strip() if file else given).encode() or None
-
-
-class Flink(_Section):
+class Flink(Section):
     """How the job runs."""
 
     window_ms: Annotated[int, Field(ge=1, le=10_000)] = 50
@@ -207,10 +79,8 @@ class Flink(_Section):
     restart_delay_s: PositiveInt = 1
 
 
-class Settings(BaseSettings):
-    """The whole configuration; each field can be set as HEADRACE_SECTION__FIELD in the environment."""
-
-    model_config = SettingsConfigDict(env_prefix="HEADRACE_", env_nested_delimiter="__", extra="forbid", frozen=True)
+class Settings(FileSettings):
+    """The whole configuration of the job. The section `serving` of the same file is that process's own."""
 
     kafka: Kafka = Kafka()
     events: Events = Events()
@@ -219,6 +89,7 @@ class Settings(BaseSettings):
     models: Models = Models()
     privacy: Privacy = Privacy()
     flink: Flink = Flink()
+    serving: dict[str, Any] = {}
 
     @model_validator(mode="after")
     def _bounds_contributions(self) -> "Settings":
@@ -229,23 +100,6 @@ class Settings(BaseSettings):
                 "privacy.max_contributions must not exceed profiles.history_length nor profiles.max_interactions"
             )
         return self
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """The environment goes before the file, the file before the defaults."""
-        file = os.environ.get("HEADRACE_CONFIG")
-        return (env_settings, TomlConfigSettingsSource(settings_cls, file)) if file else (env_settings,)
-
-    def vocabulary(self) -> dict[str, str]:
-        """Foreign event types and ours."""
-        return vocabulary(self.events.vocabularies, self.events.vocabulary)
 
     def profile_options(self) -> ProfileOptions:
         """The part that the profile needs."""
@@ -287,6 +141,7 @@ class Settings(BaseSettings):
             ),
             horizon=self.lists.horizon,
             diversity=self.lists.diversity,
+            explain=self.lists.explain,
             max_items=self.models.max_items,
             device=models.device,
         )
@@ -294,24 +149,4 @@ class Settings(BaseSettings):
 
 def load_settings(file: Path | None = None) -> Settings:
     """Read and validate the configuration. Raises SettingsError naming every field that is at fault and its value."""
-    if file:
-        os.environ["HEADRACE_CONFIG"] = str(file)
-    try:
-        return Settings()
-    except ValidationError as error:
-        faults = [f"  {'.'.join(map(str, fault['loc']))} = {_shown(fault)}: {fault['msg']}" for fault in error.errors()]
-        # Not "from error", whose own text would show every input.
-        raise SettingsError("\n".join([f"The configuration has {len(faults)} faults:", *faults])) from None
-    except ValueError as error:
-        raise SettingsError(f"The configuration cannot be read: {error}") from error
-
-
-def _shown(fault: "ErrorDetails") -> str:
-    """A faulty value, but nothing that is or may hold a secret, nor what stands under a name misspelt where secrets
-    stand."""
-    place, given = fault["loc"], fault["input"]
-    if fault["type"] == "extra_forbidden" and place[0] in ("kafka", "privacy"):
-        return "***"
-    if isinstance(given, dict | BaseModel):
-        return f"fields {', '.join(name for name, *_ in (given.items() if isinstance(given, dict) else given))}"
-    return "***" if set(place) & {"password", "pseudonym_key", "properties"} else repr(given)
+    return load(Settings, file)

@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate, chain
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -40,8 +41,9 @@ class BlendOptions:
     co-occurrence, factorisation, popularity. With the `horizon` "next" a list holds what the person takes next, with
     "any" what they would take at any time: in the fixed blend the linear model stands in co-occurrence's place, and the
     last item of a history says no more than its first. `diversity` from 0 to 1 is how much a list avoids items that are
-    alike. Where more than `max_items` items are known, those with the least popularity are forgotten. With `privacy`
-    co-occurrence and popularity hold what was released under its noise, and nothing else is learned."""
+    alike, and `explain` whether it says which item led to each. Where more than `max_items` items are known, those with
+    the least popularity are forgotten. With `privacy` co-occurrence and popularity hold what was released under its
+    noise, and nothing else is learned."""
 
     cooccurrence: CooccurrenceOptions = field(default_factory=CooccurrenceOptions)
     factorization: MatrixFactorizationOptions = field(default_factory=MatrixFactorizationOptions)
@@ -54,6 +56,7 @@ class BlendOptions:
     privacy: PrivacyOptions = field(default_factory=PrivacyOptions)
     horizon: str = "next"
     diversity: float = 0.0
+    explain: bool = True
     max_items: int = 200_000
     device: str = "cpu"
 
@@ -83,11 +86,21 @@ class Delta(msgspec.Struct, array_like=True):
 
 class RankedList(msgspec.Struct):
     """A user's list, best first: item ids, scores (the chance of being taken next, among the candidates) to five
-    decimals, and where each item comes from: the user's own history, or the model that gives most for it."""
+    decimals, where each item comes from (the user's own history, or the model that gives most for it), and which item
+    of the history leads to it by co-occurrence, None where none does or none is asked for."""
 
     item_ids: list[str]
     scores: list[float]
     sources: list[str]
+    because: list[str | None]
+
+
+class SimilarItems(NamedTuple):
+    """What goes with an item, best first."""
+
+    item_id: str
+    item_ids: list[str]
+    scores: list[float]
 
 
 class _Packed(msgspec.Struct, array_like=True):
@@ -136,6 +149,8 @@ class Recommender:
         self.version = 0
         self.blocked = torch.empty(0, dtype=torch.bool, device=self.device)
         self._blocks = False
+        # Ids of items that the last batch made the learner forget, of those that others went with.
+        self.forgotten: list[str] = []
         # Ids of items that were forgotten while they were unavailable.
         self._withdrawn: set[str] = set()
         # Each item's category as a row of `categories`, -1 for none.
@@ -189,8 +204,11 @@ class Recommender:
     def learn(self, snapshots: Sequence[Snapshot], catalogue: Sequence[CatalogueChange] = ()) -> Delta:
         """Learn from the events, in their order, and from catalogue changes; returns what changed."""
         kept = np.empty(0, np.int64)
+        self.forgotten = []
         if len(self.index) > self.options.max_items:
             kept = self._worth_keeping()
+            dropped = np.setdiff1d(self.cooccurrence.paired(), kept)
+            self.forgotten = [self.index.ids[row] for row in dropped.tolist()]
             self._retain(kept)
         known = len(self.index)
         batch = to_batch(snapshots, self.index, learn=True)
@@ -294,7 +312,7 @@ class Recommender:
         An unknown user is a snapshot with an empty history: popularity alone makes that list.
         """
         if not len(self.index) or not snapshots:
-            return [RankedList([], [], []) for _ in snapshots]
+            return [RankedList([], [], [], []) for _ in snapshots]
         blend = blend or LearnedBlend(self.options.learned)
         blocks = (snapshots[n : n + self._block_size] for n in range(0, len(snapshots), self._block_size))
         return [ranked for block in blocks for ranked in self._ranked(block, k, blend)]
@@ -337,11 +355,30 @@ class Recommender:
         names = [*(scorer.name for scorer in self._scorers), self.popularity.name, "history"]
         chosen = (np.arange(len(columns))[:, None], np.maximum(columns, 0))
         shares = candidates.shares[:, *chosen] * np.array([*weights, 1], np.float32)[:, None, None]
-        sources = np.where(candidates.places[chosen] >= 0, len(names) - 1, shares.argmax(0)).tolist()
+        sources = np.where(candidates.places[chosen] >= 0, len(names) - 1, shares.argmax(0))
+        # Of what is merely popular, or was there before, no other item is the cause.
+        by_others = (sources < len(self._scorers)) & (columns >= 0) & self.options.explain
+        listed = np.where(by_others, candidates.items[chosen], -1)
+        leading = self.cooccurrence.led_by(batch.items, batch.weights, listed).tolist()
+        sources = sources.tolist()
         items, scores = candidates.items[chosen].tolist(), chances.astype(np.float64).round(5).tolist()
         for row, size in enumerate((columns >= 0).sum(1).tolist()):
             named = [names[source] for source in sources[row][:size]]
-            yield RankedList([ids[item] for item in items[row][:size]], scores[row][:size], named)
+            led = [None if column < 0 else ids[batch.items[row, column]] for column in leading[row][:size]]
+            yield RankedList([ids[item] for item in items[row][:size]], scores[row][:size], named, led)
+
+    def similar_items(self, delta: Delta, k: int) -> list[SimilarItems]:
+        """What goes with the items whose counts the newest delta, made by this recommender, has brought over a power of
+        1.5; with all that it holds under differential privacy. Items that nothing goes with are left out."""
+        grown, allowed, ids = self.cooccurrence.grown(delta.cooccurrence), ~self.blocked.numpy(), self.index.ids
+        if self.options.privacy.noise:
+            grown = np.unique(unpack_array(delta.cooccurrence.items, np.int64))
+        found = ((ids[row], *self.cooccurrence.similar(row, allowed, k)) for row in grown.tolist())
+        return [
+            SimilarItems(item, [ids[row] for row in rows.tolist()], scores.astype(np.float64).round(5).tolist())
+            for item, rows, scores in found
+            if len(rows)
+        ]
 
     def feedback(self, snapshot: Snapshot, blend: LearnedBlend) -> None:
         """Teach the blend which item the user took after the list that it remembers. Of what they take at any time

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import msgspec
 import numba
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from model.arrays import closed_up, grown, largest_of, moved, pack_array, unpack_array, unpack_tensor
@@ -148,6 +149,18 @@ class Cooccurrence:
         tables = (table.reshape(-1)[slots] for table in (*self._tables, self._forward))
         return CooccurrenceDelta(*map(pack_array, (slots, *tables, items, self._counts[items])))
 
+    def paired(self) -> Rows:
+        """The rows of items that others go with, ascending. On the learner."""
+        return np.flatnonzero(self._used)
+
+    def grown(self, delta: CooccurrenceDelta) -> Rows:
+        """The rows whose counts the delta has brought over a power of 1.5, ascending: a few dozen times in an item's
+        life, often while it is new."""
+        rows, times = np.unique(unpack_array(delta.items, np.int64), return_counts=True)
+        after = self._counts[rows]
+        before, after = (np.floor(np.log(np.maximum(n, 0.5)) / np.log(1.5)) for n in (after - times, after))
+        return rows[after > before]
+
     def apply(self, delta: CooccurrenceDelta) -> None:
         """Follow the learner: write the changed slots and counts."""
         slots = unpack_tensor(delta.slots, np.int64, self.device)
@@ -195,6 +208,38 @@ class Cooccurrence:
     def _next_weights_of(self, items: Rows) -> torch.Tensor:
         """The weights of the newest items by their places, 0 where there is none."""
         return torch.from_numpy(self._next_weights[: items.shape[1]] * (items >= 0)).to(self.device)
+
+    def led_by(self, items: Rows, weights: Weights, listed: Rows) -> Rows:
+        """Which item of each history int64 [B, H] gives most for each of the `listed` int64 [B, K]: its column int64
+        [B, K], -1 where none gives anything, and for -1."""
+        if self.device.type == "cpu":
+            return _leading(items, weights, listed, self._query_weights, self._damping[0], *self._tables)
+        return self._led_by(items, weights, listed)
+
+    def _led_by(self, items: Rows, weights: Weights, listed: Rows) -> Rows:
+        """The torch version of `_leading`, for a GPU."""
+        length = min(items.shape[1], len(self._query_weights))
+        sources, asked = (torch.from_numpy(rows).to(self.device) for rows in (items[:, :length], listed))
+        faded = torch.from_numpy(weights[:, :length] * self._query_weights[:length]).to(self.device)
+        known, of = sources.clamp(min=0), asked.clamp(min=0)
+        strength = torch.zeros(len(items), len(self.counts), device=self.device)
+        strength.scatter_add_(1, known, faded * self._source_damping[known])
+        neighbours = self.neighbours[of].clamp(min=0).long()
+        given = strength.gather(1, neighbours.flatten(1)).view(neighbours.shape) * self.weights[of]
+        most, slots = given.max(2)
+        leading = neighbours.gather(2, slots[..., None]).squeeze(2)
+        columns = (leading[..., None] == sources[:, None, :]).int().argmax(2)
+        return columns.where((most > 0) & (asked >= 0), -1).cpu().numpy()
+
+    def similar(self, row: int, allowed: npt.NDArray[np.bool_], k: int) -> tuple[Rows, Weights]:
+        """At most k `allowed` items (bool [N]) that go with the one in `row`, best first: their rows int64, and scores
+        float32. On the CPU."""
+        neighbours = self._tables[0][row, : self._used[row]]
+        scores = self._tables[1][row, : self._used[row]] * self._damping[0][row] * self._damping[1][neighbours]
+        scores[~allowed[neighbours]] = 0
+        best = np.argsort(-scores, kind="stable")[:k]
+        best = best[scores[best] > 0]
+        return neighbours[best].astype(np.int64), scores[best]
 
     def counts_of(self, items: Rows) -> Weights:
         """How often each of `items` int64 [B, C] was interacted with, float32 [B, C], 0 for -1."""
@@ -406,3 +451,31 @@ def _add_to_candidates(items, confidence, candidates, next_weights, damping, nei
             if items[n, column] >= 0:
                 query[items[n, column]] = recent[items[n, column]] = 0
     return scores
+
+
+@numba.njit("i8[:,::1](i8[:,:], f4[:,:], i8[:,:], f4[::1], f4[::1], i4[:,::1], f4[:,::1])", cache=True, nogil=True)
+def _leading(items, confidence, listed, query_weights, source_damping, neighbours, weights):  # type: ignore[no-untyped-def]
+    """The columns of `led_by`: a pair stands in the rows of both items."""
+    columns = np.full(listed.shape, -1, np.int64)
+    strength, column_of = np.zeros(len(neighbours), np.float32), np.zeros(len(neighbours), np.int64)
+    for n in range(items.shape[0]):
+        length = min(items.shape[1], len(query_weights))
+        for column in range(length):
+            item = items[n, column]
+            if item >= 0:
+                strength[item] = confidence[n, column] * query_weights[column] * source_damping[item]
+                column_of[item] = column
+        for k in range(listed.shape[1]):
+            row, most = listed[n, k], np.float32(0)
+            if row >= 0:
+                for slot in range(neighbours.shape[1]):
+                    neighbour = neighbours[row, slot]
+                    if neighbour < 0:
+                        break
+                    given = strength[neighbour] * weights[row, slot]
+                    if given > most:
+                        most, columns[n, k] = given, column_of[neighbour]
+        for column in range(length):
+            if items[n, column] >= 0:
+                strength[items[n, column]] = 0
+    return columns

@@ -11,12 +11,15 @@ from pyflink.datastream.state import MapStateDescriptor, ValueStateDescriptor
 
 from operators.worker import prepare_worker  # isort: skip, numba comes in with the models
 from model.blend import BlendOptions, CatalogueChange, Recommender, pack_delta
+from model.blend import SimilarItems as Similar
 from model.snapshot import unpack_snapshot
 from operators.dead_letters import DeadLetters
 from operators.receipts import RECEIPTS
+from operators.similar import SIMILAR
 from schema.erasure import receipt
 from schema.errors import MessageError
 from schema.item import parse_item
+from schema.similar_items import SimilarItem, SimilarItems, encode_similar_items
 
 _MANY = 8
 DELTA = Types.ROW_NAMED(["whole", "made_at", "payload"], [Types.BOOLEAN(), Types.LONG(), Types.PICKLED_BYTE_ARRAY()])
@@ -26,7 +29,8 @@ DELTAS = Types.ROW([Types.LONG(), DELTA])
 class LearnerFunction(KeyedCoProcessFunction):
     """In, all under one key: Row(shard, packed snapshots), and rows (item_id, payload, partition, offset) of the
     catalogue. Out: Row(shard, Row(whole, made_at, payload)) for each of the scorers' shards: the whole packed
-    recommender first after every start, then a delta for each batch. Malformed catalogue messages become dead letters,
+    recommender first after every start, then a delta for each batch; beside it, at most `similar_items` that go with an
+    item, each time that its interactions have grown by half. Malformed catalogue messages become dead letters,
     and so do events that the model fails on.
 
     Keyed state: `base`, the packed recommender, and `log`, what was learned from since, by number. Learning is
@@ -43,11 +47,12 @@ class LearnerFunction(KeyedCoProcessFunction):
         events_topic: str,
         items_topic: str,
         compact_after_events: int,
+        similar_items: int,
     ) -> None:
         # Learning is on the CPU, one interaction after another; a GPU is for the scorers.
         self._options = replace(options, device="cpu")
         self._shards, self._events_topic, self._items_topic = shards, events_topic, items_topic
-        self._compact_after_events = compact_after_events
+        self._compact_after_events, self._similar_items = compact_after_events, similar_items
 
     def open(self, runtime_context: RuntimeContext) -> None:
         """Register the state and the metrics; the model itself is read with the first batch."""
@@ -109,8 +114,16 @@ class LearnerFunction(KeyedCoProcessFunction):
         self._version = self._recommender.version
         self._milliseconds = round((time.perf_counter() - started) * 1000)
         yield from self._sent(False, pack_delta(delta))
+        for item in self._recommender.forgotten:
+            yield SIMILAR, Row(item, None)
+        for similar in self._recommender.similar_items(delta, self._similar_items):
+            yield SIMILAR, Row(similar.item_id, self._encode(similar))
         for snapshot in erased:
             yield RECEIPTS, Row(receipt(snapshot.event_id, "model"))
+
+    def _encode(self, similar: Similar) -> bytes:
+        items = list(map(SimilarItem, similar.item_ids, similar.scores))
+        return encode_similar_items(SimilarItems(similar.item_id, int(time.time() * 1000), self._version, items))
 
     def _one_by_one(self, requests: list[bytes], changes: list[CatalogueChange], error: Exception) -> Iterator[object]:
         """Learn from all of a batch but the events that the model fails on. Raises what it failed with where that is

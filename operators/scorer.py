@@ -205,7 +205,7 @@ class ScorerFunction(KeyedCoProcessFunction):
             event_timestamp=snapshot.event_timestamp,
             model_version=self._replica.version,
             strategy=_strategy(snapshot),
-            items=list(map(ScoredItem, ranked.item_ids, ranked.scores, ranked.sources)),
+            items=list(map(ScoredItem, ranked.item_ids, ranked.scores, ranked.sources, ranked.because)),
             profile_version=snapshot.profile_version,
         )
         return encode_recommendation(recommendation)

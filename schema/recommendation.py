@@ -10,12 +10,13 @@ from schema.wire import decode
 DEFAULT_USER = "__default__"
 
 
-class ScoredItem(msgspec.Struct, gc=False):
-    """An item of a list, with its score and what proposed it."""
+class ScoredItem(msgspec.Struct, gc=False, omit_defaults=True):
+    """An item of a list, with its score, what proposed it, and `because` of which item of the person's history."""
 
     item_id: str
     score: float
     source: str
+    because: str | None = None
 
 
 class Recommendation(msgspec.Struct):

@@ -34,7 +34,7 @@ CONNECTOR = "org.apache.flink:flink-sql-connector-kafka:5.0.0-2.2"
 BROKER = "org.apache.kafka:kafka_2.13:4.1.1+org.apache.kafka:kafka-tools:4.1.1"
 LOGGING = "org.apache.logging.log4j:log4j-slf4j-impl:2.24.3"
 """Without it the broker logs nothing. Resolved on its own: named with the broker it changes that one's versions."""
-PACKAGES = ("schema", "model", "operators", "jobs")
+PACKAGES = ("config", "schema", "model", "operators", "jobs")
 """What a job may import of the project."""
 HOST = "127.0.0.1"
 QUICK_JIT = "-XX:TieredStopAtLevel=1"
@@ -71,6 +71,14 @@ class Submission(msgspec.Struct):
     settings: dict[str, str] = {}
 
 
+class Serving(msgspec.Struct):
+    """The serving process: its port, configuration, and HEADRACE_ variables as it was first started."""
+
+    port: int
+    config: str | None = None
+    settings: dict[str, str] = {}
+
+
 class State(msgspec.Struct):
     """What `stack.json` records. `metrics_port` 0 means that every process got a free one."""
 
@@ -82,6 +90,7 @@ class State(msgspec.Struct):
     taskmanagers: int
     processes: dict[str, Process] = {}
     submission: Submission | None = None
+    serving: Serving | None = None
 
 
 class Jars(msgspec.Struct):
@@ -135,6 +144,12 @@ class Stack:
     def flink_url(self) -> str:
         """The root of Flink's REST API and web page."""
         return f"http://{HOST}:{self.state.flink_port}"
+
+    @property
+    def serving_url(self) -> str | None:
+        """The root of the HTTP API and the page, None where lists are not served."""
+        serving = self.state.serving
+        return None if serving is None else f"http://{HOST}:{serving.port}"
 
     @property
     def metrics_ports(self) -> dict[str, int]:
@@ -192,7 +207,7 @@ class Stack:
             recorded = self.state
             recorded.processes = {n: p for n, p in recorded.processes.items() if self._alive(n, p)}
             # Also where nothing is left alive, as after a power cut: the job is to go on.
-            state.submission = recorded.submission
+            state.submission, state.serving = recorded.submission, recorded.serving
             if recorded.processes:
                 state, state.taskmanagers = recorded, taskmanagers
             self._write(state)
@@ -206,6 +221,8 @@ class Stack:
             if name not in state.processes:
                 report(name)
                 self._start_flink(state, name)
+        if state.serving is not None and "serving" not in state.processes:
+            self._start_serving(state, state.serving)
         report("Kafka broker")
         self._await("kafka", self._broker_answers)
         report("Flink's slots")
@@ -265,6 +282,29 @@ class Stack:
         marked = ((_mark(process), process) for process in psutil.process_iter())
         return [(mark.removeprefix(prefix), process) for mark, process in marked if mark.startswith(prefix)]
 
+    def serve(self, port: int = 0, config: Path | None = None) -> str:
+        """Start the serving process, anew where it runs, and return its address once it has read the topics. From then
+        on it belongs to what `ensure` starts. The topics must exist. A port of 0 means a free one. Raises StackError
+        where it does not start."""
+        with self._exclusively():
+            settings = {name: value for name, value in os.environ.items() if name.startswith("HEADRACE_")}
+            state = self.state
+            state.serving = Serving(port or _free_port(), str(config.resolve()) if config else None, settings)
+            self._stop(lambda name: name == "serving")
+            _require_free(state.serving.port, "--port")
+            self._start_serving(state, state.serving)
+            self._await("serving", self._serving_is_ready)
+            return str(self.serving_url)
+
+    def stop_serving(self) -> None:
+        """Stop the serving process, and have it started no more. Its view stays."""
+        with self._exclusively():
+            self._stop(lambda name: name == "serving")
+            state = self.state
+            state.serving = None
+            state.processes.pop("serving", None)
+            self._write(state)
+
     def down(self) -> None:
         """Stop every process of the stack, Python workers included, and forget the ports. Data stays."""
         # First, and not waiting for it: it may be starting something.
@@ -296,6 +336,7 @@ class Stack:
             "running": all(p["alive"] for p in processes),
             "bootstrap_servers": self.bootstrap_servers,
             "flink_url": self.flink_url,
+            "serving_url": self.serving_url,
             "processes": processes,
             "jobs": [],
         }
@@ -531,13 +572,30 @@ class Stack:
             command += ["-D", f"taskmanager.resource-id={resource_id}"]
         self._start(state, name, command, Process(0, metrics_port, resource_id))
 
-    def _start(self, state: State, name: str, command: list[str], process: Process) -> None:
+    def _start_serving(self, state: State, serving: Serving) -> None:
+        command = [str(_REPOSITORY / "headrace"), "serve", *(["--config", serving.config] if serving.config else [])]
+        settings = {
+            "HEADRACE_KAFKA__BOOTSTRAP_SERVERS": self.bootstrap_servers,
+            **serving.settings,
+            "HEADRACE_SERVING__PORT": str(serving.port),
+            "HEADRACE_SERVING__DATA": str(self.data / "serving"),
+        }
+        self._start(state, "serving", command, Process(0, serving.port), settings)
+
+    def _start(
+        self,
+        state: State,
+        name: str,
+        command: list[str],
+        process: Process,
+        settings: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         # Python workers outlive a killed TaskManager.
         self._stop(lambda other: other == name)
         with (self.logs / f"{name}.log").open("ab") as log:
             child = subprocess.Popen(
                 command,
-                env=self._environment(name),
+                env=self._environment(name) | dict(settings),
                 cwd=self.data,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -654,6 +712,13 @@ class Stack:
                 what = "stopped while starting" if died else f"is not ready after {_WAIT_S:.0f} s"
                 raise StackError(f"{name} {what}. The end of {log}:\n{tail}")
             time.sleep(0.2)
+
+    def _serving_is_ready(self) -> bool:
+        try:
+            with _HTTP.open(f"{self.serving_url}/readyz", timeout=5):
+                return True
+        except OSError:
+            return False
 
     def _broker_answers(self) -> bool:
         try:

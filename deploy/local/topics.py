@@ -14,11 +14,12 @@ class Topic(msgspec.Struct, frozen=True):
 
 
 def default_topics(partitions: int = 1) -> dict[str, Topic]:
-    """The five topics under their default names, `events` with that many partitions."""
+    """The six topics under their default names, `events` with that many partitions."""
     return {
         "events": Topic(partitions),
         "items": Topic(compacted=True),
         "recommendations": Topic(compacted=True),
+        "similar-items": Topic(compacted=True),
         "dead-letters": Topic(),
         "erasures": Topic(),
     }

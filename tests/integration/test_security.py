@@ -23,6 +23,7 @@ ACLS = {
         ("TOPIC", "recommendations", "WRITE"),
         ("TOPIC", "dead-letters", "WRITE"),
         ("TOPIC", "erasures", "WRITE"),
+        ("TOPIC", "similar-items", "WRITE"),
     ],
     "shop": [("TOPIC", "recommendations", "READ"), ("TOPIC", "events", "WRITE"), ("TOPIC", "items", "WRITE")],
 }

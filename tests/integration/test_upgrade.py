@@ -91,7 +91,7 @@ def test_lists_after_two_upgrades_equal_those_of_a_job_that_ran_through(
     stack.cancel(job)
 
     monkeypatch.setenv("HEADRACE_FLINK__PARALLELISM", "1")
-    for name in ("events", "items", "recommendations", "dead-letters", "erasures"):
+    for name in ("events", "items", "recommendations", "dead-letters", "erasures", "similar-items"):
         monkeypatch.setenv(f"HEADRACE_KAFKA__{name.replace('-', '_').upper()}", f"{name}-through")
     create_topics(
         stack.bootstrap_servers, {f"{name}-through": topic for name, topic in default_topics(partitions=2).items()}

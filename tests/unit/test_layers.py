@@ -7,12 +7,14 @@ import pytest
 
 pytestmark = pytest.mark.unit
 ROOT = Path(__file__).resolve().parents[2]
-OURS = {"schema", "model", "operators", "jobs", "cli", "bench", "deploy", "tests"}
+OURS = {"config", "serving", "schema", "model", "operators", "jobs", "cli", "bench", "deploy", "tests"}
 MAY_IMPORT = {
     "schema": {"schema"},
+    "config": {"schema", "config"},
     "model": {"schema", "model"},
     "operators": {"schema", "model", "operators"},
-    "jobs": {"schema", "model", "operators", "jobs"},
+    "jobs": {"config", "schema", "model", "operators", "jobs"},
+    "serving": {"config", "schema", "serving"},
 }
 
 

@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from jobs.settings import Settings, SettingsError, load_settings
+from config.loading import SettingsError, load
+from jobs.settings import Settings, load_settings
+from serving.settings import Serving, ServingSettings
 
 pytestmark = pytest.mark.unit
 EXAMPLE = Path(__file__).resolve().parents[3] / "headrace.example.toml"
@@ -58,11 +60,19 @@ def test_a_file_that_is_no_toml_is_a_fault_of_the_configuration(tmp_path: Path, 
         load_settings(file)
 
 
+def written_in(file: Path) -> set[str]:
+    return {line.split("=")[0].strip(" #") for line in file.read_text().splitlines() if "=" in line}
+
+
 def test_the_example_names_every_setting_with_its_default() -> None:
     settings = load_settings(EXAMPLE)
-    assert settings == Settings()
-    written = {line.split("=")[0].strip(" #") for line in EXAMPLE.read_text().splitlines() if "=" in line}
-    for section in type(settings).model_fields:
+    assert settings.model_copy(update={"serving": {}}) == Settings()
+    served = load(ServingSettings, EXAMPLE)
+    assert served == ServingSettings()
+    assert set(Serving.model_fields) <= written_in(EXAMPLE)
+    assert set(settings.serving) <= set(Serving.model_fields)
+    written = written_in(EXAMPLE)
+    for section in set(type(settings).model_fields) - {"serving"}:
         assert f"[{section}]" in EXAMPLE.read_text()
         assert set(type(getattr(settings, section)).model_fields) <= written
 

@@ -36,6 +36,50 @@ def test_numba_and_torch_add_the_same_neighbours() -> None:
     np.testing.assert_allclose(model._score_candidates(items, weights, candidates), scores, rtol=1e-5)
 
 
+def test_numba_and_torch_name_the_same_causes() -> None:
+    random = np.random.default_rng(2)
+    model = Cooccurrence(CooccurrenceOptions(neighbours=8), torch.device("cpu"))
+    model.resize(30)
+    for row, size in enumerate(random.integers(0, 9, 30)):
+        model.neighbours[row, :size] = torch.from_numpy(random.choice(30, size, replace=False).astype(np.int32))
+        model.weights[row, :size] = torch.from_numpy(random.random(size).astype(np.float32))
+    items = np.stack([random.permutation(30)[:7] for _ in range(5)])
+    items[3, 4:] = -1
+    weights = random.random((5, 7)).astype(np.float32) * (items >= 0)
+    listed = np.stack([random.permutation(30)[:10] for _ in range(5)])
+    listed[2, 4] = -1
+    columns = model.led_by(items, weights, listed)
+    assert (columns >= 0).any(1).all()
+    assert columns[2, 4] == -1
+    np.testing.assert_array_equal(model._led_by(items, weights, listed), columns)
+
+
+def test_what_people_have_together_is_similar_and_leads_to_each_other() -> None:
+    model = Cooccurrence(CooccurrenceOptions(neighbours=ITEMS), torch.device("cpu"))
+    model.resize(ITEMS)
+    # 0 and 1 are had together by three people, 0 and 2 by one.
+    model.learn(batch_of([[1, 0], [1, 0], [1, 0], [2, 0]]))
+    rows, scores = model.similar(0, np.ones(ITEMS, np.bool_), 5)
+    assert rows.tolist() == [1, 2]
+    assert scores[0] > scores[1] > 0
+    assert model.similar(0, np.arange(ITEMS) != 1, 5)[0].tolist() == [2]
+    history, confidence = np.array([[5, 2, 1]]), np.ones((1, 3), np.float32)
+    assert model.led_by(history, confidence, np.array([[0, 5, -1]])).tolist() == [[2, -1, -1]]
+
+
+def test_an_items_growth_is_told_at_powers_of_one_and_a_half() -> None:
+    model = Cooccurrence(CooccurrenceOptions(neighbours=ITEMS), torch.device("cpu"))
+    model.resize(ITEMS)
+    told = []
+    for count in range(1, 60):
+        model.learn(batch_of([[0, 1]]))
+        if model.grown(model.delta()).tolist() == [0]:
+            told.append(count)
+    assert told == [1, 2, 3, 4, 6, 8, 12, 18, 26, 39, 58]
+    model.learn(batch_of([[0, 1]] * 40))
+    assert model.grown(model.delta()).tolist() == [0]
+
+
 ITEMS = 12
 
 

@@ -96,6 +96,34 @@ def test_co_occurring_item_comes_first_and_removed_items_never() -> None:
     assert "i2" not in recommender.recommend([query], 10)[0].item_ids
 
 
+def test_a_list_says_which_item_of_the_history_led_to_each() -> None:
+    pairs = [(user, item) for user in range(9) for item in (0, 1)] + [
+        (user, item) for user in (20, 21) for item in (5, 6)
+    ]
+    for explain in (True, False):
+        recommender = Recommender(BlendOptions(explain=explain))
+        recommender.learn(snapshots(pairs))
+        query = Snapshot("new", "e", 1_600_000_009_000, 0, ["i5", "i0"], [1.0, 1.0], excluded=["i0", "i5"])
+        (listed,) = recommender.recommend([query], 3)
+        assert dict(zip(listed.item_ids, listed.because, strict=True)) == (
+            {"i1": "i0", "i6": "i5"} if explain else {"i1": None, "i6": None}
+        )
+
+
+def test_similar_items_are_told_as_items_grow_and_leave_out_what_is_gone() -> None:
+    recommender = Recommender(replace(BlendOptions(), max_items=3))
+    delta = recommender.learn(snapshots([(0, 0), (0, 1), (1, 0), (1, 2)]))
+    told = {similar.item_id: similar.item_ids for similar in recommender.similar_items(delta, 5)}
+    assert told == {"i0": ["i1", "i2"], "i1": ["i0"], "i2": ["i0"]}
+    recommender.learn([], [CatalogueChange("i1", False)])
+    delta = recommender.learn(snapshots([(7, 2), (7, 0), (8, 2), (8, 0), (8, 3)]))
+    assert {similar.item_id: similar.item_ids for similar in recommender.similar_items(delta, 1)}["i0"] == ["i2"]
+    assert recommender.forgotten == []
+    delta = recommender.learn(snapshots([(9, 2)]))
+    assert delta.kept
+    assert recommender.forgotten == ["i1"]
+
+
 def test_a_batch_in_which_nothing_was_valid_is_learned_before_any_item_is_known() -> None:
     learner, replica = Recommender(BlendOptions()), Recommender(BlendOptions())
     replica.apply(unpack_delta(pack_delta(learner.learn([]))))

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.settings import SettingsError, load_settings
+from config.loading import SettingsError
+from jobs.settings import load_settings
 from schema.errors import MessageError
 from schema.event import EventParser
 from schema.item import parse_item

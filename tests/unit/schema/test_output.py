@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from schema.dead_letter import dead_letter, decode_dead_letter
 from schema.errors import MessageError
 from schema.recommendation import Recommendation, ScoredItem, decode_recommendation, encode_recommendation
+from schema.similar_items import SimilarItem, SimilarItems, decode_similar_items, encode_similar_items
 
 pytestmark = pytest.mark.unit
 
@@ -21,6 +22,21 @@ def test_a_recommendation_comes_back_as_it_was_encoded() -> None:
         "user_id", "list_id", "generated_at", "event_id", "event_timestamp", "model_version", "strategy", "items",
         "profile_version",
     ]  # fmt: skip
+
+
+def test_only_items_that_another_led_to_say_so() -> None:
+    caused = msgspec.structs.replace(LIST, items=[ScoredItem("i", 0.5, "cf", "j"), ScoredItem("k", 0.4, "popularity")])
+    raw = encode_recommendation(caused)
+    assert decode_recommendation(raw) == caused
+    assert [list(item) for item in msgspec.json.decode(raw)["items"]] == [
+        ["item_id", "score", "source", "because"],
+        ["item_id", "score", "source"],
+    ]
+
+
+def test_similar_items_come_back_as_they_were_encoded() -> None:
+    similar = SimilarItems("i", 1, 7, [SimilarItem("j", 0.5)])
+    assert decode_similar_items(encode_similar_items(similar)) == similar
 
 
 def test_a_broken_recommendation_names_the_field() -> None:

@@ -1,0 +1,50 @@
+"""The section `events` of the configuration."""
+
+from functools import partial
+from typing import Annotated
+
+from pydantic import Field, PositiveInt, field_validator
+
+from config.loading import Section
+from schema.event import EVENT_TYPES, EventParser
+from schema.vocabulary import VOCABULARIES, vocabulary
+
+
+class Events(Section):
+    """What is a valid event, and what its type is worth."""
+
+    vocabularies: list[str] = []
+    vocabulary: dict[str, str] = {}
+    max_bytes: PositiveInt = 65_536
+    max_id_length: PositiveInt = 256
+    max_future_s: PositiveInt = 86_400
+    weights: dict[str, Annotated[float, Field(ge=0)]] = {}
+
+    @field_validator("vocabularies")
+    @classmethod
+    def _known_vocabularies(cls, names: list[str]) -> list[str]:
+        unknown = sorted(set(names) - set(VOCABULARIES))
+        if unknown:
+            raise ValueError(f"unknown {', '.join(unknown)}; known are {', '.join(VOCABULARIES)}")
+        return names
+
+    @field_validator("vocabulary")
+    @classmethod
+    def _known_targets(cls, table: dict[str, str]) -> dict[str, str]:
+        unknown = sorted(set(table.values()) - set(EVENT_TYPES))
+        if unknown:
+            raise ValueError(f"maps to unknown event types {', '.join(unknown)}; known are {', '.join(EVENT_TYPES)}")
+        return table
+
+    @field_validator("weights")
+    @classmethod
+    def _known_types(cls, weights: dict[str, float]) -> dict[str, float]:
+        unknown = sorted(set(weights) - set(EVENT_TYPES))
+        if unknown:
+            raise ValueError(f"unknown event types {', '.join(unknown)}; known are {', '.join(EVENT_TYPES)}")
+        return weights
+
+    def parser(self) -> "partial[EventParser]":
+        """Makes a parser of these events."""
+        types = vocabulary(self.vocabularies, self.vocabulary)
+        return partial(EventParser, types, self.max_bytes, self.max_id_length, self.max_future_s * 1000)

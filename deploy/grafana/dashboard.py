@@ -1,0 +1,178 @@
+"""The Grafana dashboard: `python -m deploy.grafana.dashboard` writes `dashboards/headrace.json`."""
+
+from itertools import count
+from pathlib import Path
+
+from grafana_foundation_sdk.builders import common, dashboard, prometheus, timeseries
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.models.common import LegendDisplayMode, LegendPlacement
+from grafana_foundation_sdk.models.dashboard import DataSourceRef
+
+FILE = Path(__file__).parent / "dashboards" / "headrace.json"
+
+_OPERATOR = "flink_taskmanager_job_task_operator_headrace_"
+_SERVING = "headrace_serving_"
+
+ROWS: dict[str, list[tuple[str, str, list[tuple[str, str]]]]] = {
+    "Health": [
+        (
+            "Events",
+            "ops",
+            [
+                ("accepted", f"sum(rate({_OPERATOR}events_accepted[1m]))"),
+                ("late", f"sum(rate({_OPERATOR}events_late[1m]))"),
+                ("duplicate", f"sum(rate({_OPERATOR}events_duplicate[1m]))"),
+                ("without consent", f"sum(rate({_OPERATOR}events_session_only[1m]))"),
+            ],
+        ),
+        (
+            "Lists and lessons",
+            "ops",
+            [
+                ("lists sent", f"sum(rate({_OPERATOR}lists_sent[1m]))"),
+                ("interactions learned", f"sum(rate({_OPERATOR}interactions_learned[1m]))"),
+            ],
+        ),
+        ("Dead letters by code", "ops", [("{{code}}", f"sum by (code) (rate({_OPERATOR}code_dead_letters[1m]))")]),
+        (
+            "Restarts and failed checkpoints",
+            "short",
+            [
+                ("restarts", "max(flink_jobmanager_job_numRestarts)"),
+                ("failed checkpoints", "max(flink_jobmanager_job_numberOfFailedCheckpoints)"),
+            ],
+        ),
+        (
+            "Messages that wait",
+            "short",
+            [
+                ("for the job", "sum(flink_taskmanager_job_task_operator_pendingRecords)"),
+                ("for serving, since its start", f"sum({_SERVING}behind)"),
+            ],
+        ),
+        ("Answers by status", "reqps", [("{{status}}", f"sum by (status) (rate({_SERVING}requests_total[1m]))")]),
+    ],
+    "Freshness": [
+        (
+            "From event to list, at the topics",
+            "s",
+            [
+                ("p50", "histogram_quantile(0.5, sum by (le) (rate(headrace_freshness_seconds_bucket[1m])))"),
+                ("p99", "histogram_quantile(0.99, sum by (le) (rate(headrace_freshness_seconds_bucket[1m])))"),
+            ],
+        ),
+        (
+            "From event to list, at the scorer",
+            "ms",
+            [("worst", f"max({_OPERATOR}freshness_ms)"), ("mean", f"avg({_OPERATOR}freshness_ms)")],
+        ),
+        (
+            "Time a batch",
+            "ms",
+            [("learner", f"max({_OPERATOR}learner_ms)"), ("scorer", f"max({_OPERATOR}scorer_ms)")],
+        ),
+        ("Model behind the learner's", "ms", [("worst", f"max({_OPERATOR}replica_lag_ms)")]),
+        (
+            "Time a request",
+            "s",
+            [
+                (
+                    "p50",
+                    f"histogram_quantile(0.5, sum by (le) (rate({_SERVING}request_seconds_bucket[1m])))",
+                ),
+                (
+                    "p99",
+                    f"histogram_quantile(0.99, sum by (le) (rate({_SERVING}request_seconds_bucket[1m])))",
+                ),
+            ],
+        ),
+    ],
+    "Quality": [
+        (
+            "Prequential, at the scorer",
+            "percentunit",
+            [
+                ("hit", f"avg({_OPERATOR}prequential_hit) / 1000000"),
+                ("nDCG", f"avg({_OPERATOR}prequential_ndcg) / 1000000"),
+            ],
+        ),
+        ("Prequential hit at 20, at the topics", "percentunit", [("hit", "avg(headrace_prequential_hit)")]),
+    ],
+    "State": [
+        ("Model version", "short", [("version", f"max({_OPERATOR}model_version)")]),
+        ("Checkpoint size", "bytes", [("newest", "max(flink_jobmanager_job_lastCheckpointSize)")]),
+        ("Checkpoint time", "ms", [("newest", "max(flink_jobmanager_job_lastCheckpointDuration)")]),
+        (
+            "The serving view",
+            "short",
+            [("users", f"max({_SERVING}users)"), ("items", f"max({_SERVING}items)")],
+        ),
+    ],
+    "Cost": [
+        (
+            "How busy the steps are",
+            "percentunit",
+            [("{{task_name}}", "max by (task_name) (flink_taskmanager_job_task_busyTimeMsPerSecond) / 1000")],
+        ),
+        (
+            "Processors",
+            "percentunit",
+            [
+                ("{{host}}", "max by (host) (flink_taskmanager_Status_JVM_CPU_Load)"),
+                ("serving", "sum(rate(process_cpu_seconds_total[1m]))"),
+            ],
+        ),
+        (
+            "Memory",
+            "bytes",
+            [
+                ("heap of {{host}}", "max by (host) (flink_taskmanager_Status_JVM_Memory_Heap_Used)"),
+                ("serving", "sum(process_resident_memory_bytes)"),
+            ],
+        ),
+        (
+            "Batch size",
+            "short",
+            [("largest", f"max({_OPERATOR}batch_size)"), ("mean", f"avg({_OPERATOR}batch_size)")],
+        ),
+    ],
+}
+"""By row: the title of a panel, its unit, and its lines with their queries."""
+
+
+def build() -> str:
+    """The dashboard as JSON."""
+    built = (
+        dashboard.Dashboard("Headrace")
+        .uid("headrace")
+        .tags(["headrace"])
+        .refresh("5s")
+        .time("now-15m", "now")
+        .readonly()
+    )
+    source = DataSourceRef(type_val="prometheus", uid="prometheus")
+    ids = count(1)
+    for row, panels in ROWS.items():
+        built = built.with_row(dashboard.Row(row).id(next(ids)))
+        for title, unit, lines in panels:
+            legend = common.VizLegendOptions().display_mode(LegendDisplayMode.LIST).show_legend(True)
+            panel = (
+                timeseries.Panel()
+                .id(next(ids))
+                .title(title)
+                .unit(unit)
+                .datasource(source)
+                .min(0)
+                .height(7)
+                .span(8)
+                .legend(legend.placement(LegendPlacement.BOTTOM))
+            )
+            for number, (name, query) in enumerate(lines):
+                target = prometheus.Dataquery().expr(query).legend_format(name).ref_id(chr(ord("A") + number))
+                panel = panel.with_target(target.datasource(source))
+            built = built.with_panel(panel)
+    return JSONEncoder(sort_keys=True, indent=2).encode(built.build()) + "\n"
+
+
+if __name__ == "__main__":
+    FILE.write_text(build())

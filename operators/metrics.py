@@ -1,0 +1,36 @@
+"""What the operators tell Prometheus: names after `flink_taskmanager_job_task_operator_headrace_`."""
+
+from typing import NamedTuple
+
+
+class Metric(NamedTuple):
+    """A metric: the operators that have it, gauge or counter, and what it says."""
+
+    operators: tuple[str, ...]
+    kind: str
+    says: str
+
+
+METRICS = {
+    "events_accepted": Metric(("profile",), "gauge", "Events taken into profiles since the operator's start"),
+    "events_late": Metric(("profile",), "gauge", "Of those, how many came too late to teach"),
+    "events_duplicate": Metric(("profile",), "gauge", "Events whose id was taken before"),
+    "events_session_only": Metric(("profile",), "gauge", "Events without consent, which serve their session alone"),
+    "code_dead_letters": Metric(("profile", "learner", "scorer"), "counter", "Dead letters by `code`"),
+    "interactions_learned": Metric(("learner",), "counter", "Snapshots that the model has learned from"),
+    "learner_ms": Metric(("learner",), "gauge", "Milliseconds that learning the newest batch took"),
+    "model_version": Metric(("learner", "scorer"), "gauge", "Events and catalogue changes that the model has taken"),
+    "lists_sent": Metric(("scorer",), "counter", "Lists sent"),
+    "batch_size": Metric(("scorer",), "gauge", "Events of the newest batch"),
+    "scorer_ms": Metric(("scorer",), "gauge", "Milliseconds that the lists of the newest batch took"),
+    "freshness_ms": Metric(
+        ("scorer",), "gauge", "Milliseconds from the append of the newest batch's last event to its lists"
+    ),
+    "replica_lag_ms": Metric(("scorer",), "gauge", "Milliseconds from the making of the newest delta to its use"),
+    "prequential_hit": Metric(
+        ("scorer",), "gauge", "Moving share of events whose item stood in the list that the person had, in millionths"
+    ),
+    "prequential_ndcg": Metric(
+        ("scorer",), "gauge", "The same as normalised discounted cumulative gain, in millionths"
+    ),
+}

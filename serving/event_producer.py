@@ -1,0 +1,98 @@
+"""Puts events on their topic, and says when the broker has them."""
+
+import asyncio
+import threading
+import time
+from typing import Any
+from uuid import uuid4
+
+import msgspec
+from kafka import KafkaProducer
+from kafka.errors import KafkaError
+
+from config.kafka import Kafka
+from schema.event import EventParser
+
+_TIMEOUT_MS = 10_000
+
+
+class Accepted(msgspec.Struct):
+    """The id of an event and its place on the topic, which the broker has confirmed."""
+
+    event_id: str
+    partition: int
+    offset: int
+
+
+class UnavailableError(RuntimeError):
+    """The broker did not take the event."""
+
+
+class EventProducer:
+    """A producer of the topic `events`, made with the first event, so that lists are served without a broker."""
+
+    def __init__(self, kafka: Kafka, parser: EventParser) -> None:
+        self._kafka, self._parser = kafka, parser
+        self._producer: KafkaProducer | None = None
+        self._lock = threading.Lock()
+
+    async def put(self, raw: bytes) -> Accepted:
+        """Validate one event as the job will, put it on the topic, and wait for all replicas to have it. An event
+        without `event_id` gets one, one without `timestamp` the time of now; unknown fields stay.
+
+        Raises MessageError where the event is not valid, and UnavailableError.
+        """
+        now = int(time.time() * 1000)
+        raw = _completed(raw, now)
+        event = self._parser.parse(raw, now)
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[Any] = loop.create_future()
+        try:
+            # In a thread: without a broker the producer waits for one.
+            await asyncio.to_thread(self._send, event.user_id.encode(), raw, loop, answer)
+            placed = await asyncio.wait_for(answer, _TIMEOUT_MS / 1000 + 1)
+        except (KafkaError, TimeoutError) as error:
+            raise UnavailableError(f"The broker did not take the event: {error!r}") from error
+        return Accepted(event.event_id, placed.partition, placed.offset)
+
+    def close(self) -> None:
+        """Send what waits, and let go."""
+        if self._producer is not None:
+            self._producer.close(timeout=5)
+
+    def _send(self, key: bytes, raw: bytes, loop: asyncio.AbstractEventLoop, answer: "asyncio.Future[Any]") -> None:
+        with self._lock:
+            if self._producer is None:
+                self._producer = KafkaProducer(
+                    **self._kafka.python_client(),
+                    acks="all",
+                    max_block_ms=_TIMEOUT_MS,
+                    delivery_timeout_ms=_TIMEOUT_MS,
+                    request_timeout_ms=_TIMEOUT_MS // 2,
+                )
+        sent = self._producer.send(self._kafka.events, raw, key=key)
+        sent.add_callback(lambda placed: loop.call_soon_threadsafe(_settle, answer, placed))
+        sent.add_errback(lambda error: loop.call_soon_threadsafe(_settle, answer, error))
+
+
+def _settle(answer: "asyncio.Future[Any]", result: Any) -> None:
+    if answer.done():
+        return
+    if isinstance(result, BaseException):
+        answer.set_exception(result)
+    else:
+        answer.set_result(result)
+
+
+def _completed(raw: bytes, now: int) -> bytes:
+    """The event with what it lacks of id and time; anything but an object is left to the parser."""
+    try:
+        fields = msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return raw
+    missing: dict[str, Any] = {}
+    if "event_id" not in fields:
+        missing["event_id"] = uuid4().hex
+    if "timestamp" not in fields:
+        missing["timestamp"] = now
+    return msgspec.json.encode(fields | missing) if missing else raw

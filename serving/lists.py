@@ -1,0 +1,88 @@
+"""From the list that is held to the one that is asked for."""
+
+from collections.abc import Iterable
+
+import msgspec
+
+from schema.item import Item
+from schema.recommendation import DEFAULT_USER, Recommendation, ScoredItem
+from serving.messages import ListedItem, UserList
+from serving.view import View
+
+_decoder = msgspec.json.Decoder(Recommendation)
+
+
+class Wanted(msgspec.Struct, frozen=True):
+    """What is asked of a list: at most k items, of the category (at any depth), within the prices, in stock, none of
+    the excluded."""
+
+    k: int = 20
+    category: str | None = None
+    exclude: frozenset[str] = frozenset()
+    min_price: float | None = None
+    max_price: float | None = None
+    details: bool = False
+
+    def asks_catalogue(self) -> bool:
+        """Whether items must be looked up to tell which are wanted."""
+        return self.category is not None or self.min_price is not None or self.max_price is not None
+
+
+def list_of(view: View, user_id: str, key: str, wanted: Wanted) -> UserList:
+    """The list of a user whose lists are kept under `key`. Where the list that was made for them holds fewer than k of
+    what is wanted, the list for people with no history fills it up; where there is none, that is theirs."""
+    held = own = _held(view, key)
+    if held is None:
+        held = _held(view, DEFAULT_USER)
+        if held is None:
+            return UserList(user_id, None, None, None, 0, 0, "default", [])
+        held.strategy, held.event_id = "default", None
+    items = _filtered(view, held.items, wanted)
+    if own is not None and len(items) < wanted.k and (default := _held(view, DEFAULT_USER)) is not None:
+        listed = {item.item_id for item in held.items}
+        items += _filtered(view, (item for item in default.items if item.item_id not in listed), wanted)
+    return UserList(
+        user_id,
+        held.list_id,
+        held.generated_at,
+        held.event_id,
+        held.model_version,
+        held.profile_version,
+        held.strategy,
+        _detailed(view, items[: wanted.k], wanted.details),
+    )
+
+
+def _held(view: View, key: str) -> Recommendation | None:
+    raw = view.recommendations(key)
+    return None if raw is None else _decoder.decode(raw)
+
+
+def _filtered(view: View, items: Iterable[ScoredItem], wanted: Wanted) -> list[ScoredItem]:
+    gone = view.gone
+    found = [item for item in items if item.item_id not in gone and item.item_id not in wanted.exclude]
+    if not wanted.asks_catalogue():
+        return found
+    described = view.of_catalogue([item.item_id for item in found])
+    return [item for item, details in zip(found, described, strict=True) if details and _fits(details, wanted)]
+
+
+def _fits(item: Item, wanted: Wanted) -> bool:
+    if wanted.category is not None and wanted.category not in item.category:
+        return False
+    if wanted.min_price is None and wanted.max_price is None:
+        return True
+    if item.price is None:
+        return False
+    above = wanted.min_price is None or item.price >= wanted.min_price
+    return above and (wanted.max_price is None or item.price <= wanted.max_price)
+
+
+def _detailed(view: View, items: list[ScoredItem], details: bool) -> list[ListedItem]:
+    listed = [ListedItem(item.item_id, item.score, item.source, item.because) for item in items]
+    if details:
+        for item, found in zip(listed, view.of_catalogue([item.item_id for item in items]), strict=True):
+            if found is not None:
+                item.title, item.brand, item.category = found.title, found.brand, found.category or None
+                item.price, item.currency, item.image_url = found.price, found.currency, found.image_url
+    return listed

@@ -1,0 +1,262 @@
+"""The newest list of every user, the catalogue, and what goes with each item, in RocksDB on this machine's disk."""
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+from rocksdict import BlockBasedOptions, Options, Rdict, WriteBatch
+
+from schema.errors import MessageError
+from schema.item import Item, encode_item, parse_item
+
+RESTARTED_MS = 86_400_000
+"""A profile whose new events are more than a day younger than those of the list that is held, and whose version is
+lower, has begun anew: its state had expired. A job that reads events again after a failure never brings such a list, as
+no event may be dated further ahead."""
+
+_LIST, _ITEM, _GONE, _SIMILAR, _PLACE, _NUMBER, _CATEGORY, _WORD = (bytes((c, 0)) for c in b"rigsonct")
+_SEARCHED = 20_000
+"""How many items of one word or category a search looks at."""
+
+
+class Record(NamedTuple):
+    """A message of one of the topics, with its place."""
+
+    topic: str
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes | None
+
+
+class Header(msgspec.Struct):
+    """What is read of a list to tell which of two is newer."""
+
+    profile_version: int = 0
+    event_timestamp: int | None = None
+    strategy: str = "personal"
+
+
+_header = msgspec.json.Decoder(Header)
+_item = msgspec.json.Decoder(Item)
+
+
+class View:
+    """What the topics hold, by key. Values, and the offsets that they come from, are written in one batch, so that a
+    process that is killed goes on where its view stands. One thread may write while others read.
+
+    `recommendations`, `items` and `similar_items` are the names of the topics.
+    """
+
+    def __init__(self, folder: Path, recommendations: str, items: str, similar_items: str) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        table = BlockBasedOptions()
+        table.set_bloom_filter(10, False)
+        options = Options(raw_mode=True)
+        options.create_if_missing(True)
+        options.set_block_based_table_factory(table)
+        self._db = Rdict(str(folder), options)
+        self._take: dict[str, Callable[[_Batch, str, bytes | None], bool]] = {
+            recommendations: self._take_list,
+            items: self._take_item,
+            similar_items: self._take_similar,
+        }
+        self.users, self.items = (self._number(name) for name in ("users", "items"))
+        # Few, and asked for with each list.
+        self.gone = {key.decode() for key in self._below(_GONE)}
+
+    def close(self) -> None:
+        """Write what is in memory, and let go of the folder."""
+        self._db.close()
+
+    def place(self, topic: str, partition: int) -> int | None:
+        """The offset to go on from, None where nothing was read."""
+        stored = self._db.get(_PLACE + f"{topic}\0{partition}".encode())
+        return None if stored is None else int(stored)
+
+    def cluster(self) -> str | None:
+        """The id of the Kafka cluster that the view was made of."""
+        stored = self._db.get(_NUMBER + b"cluster")
+        return None if stored is None else stored.decode()
+
+    def belongs_to(self, cluster: str) -> None:
+        """Remember the id of the Kafka cluster."""
+        self._db[_NUMBER + b"cluster"] = cluster.encode()
+
+    def apply(self, records: Iterable[Record]) -> list[str]:
+        """Take messages in their order, in one write; returns the keys of lists that changed. What cannot be read is
+        passed over: nobody but the job writes lists, and the job sets aside what is wrong of the catalogue."""
+        batch, changed = _Batch(self._db), dict[str, None]()
+        for record in records:
+            key = None if record.key is None else record.key.decode(errors="replace")
+            if key is not None and self._take[record.topic](batch, key, record.value):
+                changed[key] = None
+            batch.put(_PLACE + f"{record.topic}\0{record.partition}".encode(), str(record.offset + 1).encode())
+        users, items = self.users + batch.users, self.items + batch.items
+        batch.put(_NUMBER + b"users", str(users).encode())
+        batch.put(_NUMBER + b"items", str(items).encode())
+        self._db.write(batch.written())
+        self.users, self.items = users, items
+        # New sets, as another thread reads them.
+        if batch.came or batch.went:
+            self.gone = (self.gone - batch.came) | batch.went
+        return list(changed)
+
+    def recommendations(self, user: str) -> bytes | None:
+        """The user's list as it was sent, None where there is none."""
+        return self._db.get(_LIST + user.encode())
+
+    def similar(self, item_id: str) -> bytes | None:
+        """What goes with the item, as it was sent."""
+        return self._db.get(_SIMILAR + item_id.encode())
+
+    def item(self, item_id: str) -> Item | None:
+        """The item of the catalogue, None where it is in none, or removed."""
+        return self.of_catalogue([item_id])[0]
+
+    def of_catalogue(self, item_ids: list[str]) -> list[Item | None]:
+        """Each of the items, None where the catalogue does not hold it."""
+        stored = self._db.get([_ITEM + item_id.encode() for item_id in item_ids]) if item_ids else []
+        return [None if raw is None else _item.decode(raw) for raw in stored]
+
+    def categories(self, limit: int) -> list[str]:
+        """The broadest categories of the catalogue, in the order of their names."""
+        found: list[str] = []
+        iterator = self._db.iter()
+        iterator.seek(_CATEGORY)
+        while iterator.valid() and iterator.key().startswith(_CATEGORY) and len(found) < limit:
+            name = iterator.key()[len(_CATEGORY) :].split(b"\0")[0]
+            found.append(name.decode())
+            iterator.seek(_CATEGORY + name + b"\1")
+        return found
+
+    def search(self, query: str, category: str | None, limit: int) -> list[str]:
+        """Ids of at most `limit` items that hold each word of the query in title or brand, the last as its beginning,
+        and that are in the broad category, where one is given."""
+        postings = [_WORD + word.encode() + b"\0" for word in _words(query)]
+        if postings and not query.endswith(" "):
+            postings[-1] = postings[-1][:-1]
+        if category is not None:
+            postings.append(_CATEGORY + category.encode() + b"\0")
+        if not postings:
+            return [key.decode() for key in islice(self._below(_ITEM), limit)]
+        if len(postings) == 1:
+            # An item may stand below several words that begin alike.
+            return list(islice(dict.fromkeys(islice(self._posted(postings[0]), _SEARCHED)), limit))
+        first, *others = (dict.fromkeys(islice(self._posted(posting), _SEARCHED)) for posting in postings)
+        return list(islice((item for item in first if all(item in other for other in others)), limit))
+
+    def _posted(self, prefix: bytes) -> Iterator[str]:
+        return (key.rsplit(b"\0", 1)[-1].decode() for key in self._below(prefix))
+
+    def _below(self, prefix: bytes) -> Iterator[bytes]:
+        """What follows the prefix in each key that begins with it, in order."""
+        iterator = self._db.iter()
+        iterator.seek(prefix)
+        while iterator.valid() and (key := iterator.key()).startswith(prefix):
+            yield key[len(prefix) :]
+            iterator.next()
+
+    def _number(self, name: str) -> int:
+        return int(self._db.get(_NUMBER + name.encode()) or 0)
+
+    def _take_list(self, batch: "_Batch", user: str, value: bytes | None) -> bool:
+        key = _LIST + user.encode()
+        held = batch.get(key)
+        if value is None:
+            batch.users -= held is not None
+            batch.delete(key)
+            return held is not None
+        try:
+            if held is not None and not _newer(_header.decode(held), _header.decode(value)):
+                return False
+            _header.decode(value)
+        except msgspec.DecodeError:
+            return False
+        batch.users += held is None
+        batch.put(key, value)
+        return True
+
+    def _take_similar(self, batch: "_Batch", item_id: str, value: bytes | None) -> bool:
+        key = _SIMILAR + item_id.encode()
+        batch.delete(key) if value is None else batch.put(key, value)
+        return False
+
+    def _take_item(self, batch: "_Batch", key: str, value: bytes | None) -> bool:
+        try:
+            item_id, item = parse_item(key, value)
+        except MessageError:
+            return False
+        place, mark = _ITEM + item_id.encode(), _GONE + item_id.encode()
+        held = batch.get(place)
+        old = set() if held is None else _terms(_item.decode(held))
+        new = set() if item is None else _terms(item)
+        for term in old - new:
+            batch.delete(term)
+        for term in new - old:
+            batch.put(term, b"")
+        batch.items += (item is not None) - (held is not None)
+        if item is None:
+            batch.delete(place)
+        else:
+            batch.put(place, encode_item(item))
+        if item is None or not item.available:
+            batch.put(mark, b"")
+            batch.went.add(item_id)
+            batch.came.discard(item_id)
+        else:
+            batch.delete(mark)
+            batch.came.add(item_id)
+            batch.went.discard(item_id)
+        return False
+
+
+class _Batch:
+    """Writes that are not in the database yet, which reads see."""
+
+    def __init__(self, db: Rdict) -> None:
+        self._db, self._writes = db, dict[bytes, bytes | None]()
+        self.users = self.items = 0
+        self.came, self.went = set[str](), set[str]()
+
+    def get(self, key: bytes) -> bytes | None:
+        return self._writes[key] if key in self._writes else self._db.get(key)
+
+    def put(self, key: bytes, value: bytes) -> None:
+        self._writes[key] = value
+
+    def delete(self, key: bytes) -> None:
+        self._writes[key] = None
+
+    def written(self) -> WriteBatch:
+        batch = WriteBatch(raw_mode=True)
+        for key, value in self._writes.items():
+            if value is None:
+                batch.delete(key)
+            else:
+                batch.put(key, value)
+        return batch
+
+
+def _newer(held: Header, given: Header) -> bool:
+    # A list of a session alone has no version.
+    if "session" in (held.strategy, given.strategy) or given.profile_version >= held.profile_version:
+        return True
+    return (given.event_timestamp or 0) > (held.event_timestamp or 0) + RESTARTED_MS
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"\w+", text.casefold())
+
+
+def _terms(item: Item) -> set[bytes]:
+    """The keys under which the item is found."""
+    words = _words(f"{item.title or ''} {item.brand or ''}")
+    below = b"\0" + item.item_id.encode()
+    found = {_WORD + word.encode() + below for word in words}
+    if item.category:
+        found.add(_CATEGORY + item.category[0].encode() + below)
+    return found

@@ -1,0 +1,145 @@
+"""A real Prometheus beside the real stack: it finds every metric that the dashboard and the alerts ask for."""
+
+import json
+import re
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+from kafka import KafkaProducer
+
+from deploy.grafana.dashboard import FILE, ROWS, build
+from deploy.local.stack import HOST, Stack
+from deploy.local.topics import create_topics, default_topics
+from tests.programs import program
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
+RULES = Path(__file__).resolve().parents[2] / "deploy" / "prometheus"
+
+
+@pytest.fixture(scope="module")
+def prometheus(tmp_path_factory: pytest.TempPathFactory, jars: Path) -> Iterator[httpx.Client]:
+    """A Prometheus that scrapes a stack whose job has made lists, which are served."""
+    binary = program("prometheus")
+    folder = tmp_path_factory.mktemp("prometheus")
+    stack = Stack(folder / "stack", jars)
+    server: subprocess.Popen[bytes] | None = None
+    try:
+        stack.up(kafka_port=0, flink_port=0, metrics_port=0)
+        create_topics(stack.bootstrap_servers, default_topics())
+        stack.submit(Path("jobs/recommend.py"))
+        url = stack.serve()
+        # The ports of the processes in the place of the containers' names; the rest as it is deployed.
+        config = yaml.safe_load((RULES / "prometheus.yml").read_text())
+        targets = {"serving": [url.removeprefix("http://")], "jobmanager": [], "taskmanager": []}
+        for name, port in stack.metrics_ports.items():
+            if name != "serving":
+                targets[name.split("-")[0]].append(f"{HOST}:{port}")
+        config["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
+        config["rule_files"] = [str(RULES / "alerts.yml")]
+        config["scrape_configs"] = [
+            {"job_name": job["job_name"], "static_configs": [{"targets": targets[job["job_name"]]}]}
+            for job in config["scrape_configs"]
+        ]
+        (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
+        with socket.socket() as free:
+            free.bind((HOST, 0))
+            port = free.getsockname()[1]
+        with (folder / "log").open("wb") as log:
+            server = subprocess.Popen(
+                [
+                    binary,
+                    f"--config.file={folder / 'prometheus.yml'}",
+                    f"--storage.tsdb.path={folder / 'data'}",
+                    f"--web.listen-address={HOST}:{port}",
+                ],
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+        feed(stack.bootstrap_servers)
+        with httpx.Client(base_url=url) as shop, httpx.Client(base_url=f"http://{HOST}:{port}") as client:
+            for _ in range(20):
+                shop.get("/users/u1/recommendations")
+                time.sleep(0.2)
+            yield client
+    finally:
+        if server is not None:
+            server.terminate()
+            server.wait(20)
+        stack.down()
+
+
+def feed(bootstrap_servers: str) -> None:
+    """Events for twenty seconds, and one that is no event."""
+    producer = KafkaProducer(bootstrap_servers=bootstrap_servers)
+    for number in range(400):
+        event = {
+            "event_id": str(number),
+            "user_id": f"u{number % 10}",
+            "event_type": "view",
+            "timestamp": int(time.time() * 1000),
+            "item_id": f"i{number * 7 % 40}",
+        }
+        producer.send("events", json.dumps(event).encode())
+        time.sleep(0.05)
+    producer.send("events", b"{")
+    producer.flush()
+    producer.close()
+
+
+def results(prometheus: httpx.Client, query: str) -> list[Any]:
+    answer = prometheus.get("/api/v1/query", params={"query": query}).json()
+    assert answer["status"] == "success", (query, answer)
+    return answer["data"]["result"]
+
+
+QUERIES = sorted({query for panels in ROWS.values() for _, _, lines in panels for _, query in lines})
+
+
+@pytest.mark.parametrize("query", QUERIES)
+def test_every_query_of_the_dashboard_finds_something(prometheus: httpx.Client, query: str) -> None:
+    deadline = time.monotonic() + 60
+    while not (found := results(prometheus, query)) and time.monotonic() < deadline:
+        time.sleep(1)
+    assert found
+    assert all(float(series["value"][1]) >= 0 for series in found if series["value"][1] != "NaN")
+
+
+def test_every_target_is_up_and_no_alert_fires_on_a_healthy_stack(prometheus: httpx.Client) -> None:
+    assert {series["value"][1] for series in results(prometheus, "up")} == {"1"}
+    assert len(results(prometheus, "up")) == 4
+    (group,) = prometheus.get("/api/v1/rules").json()["data"]["groups"]
+    assert {rule["health"] for rule in group["rules"]} == {"ok"}
+    assert [rule["name"] for rule in group["rules"] if rule["state"] == "firing"] == []
+
+
+def test_every_alert_asks_for_metrics_that_are_there(prometheus: httpx.Client) -> None:
+    known = set(prometheus.get("/api/v1/label/__name__/values").json()["data"])
+    for rule in yaml.safe_load((RULES / "alerts.yml").read_text())["groups"][0]["rules"]:
+        assert set(re.findall(r"(?:flink|headrace)_\w+", rule["expr"])) <= known, rule["alert"]
+
+
+def test_the_rules_fire_when_they_should_and_only_then() -> None:
+    tool = program("promtool")
+    for command in (
+        ["check", "config", "prometheus.yml"],
+        ["check", "rules", "alerts.yml"],
+        ["test", "rules", "alerts.test.yml"],
+    ):
+        done = subprocess.run([tool, *command], cwd=RULES, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+    tested = yaml.safe_load((RULES / "alerts.test.yml").read_text())["tests"]
+    cases = [case["alert_rule_test"][0] for case in tested]
+    rules = yaml.safe_load((RULES / "alerts.yml").read_text())["groups"][0]["rules"]
+    for rule in rules:
+        assert {bool(case["exp_alerts"]) for case in cases if case["alertname"] == rule["alert"]} == {True, False}
+
+
+def test_the_dashboard_is_the_one_that_the_code_makes() -> None:
+    assert FILE.read_text() == build()

@@ -1,0 +1,263 @@
+"""Lists over HTTP: from the topics into the view and out, as they change, and through kills."""
+
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import httpx
+import msgspec
+import psutil
+import pytest
+from kafka import KafkaConsumer, KafkaProducer
+
+from deploy.local.stack import Stack
+from deploy.local.topics import create_topics, default_topics
+from schema.recommendation import DEFAULT_USER, Recommendation, ScoredItem, encode_recommendation
+from schema.similar_items import SimilarItem, SimilarItems, encode_similar_items
+from serving.view import View
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+
+
+def made(user: str, version: int, items: str, strategy: str = "personal") -> bytes:
+    scored = [ScoredItem(item, 0.5, "cooccurrence", "z") for item in items]
+    return encode_recommendation(
+        Recommendation(user, f"{user}-{version}", 1, f"e{version}", 1, 7, strategy, scored, version)
+    )
+
+
+class Shop:
+    """Topics of a test's own, and their serving process."""
+
+    def __init__(self, stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.stack, self._prefix = stack, f"serving-{time.time_ns()}-"
+        names = ("events", "items", "recommendations", "similar-items")
+        for name in names:
+            monkeypatch.setenv(f"HEADRACE_KAFKA__{name.replace('-', '_').upper()}", self._prefix + name)
+        defaults = default_topics()
+        create_topics(stack.bootstrap_servers, {self._prefix + name: defaults[name] for name in names})
+        self._producer = KafkaProducer(bootstrap_servers=stack.bootstrap_servers, linger_ms=0)
+        self.client = httpx.Client()
+
+    def send(self, topic: str, key: str, value: bytes | None) -> None:
+        self._producer.send(self._prefix + topic, value, key=key.encode())
+
+    def flush(self) -> None:
+        self._producer.flush()
+
+    def start(self) -> None:
+        self.flush()
+        self.client = httpx.Client(base_url=self.stack.serve(), timeout=10)
+
+    def get(self, path: str, **more: Any) -> httpx.Response:
+        return self.client.get(path, **more)
+
+    def is_well(self) -> bool:
+        with suppress(httpx.TransportError):
+            return self.get("/readyz").status_code == 200
+        return False
+
+    def items(self, user: str, **asked: Any) -> str:
+        listed = self.get(f"/users/{user}/recommendations", params=asked).json()["items"]
+        return "".join(item["item_id"] for item in listed)
+
+    def events(self) -> list[Any]:
+        consumer = KafkaConsumer(
+            self._prefix + "events", bootstrap_servers=self.stack.bootstrap_servers, auto_offset_reset="earliest"
+        )
+        records = [record for polled in consumer.poll(timeout_ms=5000).values() for record in polled]
+        consumer.close()
+        return records
+
+    def close(self) -> None:
+        self.client.close()
+        self._producer.close()
+
+
+@pytest.fixture
+def shop(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shop]:
+    shop = Shop(stack, monkeypatch)
+    yield shop
+    shop.close()
+    stack.stop_serving()
+    # Another test has other topics.
+    shutil.rmtree(stack.data / "serving", ignore_errors=True)
+
+
+def eventually(true: Callable[[], bool], seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def stocked(shop: Shop) -> None:
+    """Ann has a list; a to f are in the catalogue, at prices 0 to 5."""
+    for price, item in enumerate("abcdef"):
+        described = {"item_id": item, "title": f"Thing {item.upper()}", "category": ["things"], "price": price}
+        shop.send("items", item, msgspec.json.encode(described))
+    shop.send("recommendations", "ann", made("ann", 3, "abc"))
+    shop.send("recommendations", DEFAULT_USER, made(DEFAULT_USER, 0, "def", "popular"))
+    similar = SimilarItems("a", 1, 7, [SimilarItem("b", 0.9), SimilarItem("c", 0.1)])
+    shop.send("similar-items", "a", encode_similar_items(similar))
+
+
+def test_what_is_on_the_topics_is_served(shop: Shop) -> None:
+    stocked(shop)
+    shop.start()
+    answer = shop.get("/users/ann/recommendations", params={"k": 4, "details": True})
+    listed = answer.json()
+    assert (listed["strategy"], listed["list_id"], listed["profile_version"]) == ("personal", "ann-3", 3)
+    assert [item["item_id"] for item in listed["items"]] == list("abcd")
+    assert listed["items"][0] | {"title": "Thing A", "price": 0, "because": "z"} == listed["items"][0]
+    held = {"If-None-Match": answer.headers["ETag"]}
+    assert shop.get("/users/ann/recommendations", params={"k": 4, "details": True}, headers=held).status_code == 304
+    assert shop.get("/users/ann/recommendations", headers=held).status_code == 200
+    assert shop.get("/users/bob/recommendations").json()["strategy"] == "default"
+    assert (shop.items("bob"), shop.items("ann", exclude=["a", "d"], k=3)) == ("def", "bce")
+    assert (shop.items("ann", min_price=2, max_price=4), shop.items("ann", category="none")) == ("cde", "")
+    assert shop.get("/users/ann/recommendations", params={"k": 0}).status_code == 400
+    similar = shop.get("/items/a/similar").json()
+    assert [item["item_id"] for item in similar["items"]] == ["b", "c"]
+    assert shop.get("/items/nothing/similar").json()["items"] == []
+    assert shop.get("/items/b").json()["title"] == "Thing B"
+    assert shop.get("/items/nothing").status_code == 404
+    found = shop.get("/items", params={"q": "thing e"}).json()["items"]
+    assert [item["item_id"] for item in found] == ["e"]
+    assert shop.get("/categories").json() == {"categories": ["things"]}
+    assert shop.get("/readyz").json() == {"status": "ok", "users": 2, "items": 6, "behind": 0}
+    page = shop.get("/metrics").text
+    assert "headrace_serving_users 2.0" in page
+    assert 'headrace_serving_requests_total{route="/users/{user_id}/recommendations",status="304"} 1.0' in page
+
+    shop.send("items", "a", None)
+    shop.send("recommendations", "ann", None)
+    shop.flush()
+    eventually(lambda: shop.items("ann") == "def")
+    assert shop.get("/items/a").status_code == 404
+
+
+def test_an_event_is_on_the_topic_when_it_is_acknowledged(shop: Shop) -> None:
+    shop.start()
+    taken = shop.client.post("/events", json={"user_id": "ann", "event_type": "view", "item_id": "a", "own": [1]})
+    assert taken.status_code == 202
+    (record,) = shop.events()
+    event = msgspec.json.decode(record.value)
+    assert (record.offset, record.partition, record.key) == (taken.json()["offset"], taken.json()["partition"], b"ann")
+    assert event["event_id"] == taken.json()["event_id"]
+    assert abs(event["timestamp"] - time.time() * 1000) < 60_000
+    assert event["own"] == [1]
+    refused = shop.client.post("/events", json={"user_id": "ann", "event_type": "view"})
+    assert refused.status_code == 400
+    assert refused.json()["extra"] == {"code": "missing_field", "field": "item_id"}
+    assert shop.client.post("/events", content=b"{").json()["extra"]["code"] == "not_json"
+    assert shop.client.post("/events", content=b" " * 70_000).status_code == 413
+    assert len(shop.events()) == 1
+
+
+def test_a_stream_gives_each_list_as_it_comes(shop: Shop) -> None:
+    shop.send("recommendations", "ann", made("ann", 1, "a"))
+    shop.start()
+    with shop.client.stream("GET", "/users/ann/stream") as answer:
+        lists = (msgspec.json.decode(line[5:]) for line in answer.iter_lines() if line.startswith("data:"))
+        assert next(lists)["profile_version"] == 1
+        for version in range(2, 6):
+            shop.send("recommendations", "bob", made("bob", version, "c"))
+            shop.send("recommendations", "ann", made("ann", version, "ab"))
+            shop.flush()
+            assert next(lists)["profile_version"] == version
+
+
+def test_kills_lose_nothing_and_no_version_goes_backwards(shop: Shop) -> None:
+    shop.send("recommendations", "u0", made("u0", 0, "a"))
+    shop.start()
+    versions, over = 1500, threading.Event()
+    seen: list[int] = []
+
+    def read() -> None:
+        while not over.is_set():
+            with suppress(httpx.TransportError):
+                seen.append(shop.get("/users/u0/recommendations").json()["profile_version"])
+
+    def write() -> None:
+        for version in range(1, versions + 1):
+            for user in range(5):
+                shop.send("recommendations", f"u{user}", made(f"u{user}", version, "a"))
+                # As after a restart of the job: an older list comes once more.
+                shop.send("recommendations", f"u{user}", made(f"u{user}", max(1, version - 40), "b"))
+            time.sleep(0.005)
+        shop.flush()
+
+    reader, writer = (threading.Thread(target=target, daemon=True) for target in (read, write))
+    reader.start()
+    writer.start()
+    for _ in range(3):
+        time.sleep(1)
+        psutil.Process(shop.stack.state.processes["serving"].pid).kill()
+        shop.stack.ensure()
+        eventually(lambda: seen[-1:] != [] and shop.is_well(), 60)
+    writer.join()
+
+    def newest() -> list[int]:
+        answers = (shop.get(f"/users/u{user}/recommendations").json() for user in range(5))
+        return [answer["profile_version"] for answer in answers]
+
+    eventually(lambda: newest() == [versions] * 5)
+    over.set()
+    reader.join()
+    assert seen == sorted(seen)
+    assert len(set(seen)) > 20
+    assert shop.items("u3") == "a"
+
+
+def test_a_key_and_a_rate_are_asked_for_where_they_are_set(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEADRACE_SERVING__API_KEY", "s3cret")
+    monkeypatch.setenv("HEADRACE_SERVING__REQUESTS_PER_SECOND", "20")
+    shop.start()
+    path, right = "/users/ann/recommendations", {"X-API-Key": "s3cret"}
+    assert shop.get(path).status_code == 401
+    assert shop.get(path, headers={"X-API-Key": "other"}).status_code == 401
+    assert shop.client.post("/events", json={}).status_code == 401
+    assert shop.get(path, headers=right).status_code == 200
+    assert shop.get("/healthz").status_code == shop.get("/").status_code == 200
+    answers = [shop.get(path, headers=right) for _ in range(60)]
+    assert {answer.status_code for answer in answers} == {200, 429}
+    assert next(a for a in answers if a.status_code == 429).headers["Retry-After"] == "1"
+
+
+def test_the_api_is_what_its_own_description_says(shop: Shop) -> None:
+    stocked(shop)
+    shop.start()
+    command = [sys.executable, "-m", "schemathesis.cli", "run", f"{shop.client.base_url}/docs/openapi.json"]
+    command += ["--exclude-path-regex", "stream$", "--max-examples", "30", "--seed", "1", "--no-color"]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-6000:]
+    assert shop.get("/healthz").status_code == 200
+
+
+def test_a_view_of_another_cluster_is_not_served(shop: Shop, tmp_path: Path) -> None:
+    view = View(tmp_path, "a", "b", "c")
+    view.belongs_to("another")
+    view.close()
+    done = subprocess.run(
+        [sys.executable, "-m", "serving.server"],
+        env=os.environ
+        | {
+            "HEADRACE_KAFKA__BOOTSTRAP_SERVERS": shop.stack.bootstrap_servers,
+            "HEADRACE_SERVING__DATA": str(tmp_path),
+            "HEADRACE_SERVING__PORT": "0",
+        },
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "of Kafka cluster another" in done.stderr

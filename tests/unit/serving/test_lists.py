@@ -1,0 +1,86 @@
+"""From the held list to the one that is asked for."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from schema.recommendation import DEFAULT_USER, Recommendation, ScoredItem, encode_recommendation
+from serving.lists import Wanted, list_of
+from serving.messages import UserList
+from serving.view import Record, View
+
+pytestmark = pytest.mark.unit
+
+
+@pytest.fixture
+def view(tmp_path: Path) -> Iterator[View]:
+    """Ann has items a, b, c; people without history get c, d, e, f. Item n costs n; b is of another category."""
+    view = View(tmp_path, "recommendations", "items", "similar-items")
+    described = [
+        {"item_id": item, "title": item.upper(), "price": price, "category": ["all", "odd" if item == "b" else "even"]}
+        for price, item in enumerate("abcdef")
+    ]
+    records = [Record("items", 0, 0, item["item_id"].encode(), msgspec.json.encode(item)) for item in described]
+    for user, items in (("ann", "abc"), (DEFAULT_USER, "cdef")):
+        scored = [ScoredItem(item, 0.5, "cooccurrence", "x") for item in items]
+        made = Recommendation(user, f"list-{user}", 1, "e1", 1, 7, "personal", scored, 3)
+        records.append(Record("recommendations", 0, 0, user.encode(), encode_recommendation(made)))
+    view.apply(records)
+    yield view
+    view.close()
+
+
+def ids(found: UserList) -> str:
+    return "".join(item.item_id for item in found.items)
+
+
+def test_a_persons_list_comes_first_and_the_default_fills_it_up(view: View) -> None:
+    found = list_of(view, "ann", "ann", Wanted(5))
+    assert (ids(found), found.strategy, found.list_id, found.profile_version) == ("abcde", "personal", "list-ann", 3)
+    assert ids(list_of(view, "ann", "ann", Wanted(2))) == "ab"
+    assert found.items[0].because == "x"
+
+
+def test_an_unknown_person_gets_the_default_list_and_is_told(view: View) -> None:
+    found = list_of(view, "bob", "bob", Wanted())
+    assert (ids(found), found.strategy, found.user_id, found.event_id) == ("cdef", "default", "bob", None)
+
+
+def test_without_any_list_there_is_an_empty_one(tmp_path: Path) -> None:
+    empty = View(tmp_path / "empty", "recommendations", "items", "similar-items")
+    assert list_of(empty, "ann", "ann", Wanted()) == UserList("ann", None, None, None, 0, 0, "default", [])
+    empty.close()
+
+
+@pytest.mark.parametrize(
+    ("wanted", "expected"),
+    [
+        (Wanted(exclude=frozenset("ad")), "bcef"),
+        (Wanted(category="odd"), "b"),
+        (Wanted(category="all", k=4), "abcd"),
+        (Wanted(min_price=2), "cdef"),
+        (Wanted(min_price=1, max_price=3), "bcd"),
+        (Wanted(max_price=0), "a"),
+    ],
+)
+def test_what_is_asked_for_is_kept(view: View, wanted: Wanted, expected: str) -> None:
+    assert ids(list_of(view, "ann", "ann", wanted)) == expected
+
+
+def test_items_that_are_gone_or_in_no_catalogue_are_not_offered(view: View) -> None:
+    view.apply(
+        [
+            Record("items", 0, 0, b"a", None),
+            Record("items", 0, 0, b"d", b'{"item_id":"d","available":false}'),
+        ]
+    )
+    assert ids(list_of(view, "ann", "ann", Wanted())) == "bcef"
+    assert ids(list_of(view, "ann", "ann", Wanted(min_price=0))) == "bcef"
+
+
+def test_details_are_of_the_catalogue(view: View) -> None:
+    view.apply([Record("items", 0, 0, b"a", None)])
+    found = list_of(view, "ann", "ann", Wanted(1, details=True)).items[0]
+    assert (found.item_id, found.title, found.price, found.category) == ("b", "B", 1, ["all", "odd"])
