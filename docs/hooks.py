@@ -144,8 +144,8 @@ def metrics() -> str:
     """Every metric of ours, where the code makes it."""
     made = [
         "# Metrics",
-        "Flink's own are on the same pages. What one is paged for is in `deploy/prometheus/alerts.yml`, what is worth a "
-        "look in the Grafana dashboard.",
+        "Flink's own are on the same pages. What one is paged for is in `deploy/prometheus/alerts.yml`, what is worth "
+        "a look in the Grafana dashboard.",
         "## The job",
         "On each TaskManager's Prometheus page, after `flink_taskmanager_job_task_operator_headrace_`.",
         "| metric | operator | kind | |\n| --- | --- | --- | --- |",

@@ -1,7 +1,6 @@
 """What people do in the shop: the topic `events`."""
 
 from collections.abc import Mapping
-from datetime import datetime
 from types import MappingProxyType
 from typing import Any
 
@@ -24,6 +23,8 @@ EVENT_TYPES = (
     "dislike",
     "erase_user",
 )
+EARLIEST_MS = 315_532_800_000
+"""1980: no shop's events are older."""
 ITEM_EVENT_TYPES = frozenset(EVENT_TYPES) - {"search", "erase_user"}
 
 
@@ -66,7 +67,7 @@ class EventParser:
         max_bytes: int = 65_536,
         max_id_length: int = 256,
         max_future_ms: int = 86_400_000,
-        earliest_ms: int = 315_532_800_000,
+        earliest_ms: int = EARLIEST_MS,
     ) -> None:
         if unknown := sorted(set(vocabulary.values()) - set(EVENT_TYPES)):
             raise ValueError(f"vocabulary leads to unknown event types: {', '.join(unknown)}")
@@ -91,8 +92,8 @@ class EventParser:
             raise MessageError("unknown_event_type", "event_type", shown(event.event_type), "in no vocabulary in use")
         event.event_type = event_type
 
-        if isinstance(event.timestamp, datetime):
-            event.timestamp = epoch_ms(event.timestamp)
+        if type(event.timestamp) is not int:
+            event.timestamp = epoch_ms("timestamp", event.timestamp)
         if not self._earliest_ms <= event.timestamp <= now_ms + self._max_future_ms:
             reason = f"must lie between {self._earliest_ms} and {now_ms + self._max_future_ms} epoch milliseconds"
             raise MessageError("absurd_timestamp", "timestamp", shown(event.timestamp), reason)

@@ -1,7 +1,5 @@
 """What the shop sells: the compacted topic `items`."""
 
-from datetime import datetime
-
 import msgspec
 
 from schema.errors import MessageError, shown
@@ -43,8 +41,8 @@ def parse_item(key: str | None, raw: bytes | None, max_bytes: int = 1_048_576) -
     if item is None:
         return item_id, None
     item.item_id = item_id
-    if isinstance(item.created_at, datetime):
-        item.created_at = epoch_ms(item.created_at)
+    if item.created_at is not None:
+        item.created_at = epoch_ms("created_at", item.created_at)
     if item.created_at is not None and not _EARLIEST_MS <= item.created_at <= _LATEST_MS:
         reason = "must lie in the years 1 to 9999, as epoch milliseconds"
         raise MessageError("absurd_timestamp", "created_at", shown(item.created_at), reason)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 else:
     # What the wire may bring and the parsers turn into the types above: one decode then serves both spellings.
     Id = str | int
-    Millis = int | Annotated[datetime, msgspec.Meta(tz=True)]
+    Millis = int | float | Annotated[datetime, msgspec.Meta(tz=True)]
 
 # Bounded well inside float32, which the model computes in.
 Number = Annotated[float, msgspec.Meta(ge=-ABSURD_NUMBER, le=ABSURD_NUMBER)]
@@ -49,9 +49,14 @@ def id_text(field: str, value: str | int, max_length: int) -> str:
     raise MessageError("id_too_long", field, shown(text), f"{len(text)} characters, at most {max_length} are taken")
 
 
-def epoch_ms(moment: datetime) -> int:
-    """Milliseconds since 1970 UTC, rounded down."""
-    return (moment - _EPOCH) // _MILLISECOND
+def epoch_ms(field: str, moment: int | float | datetime) -> int:
+    """Milliseconds since 1970 UTC, rounded down; raises MessageError on a number that is not whole."""
+    if isinstance(moment, datetime):
+        return (moment - _EPOCH) // _MILLISECOND
+    # To JSON 1.7e12 is as whole as 1700000000000.
+    if isinstance(moment, float) and not moment.is_integer():
+        raise MessageError("wrong_type", field, shown(moment), "epoch milliseconds must be a whole number")
+    return int(moment)
 
 
 def _fault(raw: bytes, struct: type, error: Exception) -> MessageError:

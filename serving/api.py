@@ -2,11 +2,11 @@
 
 import asyncio
 import hmac
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
-from time import monotonic
 from typing import Annotated, Any
 
 import msgspec
@@ -36,7 +36,7 @@ from litestar.static_files import create_static_files_router
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from schema.errors import MessageError
-from schema.event import EVENT_TYPES, ITEM_EVENT_TYPES
+from schema.event import EARLIEST_MS, EVENT_TYPES, ITEM_EVENT_TYPES
 from schema.item import Item
 from schema.recommendation import DEFAULT_USER
 from schema.similar_items import decode_similar_items
@@ -61,7 +61,7 @@ _KEY_HEADER = "X-API-Key"
 
 Id = Annotated[str, Parameter(min_length=1, max_length=256)]
 Count = Annotated[int, Parameter(ge=1, le=1000)]
-Price = Annotated[float | None, Parameter(ge=0, le=1e12)]
+Price = Annotated[float | None, Parameter(ge=-ABSURD_NUMBER, le=ABSURD_NUMBER)]
 IfNoneMatch = Annotated[
     str | None, Parameter(header="If-None-Match", description="The ETag of an answer that is held.")
 ]
@@ -80,7 +80,7 @@ async def recommendations(
     user_id: Id,
     k: Count = 20,
     category: Annotated[str | None, Parameter(description="At any depth.")] = None,
-    exclude: Annotated[list[str] | None, Parameter(description="Item ids.", max_items=1000)] = None,
+    exclude: Annotated[tuple[str, ...], Parameter(description="Item ids.", max_items=1000)] = (),
     min_price: Price = None,
     max_price: Price = None,
     details: Annotated[bool, Parameter(description="With titles, prices and images of the catalogue.")] = False,
@@ -89,7 +89,7 @@ async def recommendations(
     """The newest list, best first; `strategy` says whether it is their own. Unavailable items are left out. Where
     the person's list holds fewer than k of what is asked for, the list for people with no history fills it up."""
     service: Service = request.app.state.service
-    wanted = Wanted(k, category, frozenset(exclude or ()), min_price, max_price, details)
+    wanted = Wanted(k, category, frozenset(exclude), min_price, max_price, details)
     return _tagged(list_of(service.view, user_id, service.key(user_id), wanted), if_none_match)
 
 
@@ -160,7 +160,6 @@ class _EventOperation(Operation):
     """Describes the body of POST /events, which is read as the job reads it and not by the framework."""
 
     def __post_init__(self) -> None:
-        amount = _number(minimum=0, maximum=ABSURD_NUMBER)
         event = Schema(
             title="Event",
             type=OpenAPIType.OBJECT,
@@ -168,44 +167,46 @@ class _EventOperation(Operation):
             required=["user_id", "event_type"],
             properties={
                 "event_id": _id(description="Unique; one is made up where it is missing."),
-                "user_id": _id(schema_not=Schema(const=DEFAULT_USER)),
+                "user_id": _id(),
                 "event_type": Schema(type=OpenAPIType.STRING, enum=list(EVENT_TYPES)),
-                "timestamp": _number(
+                "timestamp": Schema(
                     type=OpenAPIType.INTEGER,
-                    minimum=315_532_800_000,
-                    description="Epoch milliseconds; now where it is missing.",
+                    minimum=EARLIEST_MS,
+                    description="Epoch milliseconds, at most a day ahead of the server's; now where it is missing.",
                 ),
-                "item_id": _id(),
-                "value": _number(minimum=-ABSURD_NUMBER, maximum=ABSURD_NUMBER),
-                "quantity": amount,
-                "price": amount,
-                "currency": Schema(type=OpenAPIType.STRING),
-                "query": Schema(type=OpenAPIType.STRING),
-                "session_id": _id(),
-                "list_id": _id(description="The list that led here."),
-                "properties": Schema(type=OpenAPIType.OBJECT),
+                "item_id": _id(OpenAPIType.NULL),
+                "value": _or_null(OpenAPIType.NUMBER, minimum=-ABSURD_NUMBER, maximum=ABSURD_NUMBER),
+                "quantity": _or_null(OpenAPIType.NUMBER, minimum=0, maximum=ABSURD_NUMBER),
+                "price": _or_null(OpenAPIType.NUMBER, minimum=0, maximum=ABSURD_NUMBER),
+                "currency": _or_null(OpenAPIType.STRING),
+                "query": _or_null(OpenAPIType.STRING),
+                "session_id": _id(OpenAPIType.NULL, min_length=0),
+                "list_id": _id(OpenAPIType.NULL, min_length=0, description="The list that led here."),
+                "properties": _or_null(OpenAPIType.OBJECT),
                 "consent": Schema(type=OpenAPIType.BOOLEAN, description="False: for this session only."),
             },
             all_of=[
-                _required_by(sorted(ITEM_EVENT_TYPES), "item_id"),
-                _required_by(["rating"], "value"),
+                Schema(properties={"user_id": Schema(schema_not=Schema(const=DEFAULT_USER))}),
+                _required_by(sorted(ITEM_EVENT_TYPES), "item_id", OpenAPIType.STRING),
+                _required_by(["rating"], "value", OpenAPIType.NUMBER),
             ],
         )
         self.request_body = RequestBody(content={"application/json": OpenAPIMediaType(schema=event)}, required=True)
 
 
-def _id(**more: Any) -> Schema:
-    return Schema(type=OpenAPIType.STRING, min_length=1, max_length=256, **more)
+def _id(*null: OpenAPIType, min_length: int = 1, description: str | None = None) -> Schema:
+    kinds = [OpenAPIType.STRING, *null]
+    return Schema(type=kinds, min_length=min_length, max_length=256, description=description)
 
 
-def _number(**more: Any) -> Schema:
-    return Schema(**{"type": OpenAPIType.NUMBER} | more)
+def _or_null(kind: OpenAPIType, **more: Any) -> Schema:
+    return Schema(type=[kind, OpenAPIType.NULL], **more)
 
 
-def _required_by(types: list[str], field: str) -> Schema:
+def _required_by(types: list[str], field: str, *kinds: OpenAPIType) -> Schema:
     return Schema(
         schema_if=Schema(required=["event_type"], properties={"event_type": Schema(enum=types)}),
-        then=Schema(required=[field]),
+        then=Schema(required=[field], properties={field: Schema(type=list(kinds))}),
     )
 
 
@@ -260,7 +261,7 @@ async def healthz(request: Request[Any, Any, Any]) -> Response[State]:
 async def readyz(request: Request[Any, Any, Any]) -> Response[State]:
     """Whether the view holds all that was on the topics at the start, and the broker answers."""
     follower = request.app.state.service.follower
-    fresh = follower.failure is None and monotonic() < follower.polled_at + _STALE_S
+    fresh = follower.failure is None and time.monotonic() < follower.polled_at + _STALE_S
     return _state(request.app.state.service, fresh and follower.behind == 0)
 
 

@@ -1,6 +1,7 @@
 """Puts events on their topic, and says when the broker has them."""
 
 import asyncio
+import sys
 import threading
 import time
 from typing import Any
@@ -12,6 +13,7 @@ from kafka.errors import KafkaError
 
 from config.kafka import Kafka
 from schema.event import EventParser
+from schema.wire import decode
 
 _TIMEOUT_MS = 10_000
 
@@ -22,6 +24,19 @@ class Accepted(msgspec.Struct):
     event_id: str
     partition: int
     offset: int
+
+
+class _Ids(msgspec.Struct):
+    """Over HTTP ids are strings, where the topic also takes numbers."""
+
+    user_id: str
+    event_id: str = ""
+    item_id: str | None = None
+    session_id: str | None = None
+    list_id: str | None = None
+
+
+_ids = msgspec.json.Decoder(_Ids)
 
 
 class UnavailableError(RuntimeError):
@@ -43,6 +58,7 @@ class EventProducer:
         Raises MessageError where the event is not valid, and UnavailableError.
         """
         now = int(time.time() * 1000)
+        decode(_ids, raw, sys.maxsize)
         raw = _completed(raw, now)
         event = self._parser.parse(raw, now)
         loop = asyncio.get_running_loop()
@@ -85,11 +101,8 @@ def _settle(answer: "asyncio.Future[Any]", result: Any) -> None:
 
 
 def _completed(raw: bytes, now: int) -> bytes:
-    """The event with what it lacks of id and time; anything but an object is left to the parser."""
-    try:
-        fields = msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return raw
+    """The event with what it lacks of id and time."""
+    fields = msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
     missing: dict[str, Any] = {}
     if "event_id" not in fields:
         missing["event_id"] = uuid4().hex

@@ -23,6 +23,7 @@ from schema.recommendation import DEFAULT_USER, Recommendation, ScoredItem, enco
 from schema.similar_items import SimilarItem, SimilarItems, encode_similar_items
 from serving.view import View
 
+ROOT = Path(__file__).resolve().parents[2]
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
 
@@ -232,12 +233,15 @@ def test_a_key_and_a_rate_are_asked_for_where_they_are_set(shop: Shop, monkeypat
     assert next(a for a in answers if a.status_code == 429).headers["Retry-After"] == "1"
 
 
-def test_the_api_is_what_its_own_description_says(shop: Shop) -> None:
+def test_the_api_is_what_its_own_description_says(shop: Shop, tmp_path: Path) -> None:
     stocked(shop)
     shop.start()
     command = [sys.executable, "-m", "schemathesis.cli", "run", f"{shop.client.base_url}/docs/openapi.json"]
     command += ["--exclude-path-regex", "stream$", "--max-examples", "30", "--seed", "1", "--no-color"]
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    hooks = os.environ | {"SCHEMATHESIS_HOOKS": "tests.integration.schemathesis_hooks", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        command, env=hooks, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+    )
     assert done.returncode == 0, done.stdout[-6000:]
     assert shop.get("/healthz").status_code == 200
 

@@ -49,7 +49,7 @@ def with_raw(field: str, raw: bytes) -> bytes:
         (payload(properties=[]), "wrong_type", "properties", "[]"),
         (payload(timestamp="yesterday"), "wrong_type", "timestamp", '"yesterday"'),
         (payload(timestamp="2023-11-14T22:13:20"), "wrong_type", "timestamp", '"2023-11-14T22:13:20"'),
-        (payload(timestamp=1.7e12), "wrong_type", "timestamp", "1700000000000.0"),
+        (payload(timestamp=1.7e12 + 0.5), "wrong_type", "timestamp", "1700000000000.5"),
         (b'{"event_id":true,' + payload()[1:], "wrong_type", None, "'{"),
         (payload(event_type="teleport"), "unknown_event_type", "event_type", "'teleport'"),
         (payload(timestamp=NOW // 1000), "absurd_timestamp", "timestamp", "1700000000"),
@@ -102,6 +102,7 @@ def test_an_empty_session_or_list_is_none() -> None:
 
 
 def test_the_edges_of_time_and_length_are_taken() -> None:
+    assert PARSER.parse(payload(timestamp=1.7e12), NOW).timestamp == 1_700_000_000_000
     assert PARSER.parse(payload(timestamp=NOW + 86_400_000), NOW).timestamp == NOW + 86_400_000
     assert PARSER.parse(payload(timestamp=315_532_800_000), NOW).timestamp == 315_532_800_000
     assert len(PARSER.parse(payload(user_id="u" * 256), NOW).user_id) == 256
