@@ -125,7 +125,7 @@ def test_a_click_changes_the_list_and_the_page_says_why_and_how_soon(page: Page)
 
     page.get_by_role("button", name="Be someone new").click()
     expect(page.locator("#strategy")).to_contain_text("Nothing is known")
-    page.get_by_label("Person").fill("person-1")
+    page.get_by_role("textbox", name="Person").fill("person-1")
     page.get_by_role("button", name="Be this person").click()
     expect(page.locator("#strategy")).to_contain_text("Made of 12 events")
 
