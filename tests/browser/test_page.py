@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from kafka import KafkaProducer
@@ -56,6 +57,21 @@ def fill(bootstrap_servers: str) -> None:
     producer.close()
 
 
+def until_a_list_knows_the_shop(url: str, bootstrap_servers: str) -> None:
+    """The first lists may have been made before the model had learned: go on sending events until one is full."""
+    producer = KafkaProducer(bootstrap_servers=bootstrap_servers)
+    deadline = time.monotonic() + 120
+    number = 0
+    while len(httpx.get(f"{url}/users/nobody/recommendations").json()["items"]) < 20:
+        assert time.monotonic() < deadline
+        event = {"event_id": f"passing-{number}", "user_id": "passer-by", "event_type": "view", "item_id": "lamp-0"}
+        producer.send("events", json.dumps(event | {"timestamp": LATELY + 1000 + number}).encode())
+        producer.flush()
+        number += 1
+        time.sleep(0.5)
+    producer.close()
+
+
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory, jars: Path) -> Iterator[str]:
     """The address of a page behind which the whole system runs."""
@@ -66,7 +82,9 @@ def address(tmp_path_factory: pytest.TempPathFactory, jars: Path) -> Iterator[st
         create_topics(stack.bootstrap_servers, default_topics())
         stack.submit(Path("jobs/recommend.py"))
         fill(stack.bootstrap_servers)
-        yield stack.serve()
+        url = stack.serve()
+        until_a_list_knows_the_shop(url, stack.bootstrap_servers)
+        yield url
     finally:
         stack.down()
 
