@@ -1,5 +1,6 @@
 """`test`: every check of the project, the same here as in CI."""
 
+import os
 import subprocess
 import sys
 
@@ -9,16 +10,25 @@ from cli.common import REPOSITORY, progress
 
 
 def test(context: typer.Context) -> None:
-    """Lint, check formatting and types, then run the tests, unit tests first. Stops at the first failure.
+    """Lint, check formatting and types, build the docs, run the tests, unit tests first. Stops at the first failure.
 
     Arguments go to pytest and replace its two runs by one: `headrace test tests/unit -k topics`.
     """
     runs = (
         [["pytest", *context.args]] if context.args else [["pytest", "tests/unit"], ["pytest", "--ignore=tests/unit"]]
     )
-    for command in [["ruff", "check"], ["ruff", "format", "--check"], ["mypy"], *runs]:
+    for command in [
+        ["ruff", "check"],
+        ["ruff", "format", "--check"],
+        ["mypy"],
+        ["mkdocs", "build", "--strict", "-q"],
+        *runs,
+    ]:
         progress.rule(" ".join(command), align="left")
-        status = subprocess.run([sys.executable, "-m", *command], cwd=REPOSITORY, check=False).returncode
+        # Its theme would tell of its successor each time.
+        environment = os.environ | {"NO_MKDOCS_2_WARNING": "1"}
+        done = subprocess.run([sys.executable, "-m", *command], cwd=REPOSITORY, env=environment, check=False)
+        status = done.returncode
         if status:
             raise typer.Exit(status)
 

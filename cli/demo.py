@@ -3,9 +3,11 @@
 import os
 import shutil
 import signal
+import sys
 import tempfile
 import threading
 import time
+import webbrowser
 from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -158,6 +160,7 @@ class Run:
             TextColumn("{task.description}"), BarColumn(None), MofNCompleteColumn(), TimeRemainingColumn(), expand=True
         )
         self.observer = Observer({item["item_id"]: item["title"] for item in items})
+        self.address = ""
         self._task = self.bar.add_task("Events", total=len(events))
         self._stack = stack
         self._job = ""
@@ -263,10 +266,13 @@ def demo(
     data: Data = DATA,
     events: Annotated[int, typer.Option(min=2, help="How many of MovieLens-100k's events to feed.")] = 20_000,
     rate: Annotated[float, typer.Option(min=0, help="Events per second; 0 for as fast as possible.")] = 500,
-    headless: Annotated[bool, typer.Option("--headless", help="No screen; end after the last list.")] = False,
+    headless: Annotated[
+        bool, typer.Option("--headless", help="No page and no screen; end after the last list.")
+    ] = False,
     json: Json = False,
 ) -> None:
-    """Run everything on this machine on real film ratings, on a stack of its own, and show what comes out.
+    """Run everything on this machine on real film ratings, on a stack of its own, and show what comes out: on a page,
+    whose address is printed, and on the screen.
 
     The screen stays after the last event until Ctrl-C; with --headless the demo ends by itself. Either way it takes
     down all that it started. Where it fails, its data and logs stay and the folder is named.
@@ -326,6 +332,12 @@ def _run(
             run = Run(stack, events, items)
             spinner.update("Starting: the job and its first lists")
             run.start(rate)
+            if not headless:
+                spinner.update("Starting: the page")
+                run.address = stack.serve()
+        if run.address:
+            progress.print(f"The page: {run.address}", soft_wrap=True)
+            _open(run.address)
         if headless:
             progress.print(f"Feeding {len(events) - run.warm_up} events at {f'{rate:g}/s' if rate else 'full speed'}.")
         screen: AbstractContextManager[Any] = nullcontext()
@@ -335,7 +347,7 @@ def _run(
             run.feed(rate)
             fed = True
             if not headless:
-                progress.print("All events are fed. Ctrl-C ends the demo.")
+                progress.print(f"All events are fed. The page stays at {run.address}. Ctrl-C ends the demo.")
                 while True:
                     time.sleep(1)
     except KeyboardInterrupt:
@@ -344,6 +356,12 @@ def _run(
         if run is not None:
             run.close()
     return fed, run.figures() if run is not None and run.observer.lists else {}
+
+
+def _open(address: str) -> None:
+    # Not a browser of the terminal, which would take this one.
+    if sys.platform == "darwin" or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"):
+        webbrowser.open(address)
 
 
 def _print(figures: dict[str, float], json: bool) -> None:

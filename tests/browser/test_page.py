@@ -106,7 +106,7 @@ def page(browser: Browser, address: str) -> Iterator[Page]:
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
     page.on("request", lambda asked: complaints.append(asked.url) if not asked.url.startswith(address) else None)
-    page.goto(f"{address}/?user=visitor-{time.time_ns()}")
+    page.goto(f"{address}/?user=visitor-{time.time_ns() % 10**6}")
     expect(page.locator("#list li").nth(5)).to_be_visible(timeout=120_000)
     yield page
     page.close()
