@@ -8,6 +8,7 @@ from typing import Any
 from pyflink.common import Configuration, Types
 from pyflink.datastream import DataStream, OutputTag, StreamExecutionEnvironment
 from pyflink.datastream.data_stream import KeyedStream
+from pyflink.datastream.slot_sharing_group import SlotSharingGroup
 from pyflink.java_gateway import get_gateway
 
 
@@ -38,6 +39,15 @@ def side_output(stream: DataStream, tag: OutputTag) -> DataStream:
     """The stream's side output without the Python hop that `get_side_output` adds. In thread mode that hop would give
     the operator's thread a second interpreter state, with which the import of torch waits for itself for ever."""
     return DataStream(stream._j_data_stream.getSideOutput(tag.get_java_output_tag()))
+
+
+def slot_with_gpus(name: str, gpus: int) -> str | SlotSharingGroup:
+    """A slot sharing group: only its name where it needs no GPUs, so that any slot will do; otherwise also what its
+    slots must have, which Flink finds where a TaskManager offers the external resource `gpu`."""
+    if not gpus:
+        return name
+    group = SlotSharingGroup.builder(name).set_cpu_cores(1.0).set_task_heap_memory_mb(128).set_managed_memory_mb(256)
+    return group.set_external_resource("gpu", float(gpus)).build()
 
 
 def key_per_subtask(parallelism: int, max_parallelism: int) -> list[int]:

@@ -9,7 +9,7 @@ from pyflink.datastream import StreamExecutionEnvironment
 from pyflink.table import Schema, StreamTableEnvironment
 
 from config.loading import SettingsError
-from jobs.flink import key_per_subtask, keyed_in_jvm, process_mode, settings_of, side_output
+from jobs.flink import key_per_subtask, keyed_in_jvm, process_mode, settings_of, side_output, slot_with_gpus
 from jobs.settings import Settings, load_settings
 from operators.dead_letters import DEAD_LETTERS
 from operators.door import PseudonymFunction
@@ -177,7 +177,7 @@ def build(
         .name("scorer")
         .uid("scorer")
         # A slot, so a TaskManager, of its own: beside the profile it would wait for one GIL.
-        .slot_sharing_group("scorer")
+        .slot_sharing_group(slot_with_gpus("scorer", settings.flink.scorer_gpus))
     )
 
     inserts = tables.create_statement_set()

@@ -72,6 +72,7 @@ class Flink(Section):
     window_ms: Annotated[int, Field(ge=1, le=10_000)] = 50
     buffer_timeout_ms: Annotated[int, Field(ge=0)] = 5
     parallelism: PositiveInt = 1
+    scorer_gpus: NonNegativeInt = 0
     max_parallelism: PositiveInt = 128
     checkpoint_interval_ms: Annotated[int, Field(ge=100)] = 5_000
     tolerable_failed_checkpoints: NonNegativeInt = 1_000
