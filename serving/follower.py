@@ -13,7 +13,7 @@ from config.kafka import Kafka
 from serving.view import Record, View
 
 _log = logging.getLogger(__name__)
-_DISCOVER_S = 30.0
+_DISCOVER_S, _NOTE_S = 30.0, 60.0
 
 
 class WrongClusterError(RuntimeError):
@@ -66,7 +66,7 @@ class Follower(threading.Thread):
             isolation_level="read_committed",
         )
         try:
-            complete, discovered = self._assign(consumer), time.monotonic()
+            complete, discovered, noted = self._assign(consumer), time.monotonic(), 0.0
             while not self._over.is_set():
                 polled = consumer.poll(timeout_ms=200, max_records=2000)
                 self.polled_at = time.monotonic()
@@ -77,6 +77,9 @@ class Follower(threading.Thread):
                     self._heard(changed, [r for r in records if r.topic == self._kafka.recommendations])
                 if complete and self.behind != 0:
                     self._count_behind(consumer)
+                if self.behind == 0 and self.polled_at > noted + _NOTE_S:
+                    self._view.seen()
+                    noted = self.polled_at
                 if time.monotonic() > discovered + (_DISCOVER_S if complete else 1):
                     complete, discovered = self._assign(consumer), time.monotonic()
         finally:

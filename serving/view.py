@@ -1,6 +1,7 @@
 """The newest list of every user, the catalogue, and what goes with each item, in RocksDB on this machine's disk."""
 
 import re
+import time
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -16,6 +17,9 @@ RESTARTED_MS = 86_400_000
 """A profile whose new events are more than a day younger than those of the list that is held, and whose version is
 lower, has begun anew: its state had expired. A job that reads events again after a failure never brings such a list, as
 no event may be dated further ahead."""
+
+MAX_ABSENCE_S = 43_200.0
+"""Half of the time for which a broker keeps, by default, what says that a key was removed (`delete.retention.ms`)."""
 
 _LIST, _ITEM, _GONE, _SIMILAR, _PLACE, _NUMBER, _CATEGORY, _WORD = (bytes((c, 0)) for c in b"rigsonct")
 _SEARCHED = 20_000
@@ -48,10 +52,20 @@ class View:
     """What the topics hold, by key. Values, and the offsets that they come from, are written in one batch, so that a
     process that is killed goes on where its view stands. One thread may write while others read.
 
+    A view that has not heard of its topics for longer than `max_absence_s` is begun anew: what was removed from a
+    compacted topic meanwhile may have left no trace there, and an erased person must not live on here.
+
     `recommendations`, `items` and `similar_items` are the names of the topics.
     """
 
-    def __init__(self, folder: Path, recommendations: str, items: str, similar_items: str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        recommendations: str,
+        items: str,
+        similar_items: str,
+        max_absence_s: float = MAX_ABSENCE_S,
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         table = BlockBasedOptions()
         table.set_bloom_filter(10, False)
@@ -59,6 +73,12 @@ class View:
         options.create_if_missing(True)
         options.set_block_based_table_factory(table)
         self._db = Rdict(str(folder), options)
+        if time.time() - self._number("seen", time.time()) > max_absence_s:
+            self._db.close()
+            Rdict.destroy(str(folder), options)
+            self._db = Rdict(str(folder), options)
+        if not self._number("seen"):
+            self.seen()
         self._take: dict[str, Callable[[_Batch, str, bytes | None], bool]] = {
             recommendations: self._take_list,
             items: self._take_item,
@@ -67,6 +87,10 @@ class View:
         self.users, self.items = (self._number(name) for name in ("users", "items"))
         # Few, and asked for with each list.
         self.gone = {key.decode() for key in self._below(_GONE)}
+
+    def seen(self) -> None:
+        """Remember that the topics hold nothing newer than the view, as of now."""
+        self._db[_NUMBER + b"seen"] = str(int(time.time())).encode()
 
     def close(self) -> None:
         """Write what is in memory, and let go of the folder."""
@@ -160,8 +184,8 @@ class View:
             yield key[len(prefix) :]
             iterator.next()
 
-    def _number(self, name: str) -> int:
-        return int(self._db.get(_NUMBER + name.encode()) or 0)
+    def _number(self, name: str, otherwise: float = 0) -> int:
+        return int(self._db.get(_NUMBER + name.encode()) or otherwise)
 
     def _take_list(self, batch: "_Batch", user: str, value: bytes | None) -> bool:
         key = _LIST + user.encode()

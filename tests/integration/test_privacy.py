@@ -4,6 +4,7 @@ import json
 import time
 from pathlib import Path
 
+import httpx
 import pytest
 
 from deploy.local.stack import Stack
@@ -23,12 +24,19 @@ def test_a_person_is_named_nowhere_and_can_be_forgotten(job_stack: Stack, monkey
     # Nothing but the erasure is to fold the learner's log into its base.
     monkeypatch.setenv("HEADRACE_MODELS__COMPACT_AFTER_EVENTS", "100000")
     job = job_stack.submit(Path("jobs/recommend.py"))
+    served = httpx.Client(base_url=job_stack.serve())
+
+    def strategy_of(user: str) -> str:
+        return str(served.get(f"/users/{user}/recommendations").json()["strategy"])
+
     topics = Topics(job_stack.bootstrap_servers)
     anna, bert, carl = (pseudonym(KEY.encode(), user) for user in (ANNA, BERT, CARL))
     for number in range(8):
         topics.send("events", topics.event(number, ANNA, f"i{number % 4}"))
         topics.send("events", topics.event(100 + number, BERT, f"i{number % 3}"))
     topics.wait(lambda: topics.profile_versions().get(anna) == topics.profile_versions().get(bert) == 8)
+
+    assert (strategy_of(ANNA), strategy_of("nobody")) == ("personal", "default")
 
     refused = json.dumps({"event_id": "x", "user_id": ANNA, "event_type": "stare", "timestamp": 1}).encode()
     topics.send("events", refused, topics.event(50, ANNA, "i1")[:-1], topics.event(51, ANNA * 20, "i1"))
@@ -56,6 +64,7 @@ def test_a_person_is_named_nowhere_and_can_be_forgotten(job_stack: Stack, monkey
     topics.send("events", topics.event(400, ANNA, None, "erase_user"))
     topics.wait(lambda: topics.newest()[anna] is None, SECONDS)
     assert receipts.of("e400", asked + SECONDS) == set(PARTS)
+    topics.wait(lambda: strategy_of(ANNA) == "default", SECONDS)
 
     # Erased and there again within one micro-batch.
     asked = time.monotonic()
@@ -71,10 +80,11 @@ def test_a_person_is_named_nowhere_and_can_be_forgotten(job_stack: Stack, monkey
     assert bert.encode() in state
     for name in (anna, ANNA, BERT, CARL, "carls-0"):
         assert name.encode() not in state
+    served.close()
     topics.close()
     receipts.close()
     logs = [file for file in job_stack.logs.iterdir() if file.is_file()]
-    assert len(logs) >= 4
+    assert len(logs) >= 5
     for file in logs:
         text = file.read_text(errors="replace")
         for word in (ANNA, BERT, CARL, anna, bert, carl, "carls-", "stare", KEY):

@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import trustme
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
@@ -14,7 +15,7 @@ from deploy.local.topics import create_topics, default_topics
 from tests.integration.test_recommend_job import Topics
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
-PASSWORDS = {"headrace": "job-secret-5519", "shop": "shop-secret-5520"}
+PASSWORDS = {"headrace": "job-secret-5519", "shop": "shop-secret-5520", "serving": "serving-secret-5521"}
 ACLS = {
     "headrace": [
         ("TOPIC", "events", "READ"),
@@ -26,6 +27,10 @@ ACLS = {
         ("TOPIC", "similar-items", "WRITE"),
     ],
     "shop": [("TOPIC", "recommendations", "READ"), ("TOPIC", "events", "WRITE"), ("TOPIC", "items", "WRITE")],
+    "serving": [
+        *(("TOPIC", topic, "READ") for topic in ("events", "items", "recommendations", "similar-items")),
+        ("TOPIC", "events", "WRITE"),
+    ],
 }
 
 
@@ -119,6 +124,15 @@ def test_lists_flow_over_tls_and_scram_with_the_least_acls(
             for records in consumer.poll(timeout_ms=200).values():
                 came |= {record.key.decode() for record in records}
         consumer.close()
+
+        (tmp_path / "serving-password").write_text(PASSWORDS["serving"])
+        monkeypatch.setenv("HEADRACE_KAFKA__USERNAME", "serving")
+        monkeypatch.setenv("HEADRACE_KAFKA__PASSWORD_FILE", str(tmp_path / "serving-password"))
+        with httpx.Client(base_url=stack.serve()) as reader:
+            assert reader.get("/users/u0/recommendations").json()["strategy"] == "personal"
+            event = {"user_id": "u0", "event_type": "view", "item_id": "i1"}
+            assert reader.post("/events", json=event).status_code == 202
+        stack.stop_serving()
         stack.stop_with_savepoint(job)
 
         # Everything else is refused: who may not write there, and who has another password.

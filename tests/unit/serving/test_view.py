@@ -1,5 +1,6 @@
 """The view: what it keeps of the topics, in which order, and what of it outlives the process."""
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -109,6 +110,22 @@ def test_similar_items_are_replaced_and_removed(view: View) -> None:
     assert view.similar("a") == b"2"
     view.apply([Record("similar-items", 0, 2, b"a", None)])
     assert view.similar("a") is None
+
+
+def test_a_view_that_was_away_for_too_long_is_begun_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = View(tmp_path, *NAMES)
+    first.apply([list_record("u", 1)])
+    first.seen()
+    first.close()
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + 40_000)
+    second = View(tmp_path, *NAMES)
+    assert (version_of(second, "u"), second.place("recommendations", 0)) == (1, 1)
+    second.close()
+    monkeypatch.setattr(time, "time", lambda: now + 50_000)
+    third = View(tmp_path, *NAMES)
+    assert (version_of(third, "u"), third.place("recommendations", 0), third.users) == (None, None, 0)
+    third.close()
 
 
 messages = st.lists(
