@@ -35,7 +35,8 @@ if __name__ == "__main__":
     batches = environment.from_collection([Row(0, Row(0, []))], Types.ROW([Types.LONG(), BATCH]))
     catalogue = environment.from_collection([Row(0, Row([]))], Types.ROW([Types.LONG(), CATALOGUE]))
     with process_mode(environment):
-        learner = ExportingLearner(arguments.parse_args().file, settings.blend_options(), [0], "events", "items", 2**31)
+        options = settings.blend_options()
+        learner = ExportingLearner(arguments.parse_args().file, options, [0], "events", "items", 2**31, 20)
         deltas = (
             keyed_in_jvm(batches, BATCH, Types.LONG())
             .connect(keyed_in_jvm(catalogue, CATALOGUE, Types.LONG()))
