@@ -15,7 +15,7 @@ import httptools
 import msgspec
 import uvloop
 
-_WARM_S = 2.0
+_WARM_S, _PATIENCE_S = 2.0, 1.0
 _TICK_S = 0.001
 """Requests are due at ticks: an event loop's timers are no finer than a millisecond."""
 
@@ -79,7 +79,9 @@ class _Run:
                 path = f"/users/u{user}/recommendations?k=20"
                 self._ask(due, f"GET {path} HTTP/1.1\r\nHost: {self._host}\r\n\r\n".encode())
         self.load.elapsed = time.perf_counter() - self._count_from
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(_PATIENCE_S)
+        # Whoever still waits was not served.
+        self.load.failed += len(self._waiting) + connections - len(self._free)
 
     def _ask(self, due: float, request: bytes) -> None:
         if self._free:

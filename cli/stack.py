@@ -20,6 +20,8 @@ def up(
     supervise: Annotated[
         bool, typer.Option(help="Start again what dies, and the submitted job from its newest checkpoint.")
     ] = True,
+    serve: Annotated[bool, typer.Option("--serve", help="Serve lists over HTTP too, and the page.")] = False,
+    serving_port: Annotated[int, typer.Option(help="Port of the HTTP API; 0 for any free one.")] = 8000,
     partitions: Annotated[int, typer.Option(min=1, help="Partitions of `events`, where it does not exist.")] = 4,
 ) -> None:
     """Start the broker and the Flink cluster, or what of them is not alive, and create the topics."""
@@ -29,6 +31,9 @@ def up(
         stack.up(taskmanagers, *ports, lambda what: spinner.update(f"Starting: {what}"), supervise)
         spinner.update("Starting: topics")
         create_topics(stack.bootstrap_servers, default_topics(partitions))
+        if serve and stack.serving_url is None:
+            spinner.update("Starting: serving")
+            stack.serve(serving_port)
     _show(stack.status())
 
 
@@ -73,6 +78,8 @@ def _show(status: dict[str, Any]) -> None:
     console.print(table)
     slots = f", {status['slots_available']} of {status['slots_total']} slots free" if "slots_total" in status else ""
     console.print(f"Kafka {status['bootstrap_servers']}, Flink {status['flink_url']}{slots}", soft_wrap=True)
+    if status["serving_url"]:
+        console.print(f"Lists {status['serving_url']}", soft_wrap=True)
     console.print(f"Logs in {status['data']}/logs", soft_wrap=True)
     if status["jobs"]:
         jobs = Table("Job", "Name", "State")

@@ -184,4 +184,5 @@ def snapshot(profile: Profile, event: Event, outcome: Outcome, appended_at: int,
         repeated=event_index >= 0 and counts[event_index] > 1,
         counts=bytes(counts),
         ages=bytes(ages),
+        last_seen=profile.last_seen,
     )

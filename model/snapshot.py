@@ -13,6 +13,7 @@ class Snapshot(msgspec.Struct, array_like=True):
     milliseconds. `counts` says how often each item stands in the profile, at most 255, and `ages` how long before the
     event each was last taken: how many binary digits the milliseconds have. `partition` and `offset` are the event's
     place in its topic, -1 where it is not known. `session_only` says that a list may be made of it, and nothing kept.
+    `last_seen` is the newest time of the profile's events.
     """
 
     user_id: str
@@ -33,6 +34,7 @@ class Snapshot(msgspec.Struct, array_like=True):
     partition: int = -1
     offset: int = -1
     session_only: bool = False
+    last_seen: int = 0
 
 
 _encoder = msgspec.msgpack.Encoder()

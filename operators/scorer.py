@@ -207,6 +207,7 @@ class ScorerFunction(KeyedCoProcessFunction):
             strategy=_strategy(snapshot),
             items=list(map(ScoredItem, ranked.item_ids, ranked.scores, ranked.sources, ranked.because)),
             profile_version=snapshot.profile_version,
+            last_seen=snapshot.last_seen or None,
         )
         return encode_recommendation(recommendation)
 

@@ -32,6 +32,8 @@ class Recommendation(msgspec.Struct):
     items: list[ScoredItem]
     # How many of the user's events the list reflects; model_version counts all events and catalogue changes learned.
     profile_version: int = 0
+    # The newest time of those events: it tells a profile that began anew, once it had expired, from an older version.
+    last_seen: int | None = None
 
 
 _DECODER = msgspec.json.Decoder(Recommendation)

@@ -2,7 +2,6 @@
 
 import asyncio
 import hmac
-import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -56,7 +55,7 @@ from serving.messages import (
 from serving.service import Service
 
 _PAGE = Path(__file__).parent / "page"
-_HEARTBEAT_S, _STALE_S, _CATEGORIES = 15.0, 30.0, 500
+_HEARTBEAT_S, _CATEGORIES = 15.0, 500
 _KEY_HEADER = "X-API-Key"
 
 Id = Annotated[str, Parameter(min_length=1, max_length=256)]
@@ -84,12 +83,19 @@ async def recommendations(
     min_price: Price = None,
     max_price: Price = None,
     details: Annotated[bool, Parameter(description="With titles, prices and images of the catalogue.")] = False,
+    fill: Annotated[
+        bool,
+        Parameter(
+            description="Where fewer than k are left, fill up from the list for people with no history, which knows "
+            "nothing of what this person has bought or disliked."
+        ),
+    ] = False,
     if_none_match: IfNoneMatch = None,
 ) -> Response[UserList]:
-    """The newest list, best first; `strategy` says whether it is their own. Unavailable items are left out. Where
-    the person's list holds fewer than k of what is asked for, the list for people with no history fills it up."""
+    """The newest list, best first; `strategy` says whether it is their own. Unavailable items are left out, so it may
+    hold fewer than k."""
     service: Service = request.app.state.service
-    wanted = Wanted(k, category, frozenset(exclude), min_price, max_price, details)
+    wanted = Wanted(k, category, frozenset(exclude), min_price, max_price, details, fill)
     return _tagged(list_of(service.view, user_id, service.key(user_id), wanted), if_none_match)
 
 
@@ -100,13 +106,17 @@ async def stream(request: Request[Any, Any, Any], user_id: Id, k: Count = 20) ->
     key, wanted = service.key(user_id), Wanted(k, details=True)
 
     async def lists() -> AsyncIterator[ServerSentEventMessage]:
-        with service.live.waiting_for(key) as changed:
+        sent = None
+        # The default list is theirs for as long as they have none.
+        with service.live.waiting_for(key, DEFAULT_USER) as changed:
             while True:
                 changed.clear()
                 held = list_of(service.view, user_id, key, wanted)
-                yield ServerSentEventMessage(data=msgspec.json.encode(held).decode(), event="list")
+                if held.list_id is None or held.list_id != sent:
+                    yield ServerSentEventMessage(data=msgspec.json.encode(held).decode(), event="list")
+                sent = held.list_id
                 while not await _within(changed, _HEARTBEAT_S):
-                    yield ServerSentEventMessage(comment="still here")
+                    yield ServerSentEventMessage(data=None, comment="still here")
 
     return ServerSentEvent(lists())
 
@@ -145,7 +155,8 @@ async def items(
 ) -> CatalogueItems:
     """Those that hold all words and are in the category."""
     view = request.app.state.service.view
-    found = view.of_catalogue(view.search(q, category, limit))
+    # In a thread: it may look at thousands of items.
+    found = view.of_catalogue(await asyncio.to_thread(view.search, q, category, limit))
     return CatalogueItems([_described(item) for item in found if item is not None])
 
 
@@ -246,7 +257,7 @@ async def pulse(request: Request[Any, Any, Any]) -> ServerSentEvent:
             if await _within(service.beaten, _HEARTBEAT_S):
                 yield ServerSentEventMessage(data=msgspec.json.encode(service.beats[-1]).decode(), event="beat")
             else:
-                yield ServerSentEventMessage(comment="still here")
+                yield ServerSentEventMessage(data=None, comment="still here")
 
     return ServerSentEvent(beats())
 
@@ -257,12 +268,12 @@ async def healthz(request: Request[Any, Any, Any]) -> Response[State]:
     return _state(request.app.state.service, request.app.state.service.follower.failure is None)
 
 
-@get("/readyz", responses={503: ResponseSpec(State, description="Still reading, or the broker is away.")})
+@get("/readyz", responses={503: ResponseSpec(State, description="Still reading the topics.")})
 async def readyz(request: Request[Any, Any, Any]) -> Response[State]:
-    """Whether the view holds all that was on the topics at the start, and the broker answers."""
+    """Whether the view holds all that was on the topics at the start. It stays so while the broker is away: what is
+    held is served."""
     follower = request.app.state.service.follower
-    fresh = follower.failure is None and time.monotonic() < follower.polled_at + _STALE_S
-    return _state(request.app.state.service, fresh and follower.behind == 0)
+    return _state(request.app.state.service, follower.failure is None and follower.behind == 0)
 
 
 @get("/metrics", media_type=MediaType.TEXT, include_in_schema=False)
@@ -281,7 +292,7 @@ def create_app(service: Service) -> Litestar:
     """The application; it follows the topics while it runs."""
     settings = service.settings
     guarded = [
-        handler for handler in (_key_guard(settings.key()), _rate_guard(settings.requests_per_second)) if handler
+        handler for handler in (_rate_guard(settings.requests_per_second), _key_guard(settings.key())) if handler
     ]
     described = OpenAPIConfig(
         title="Headrace",

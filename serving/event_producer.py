@@ -1,9 +1,12 @@
 """Puts events on their topic, and says when the broker has them."""
 
 import asyncio
+import math
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
@@ -14,6 +17,7 @@ from kafka.errors import KafkaError
 from config.kafka import Kafka
 from schema.event import EventParser
 from schema.wire import decode
+from serving.broker import reachable
 
 _TIMEOUT_MS = 10_000
 
@@ -49,7 +53,9 @@ class EventProducer:
     def __init__(self, kafka: Kafka, parser: EventParser) -> None:
         self._kafka, self._parser = kafka, parser
         self._producer: KafkaProducer | None = None
-        self._lock = threading.Lock()
+        self._lock, self._missed_at = threading.Lock(), -math.inf
+        # Of its own: what waits for a broker must not keep others from running.
+        self._threads = ThreadPoolExecutor(4, "event-producer")
 
     async def put(self, raw: bytes) -> Accepted:
         """Validate one event as the job will, put it on the topic, and wait for all replicas to have it. An event
@@ -64,24 +70,34 @@ class EventProducer:
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Any] = loop.create_future()
         try:
-            # In a thread: without a broker the producer waits for one.
-            await asyncio.to_thread(self._send, event.user_id.encode(), raw, loop, answer)
-            placed = await asyncio.wait_for(answer, _TIMEOUT_MS / 1000 + 1)
+            async with asyncio.timeout(_TIMEOUT_MS / 1000 + 1):
+                # In a thread: without a broker the producer waits for one.
+                send = partial(self._send, event.user_id.encode(), raw, loop, answer)
+                await loop.run_in_executor(self._threads, send)
+                placed = await answer
         except (KafkaError, TimeoutError) as error:
             raise UnavailableError(f"The broker did not take the event: {error!r}") from error
         return Accepted(event.event_id, placed.partition, placed.offset)
 
     def close(self) -> None:
         """Send what waits, and let go."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
         if self._producer is not None:
             self._producer.close(timeout=5)
 
     def _send(self, key: bytes, raw: bytes, loop: asyncio.AbstractEventLoop, answer: "asyncio.Future[Any]") -> None:
         with self._lock:
             if self._producer is None:
+                # Whoever waited for the lock need not try again at once.
+                if time.monotonic() < self._missed_at + 1:
+                    raise UnavailableError("The broker does not answer.")
+                if not reachable(self._kafka):
+                    self._missed_at = time.monotonic()
+                    raise UnavailableError("The broker does not answer.")
                 self._producer = KafkaProducer(
                     **self._kafka.python_client(),
                     acks="all",
+                    bootstrap_timeout_ms=_TIMEOUT_MS // 2,
                     max_block_ms=_TIMEOUT_MS,
                     delivery_timeout_ms=_TIMEOUT_MS,
                     request_timeout_ms=_TIMEOUT_MS // 2,

@@ -10,14 +10,15 @@ from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError
 
 from config.kafka import Kafka
-from serving.view import Record, View
+from serving.broker import reachable
+from serving.view import MAX_ABSENCE_S, Record, View
 
 _log = logging.getLogger(__name__)
-_DISCOVER_S, _NOTE_S = 30.0, 60.0
+_ASK_S, _NOTE_S, _STOP_S, _TIMEOUT_MS = 5.0, 60.0, 5.0, 3000
 
 
-class WrongClusterError(RuntimeError):
-    """The view was made of the topics of another Kafka cluster."""
+class ViewError(RuntimeError):
+    """The view cannot go on: it is of another Kafka cluster, or was without its own for too long."""
 
 
 class Follower(threading.Thread):
@@ -25,14 +26,15 @@ class Follower(threading.Thread):
     records of lists as they came.
 
     `behind` is how many messages are still to be read of those that were there at the start, None until that is known;
-    `failure` what ended the thread. A broker that is away is waited for.
+    `heard_at` when the broker last answered, on the monotonic clock; `failure` what ended the thread. A broker that is
+    away is waited for.
     """
 
     def __init__(self, view: View, kafka: Kafka, heard: Callable[[list[str], list[Any]], None]) -> None:
         super().__init__(name="follower", daemon=True)
         self.behind: int | None = None
         self.failure: Exception | None = None
-        self.polled_at = 0.0
+        self.heard_at = 0.0
         self._view, self._kafka, self._heard = view, kafka, heard
         self._topics = (kafka.items, kafka.similar_items, kafka.recommendations)
         self._ends: dict[TopicPartition, int] = {}
@@ -41,6 +43,9 @@ class Follower(threading.Thread):
     def run(self) -> None:
         """Follow until stopped."""
         while not self._over.is_set():
+            if not reachable(self._kafka):
+                self._over.wait(1)
+                continue
             try:
                 self._follow()
             except KafkaError as error:
@@ -54,7 +59,7 @@ class Follower(threading.Thread):
     def stop(self) -> None:
         """End the thread after what it is writing."""
         self._over.set()
-        self.join()
+        self.join(_STOP_S)
 
     def _follow(self) -> None:
         self._check_cluster()
@@ -66,22 +71,25 @@ class Follower(threading.Thread):
             isolation_level="read_committed",
         )
         try:
-            complete, discovered, noted = self._assign(consumer), time.monotonic(), 0.0
+            complete, asked, noted = self._assign(consumer), time.monotonic(), 0.0
             while not self._over.is_set():
                 polled = consumer.poll(timeout_ms=200, max_records=2000)
-                self.polled_at = time.monotonic()
                 records = [record for partition in polled.values() for record in partition]
                 if records:
+                    self.heard_at = time.monotonic()
                     taken = (Record(r.topic, r.partition, r.offset, r.key, r.value) for r in records)
                     changed = self._view.apply(taken)
                     self._heard(changed, [r for r in records if r.topic == self._kafka.recommendations])
                 if complete and self.behind != 0:
                     self._count_behind(consumer)
-                if self.behind == 0 and self.polled_at > noted + _NOTE_S:
-                    self._view.seen()
-                    noted = self.polled_at
-                if time.monotonic() > discovered + (_DISCOVER_S if complete else 1):
-                    complete, discovered = self._assign(consumer), time.monotonic()
+                if time.monotonic() > asked + (_ASK_S if complete else 1):
+                    # A consumer whose broker is gone polls on in silence: this fails.
+                    consumer.end_offsets(consumer.assignment(), timeout_ms=_TIMEOUT_MS)
+                    complete, asked = self._assign(consumer), time.monotonic()
+                    self.heard_at = asked
+                    if self.behind == 0 and asked > noted + _NOTE_S:
+                        self._view.seen()
+                        noted = asked
         finally:
             consumer.close()
 
@@ -95,9 +103,11 @@ class Follower(threading.Thread):
         if known is None:
             self._view.belongs_to(found)
         elif known != found:
-            raise WrongClusterError(
+            raise ViewError(
                 f"The view is of Kafka cluster {known}, the broker of {found}: give another folder, or delete this one."
             )
+        if self._view.absence_s() > MAX_ABSENCE_S:
+            raise ViewError("The broker was away for too long: start again, and the view is begun anew.")
 
     def _assign(self, consumer: KafkaConsumer) -> bool:
         """Read all partitions, new ones from the place that the view has of them; returns whether all topics exist."""
@@ -110,7 +120,9 @@ class Follower(threading.Thread):
         places = {partition: consumer.position(partition) for partition in consumer.assignment()}
         consumer.assign(wanted)
         for partition in wanted:
-            place = places.get(partition, self._view.place(*partition))
+            place = places.get(partition)
+            if place is None:
+                place = self._view.place(*partition)
             if place is None:
                 consumer.seek_to_beginning(partition)
             else:

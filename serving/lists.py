@@ -14,7 +14,7 @@ _decoder = msgspec.json.Decoder(Recommendation)
 
 class Wanted(msgspec.Struct, frozen=True):
     """What is asked of a list: at most k items, of the category (at any depth), within the prices, in stock, none of
-    the excluded."""
+    the excluded; filled up, where so said, from the list for people with no history."""
 
     k: int = 20
     category: str | None = None
@@ -22,6 +22,7 @@ class Wanted(msgspec.Struct, frozen=True):
     min_price: float | None = None
     max_price: float | None = None
     details: bool = False
+    fill: bool = False
 
     def asks_catalogue(self) -> bool:
         """Whether items must be looked up to tell which are wanted."""
@@ -29,8 +30,7 @@ class Wanted(msgspec.Struct, frozen=True):
 
 
 def list_of(view: View, user_id: str, key: str, wanted: Wanted) -> UserList:
-    """The list of a user whose lists are kept under `key`. Where the list that was made for them holds fewer than k of
-    what is wanted, the list for people with no history fills it up; where there is none, that is theirs."""
+    """The list of a user whose lists are kept under `key`, the list for people with no history where there is none."""
     held = own = _held(view, key)
     if held is None:
         held = _held(view, DEFAULT_USER)
@@ -38,7 +38,7 @@ def list_of(view: View, user_id: str, key: str, wanted: Wanted) -> UserList:
             return UserList(user_id, None, None, None, 0, 0, "default", [])
         held.strategy, held.event_id = "default", None
     items = _filtered(view, held.items, wanted)
-    if own is not None and len(items) < wanted.k and (default := _held(view, DEFAULT_USER)) is not None:
+    if wanted.fill and own is not None and len(items) < wanted.k and (default := _held(view, DEFAULT_USER)) is not None:
         listed = {item.item_id for item in held.items}
         items += _filtered(view, (item for item in default.items if item.item_id not in listed), wanted)
     return UserList(

@@ -13,16 +13,18 @@ class Live:
         self._waiting: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
 
     @contextmanager
-    def waiting_for(self, user: str) -> Iterator[asyncio.Event]:
-        """An event that is set whenever the user's list changes; who waits clears it."""
+    def waiting_for(self, *users: str) -> Iterator[asyncio.Event]:
+        """An event that is set whenever a list of these users changes; who waits clears it."""
         event = asyncio.Event()
-        self._waiting[user].add(event)
+        for user in users:
+            self._waiting[user].add(event)
         try:
             yield event
         finally:
-            self._waiting[user].discard(event)
-            if not self._waiting[user]:
-                del self._waiting[user]
+            for user in users:
+                self._waiting[user].discard(event)
+                if not self._waiting[user]:
+                    del self._waiting[user]
 
     def changed(self, users: Iterable[str]) -> None:
         """Wake who waits for these users."""

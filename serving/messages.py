@@ -35,7 +35,10 @@ class UserList(msgspec.Struct):
     profile_version: Annotated[int, Meta(description="How many events of the person the list reflects.")]
     strategy: Annotated[
         str,
-        Meta(description="`personal`, `session` (no consent), or `default`: the list of people with no history."),
+        Meta(
+            description="`personal`; `session`, without consent; `popular`, where nothing of what they did says "
+            "what they want; or `default`: the list for people with no history."
+        ),
     ]
     items: list[ListedItem]
 

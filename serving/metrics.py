@@ -1,5 +1,6 @@
 """What the serving process tells Prometheus."""
 
+import math
 import time
 from collections.abc import Callable, Iterable
 
@@ -28,7 +29,7 @@ class Metrics:
         self.users = gauge("serving_users", "Users whose lists are held")
         self.items = gauge("serving_items", "Items of the catalogue that are held")
         self.behind = gauge("serving_behind", "Messages yet to be read of those that were there at the start")
-        self.polled = gauge("serving_polled_seconds", "Since the topics were last asked")
+        self.heard = gauge("serving_heard_seconds", "Since the broker last answered")
         self._requests = Counter(
             "headrace_serving_requests",
             "Requests answered, by route and status",
@@ -71,8 +72,13 @@ class Metrics:
 
 
 def follow(gauge: Gauge, value: Callable[[], float | None]) -> None:
-    """Have the gauge ask for its value whenever it is read; None is 0."""
-    gauge.set_function(lambda: value() or 0.0)
+    """Have the gauge ask for its value whenever it is read; None is not a number."""
+
+    def read() -> float:
+        found = value()
+        return math.nan if found is None else found
+
+    gauge.set_function(read)
 
 
 def described() -> Iterable[Metric]:

@@ -1,5 +1,6 @@
 """The pulse of the running system, measured at the topics: rates, freshness, prequential hit rate, the model's age."""
 
+import logging
 import threading
 import time
 from collections import OrderedDict, deque
@@ -11,13 +12,16 @@ from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError
 
 from config.kafka import Kafka
-from schema.recommendation import DEFAULT_USER, Recommendation
-from schema.wire import Id
+from schema.errors import MessageError
+from schema.event import EventParser
+from schema.recommendation import DEFAULT_USER, decode_recommendation
+from serving.broker import reachable
 from serving.metrics import Metrics, follow
 from serving.view import View
 
 K = 20
-_WAITING, _RECENT, _JUDGED, _RATE_S = 20_000, 2_000, 1_000, 5.0
+_WAITING, _RECENT, _JUDGED, _RATE_S, _ASK_S, _STOP_S = 20_000, 2_000, 1_000, 5.0, 5.0, 5.0
+_log = logging.getLogger(__name__)
 _POSITIVE = frozenset(("view", "add_to_cart", "favorite", "purchase", "rating"))
 
 
@@ -37,31 +41,26 @@ class Beat(msgspec.Struct):
     model_age_ms: int | None
 
 
-class _Event(msgspec.Struct):
-    event_id: Id
-    user_id: Id
-    event_type: str = ""
-    item_id: Id | None = None
-
-
 class _Cause(msgspec.Struct):
     event_id: str | None = None
     model_version: int = 0
 
 
-_event = msgspec.json.Decoder(_Event)
 _cause = msgspec.json.Decoder(_Cause)
-_list = msgspec.json.Decoder(Recommendation)
 
 
 class Pulse(threading.Thread):
     """Reads the topic `events` from its end, and hears of lists from whoever reads those. `named` gives the key of a
     user's list."""
 
-    def __init__(self, view: View, kafka: Kafka, named: Callable[[str], str], metrics: Metrics) -> None:
+    def __init__(
+        self, view: View, kafka: Kafka, parser: EventParser, named: Callable[[str], str], metrics: Metrics
+    ) -> None:
         super().__init__(name="pulse", daemon=True)
-        self._view, self._kafka, self._named = view, kafka, named
+        self._view, self._kafka, self._parser, self._named = view, kafka, parser, named
         self._lock, self._over = threading.Lock(), threading.Event()
+        # Ids of events that came lately, to tell those that come again.
+        self._known: OrderedDict[str, None] = OrderedDict()
         # What has come of an event or its list, until the other comes.
         self._waiting: OrderedDict[str, int] = OrderedDict()
         self._lags: deque[int] = deque(maxlen=_RECENT)
@@ -77,14 +76,16 @@ class Pulse(threading.Thread):
         """Read until stopped."""
         while not self._over.is_set():
             try:
-                self._read()
-            except KafkaError:
-                self._over.wait(1)
+                if reachable(self._kafka):
+                    self._read()
+            except KafkaError as error:
+                _log.warning("The pulse waits for the broker: %r", error)
+            self._over.wait(1)
 
     def stop(self) -> None:
         """End the thread."""
         self._over.set()
-        self.join()
+        self.join(_STOP_S)
 
     def lists(self, records: list[Any]) -> None:
         """Hear of records of the topic `recommendations`."""
@@ -92,7 +93,10 @@ class Pulse(threading.Thread):
         for record in records:
             if record.value is None or record.key == DEFAULT_USER.encode():
                 continue
-            cause = _cause.decode(record.value)
+            try:
+                cause = _cause.decode(record.value)
+            except (msgspec.DecodeError, UnicodeDecodeError):
+                continue
             with self._lock:
                 self._list_times.append(now)
                 if self._model_version != cause.model_version:
@@ -124,32 +128,46 @@ class Pulse(threading.Thread):
         try:
             topic = self._kafka.events
             partitions = [TopicPartition(topic, number) for number in consumer.partitions_for_topic(topic) or ()]
+            if not partitions:
+                return
             consumer.assign(partitions)
             for partition in partitions:
                 consumer.seek_to_end(partition)
+            asked = time.monotonic()
             while not self._over.is_set():
                 for records in consumer.poll(timeout_ms=200).values():
                     for record in records:
                         self._event(record)
+                if time.monotonic() > asked + _ASK_S:
+                    # Fails where the broker is gone, of which a poll says nothing.
+                    consumer.end_offsets(partitions, timeout_ms=3000)
+                    asked = time.monotonic()
+                    if len(consumer.partitions_for_topic(topic) or ()) != len(partitions):
+                        return
         finally:
             consumer.close()
 
     def _event(self, record: Any) -> None:
         try:
-            event = _event.decode(record.value or b"")
-        except msgspec.DecodeError:
+            event = self._parser.parse(record.value, int(time.time() * 1000))
+        except MessageError:
             return
         with self._lock:
             self._event_times.append(time.monotonic())
-        self._meet(str(event.event_id), record.timestamp, -1)
-        if event.item_id is not None and event.event_type in _POSITIVE:
-            self._judge(self._named(str(event.user_id)), str(event.item_id), record.timestamp)
+        if event.event_id in self._known:
+            return
+        self._known[event.event_id] = None
+        if len(self._known) > _WAITING:
+            self._known.popitem(last=False)
+        self._meet(event.event_id, record.timestamp, -1)
+        if event.consent and event.item_id is not None and event.event_type in _POSITIVE:
+            self._judge(self._named(event.user_id), event.item_id, record.timestamp)
 
     def _judge(self, user: str, item_id: str, appended_at: int) -> None:
         raw = self._view.recommendations(user) or self._view.recommendations(DEFAULT_USER)
         if raw is None:
             return
-        held = _list.decode(raw)
+        held = decode_recommendation(raw)
         # A list that was made after the event may hold its item because of it.
         if held.generated_at < appended_at:
             with self._lock:

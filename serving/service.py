@@ -38,15 +38,16 @@ class Service:
         # As pulses come, the newest last; an event of its own for those who wait for the next.
         self.beats: deque[Beat] = deque(maxlen=_BEATS)
         self.beaten = asyncio.Event()
-        self.events = EventProducer(kafka, settings.events.parser()())
+        parser = settings.events.parser()
+        self.events = EventProducer(kafka, parser())
         self._pseudonym_key = settings.privacy.key()
         self.follower = Follower(self.view, kafka, self._heard)
         self.metrics = Metrics(self.registry)
         follow(self.metrics.users, lambda: self.view.users)
         follow(self.metrics.items, lambda: self.view.items)
         follow(self.metrics.behind, lambda: self.follower.behind)
-        follow(self.metrics.polled, lambda: monotonic() - self.follower.polled_at)
-        self.pulse = Pulse(self.view, kafka, self.key, self.metrics) if settings.serving.pulse else None
+        follow(self.metrics.heard, lambda: monotonic() - self.follower.heard_at)
+        self.pulse = Pulse(self.view, kafka, parser(), self.key, self.metrics) if settings.serving.pulse else None
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def key(self, user_id: str) -> str:

@@ -3,6 +3,7 @@
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -12,18 +13,19 @@ from rocksdict import BlockBasedOptions, Options, Rdict, WriteBatch
 
 from schema.errors import MessageError
 from schema.item import Item, encode_item, parse_item
+from schema.recommendation import Recommendation, decode_recommendation
+from schema.similar_items import decode_similar_items
 
 RESTARTED_MS = 86_400_000
-"""A profile whose new events are more than a day younger than those of the list that is held, and whose version is
-lower, has begun anew: its state had expired. A job that reads events again after a failure never brings such a list, as
-no event may be dated further ahead."""
+"""A list of a lower version whose profile has events more than a day younger is of a profile that began anew, as its
+state had expired. A job that reads events again after a failure never makes such a list: within one profile the newest
+time never falls."""
 
 MAX_ABSENCE_S = 43_200.0
 """Half of the time for which a broker keeps, by default, what says that a key was removed (`delete.retention.ms`)."""
 
-_LIST, _ITEM, _GONE, _SIMILAR, _PLACE, _NUMBER, _CATEGORY, _WORD = (bytes((c, 0)) for c in b"rigsonct")
-_SEARCHED = 20_000
-"""How many items of one word or category a search looks at."""
+_LIST, _ITEM, _GONE, _SIMILAR, _PLACE, _NUMBER, _CATEGORY, _WORD, _MARK = (bytes((c, 0)) for c in b"rigsonctm")
+_SEARCHED, _WORDS = 20_000, 8
 
 
 class Record(NamedTuple):
@@ -36,15 +38,15 @@ class Record(NamedTuple):
     value: bytes | None
 
 
-class Header(msgspec.Struct):
-    """What is read of a list to tell which of two is newer."""
+class Mark(msgspec.Struct, array_like=True):
+    """Of the lists that were taken for a user, the highest profile version, and the newest time of a profile's events.
+    A session without consent, whose lists have no version, does not lower it."""
 
-    profile_version: int = 0
-    event_timestamp: int | None = None
-    strategy: str = "personal"
+    version: int = 0
+    last_seen: int = 0
 
 
-_header = msgspec.json.Decoder(Header)
+_mark = msgspec.msgpack.Decoder(Mark)
 _item = msgspec.json.Decoder(Item)
 
 
@@ -73,7 +75,7 @@ class View:
         options.create_if_missing(True)
         options.set_block_based_table_factory(table)
         self._db = Rdict(str(folder), options)
-        if time.time() - self._number("seen", time.time()) > max_absence_s:
+        if self.absence_s() > max_absence_s:
             self._db.close()
             Rdict.destroy(str(folder), options)
             self._db = Rdict(str(folder), options)
@@ -87,6 +89,10 @@ class View:
         self.users, self.items = (self._number(name) for name in ("users", "items"))
         # Few, and asked for with each list.
         self.gone = {key.decode() for key in self._below(_GONE)}
+
+    def absence_s(self) -> float:
+        """Seconds since the view was as new as its topics."""
+        return time.time() - self._number("seen", time.time())
 
     def seen(self) -> None:
         """Remember that the topics hold nothing newer than the view, as of now."""
@@ -112,7 +118,7 @@ class View:
 
     def apply(self, records: Iterable[Record]) -> list[str]:
         """Take messages in their order, in one write; returns the keys of lists that changed. What cannot be read is
-        passed over: nobody but the job writes lists, and the job sets aside what is wrong of the catalogue."""
+        passed over: the job sets aside what is wrong of the catalogue, and makes nothing else of the rest."""
         batch, changed = _Batch(self._db), dict[str, None]()
         for record in records:
             key = None if record.key is None else record.key.decode(errors="replace")
@@ -124,8 +130,8 @@ class View:
         batch.put(_NUMBER + b"items", str(items).encode())
         self._db.write(batch.written())
         self.users, self.items = users, items
-        # New sets, as another thread reads them.
-        if batch.came or batch.went:
+        # A new set, as another thread reads it.
+        if not batch.went <= self.gone or not batch.came.isdisjoint(self.gone):
             self.gone = (self.gone - batch.came) | batch.went
         return list(changed)
 
@@ -159,22 +165,19 @@ class View:
 
     def search(self, query: str, category: str | None, limit: int) -> list[str]:
         """Ids of at most `limit` items that hold each word of the query in title or brand, the last as its beginning,
-        and that are in the broad category, where one is given."""
-        postings = [_WORD + word.encode() + b"\0" for word in _words(query)]
-        if postings and not query.endswith(" "):
-            postings[-1] = postings[-1][:-1]
+        and that are in the broad category, where one is given. At most eight words are looked for, the last eight,
+        among the first 20,000 items that hold the last."""
+        needed = [_WORD + word.encode() + b"\0" for word in dict.fromkeys(_words(query)[-_WORDS:])]
+        # The last may still be being typed.
+        first = needed.pop()[:-1] if needed and not query.endswith(" ") else None
         if category is not None:
-            postings.append(_CATEGORY + category.encode() + b"\0")
-        if not postings:
-            return [key.decode() for key in islice(self._below(_ITEM), limit)]
-        if len(postings) == 1:
-            # An item may stand below several words that begin alike.
-            return list(islice(dict.fromkeys(islice(self._posted(postings[0]), _SEARCHED)), limit))
-        first, *others = (dict.fromkeys(islice(self._posted(posting), _SEARCHED)) for posting in postings)
-        return list(islice((item for item in first if all(item in other for other in others)), limit))
-
-    def _posted(self, prefix: bytes) -> Iterator[str]:
-        return (key.rsplit(b"\0", 1)[-1].decode() for key in self._below(prefix))
+            needed.append(_CATEGORY + category.encode() + b"\0")
+        if first is None:
+            first = needed.pop() if needed else _ITEM
+        # An item may stand below several words that begin alike.
+        found = dict.fromkeys(key.rsplit(b"\0", 1)[-1] for key in islice(self._below(first), _SEARCHED))
+        fitting = (item for item in found if all(self._db.get(prefix + item) is not None for prefix in needed))
+        return [item.decode() for item in islice(fitting, limit)]
 
     def _below(self, prefix: bytes) -> Iterator[bytes]:
         """What follows the prefix in each key that begins with it, in order."""
@@ -188,25 +191,34 @@ class View:
         return int(self._db.get(_NUMBER + name.encode()) or otherwise)
 
     def _take_list(self, batch: "_Batch", user: str, value: bytes | None) -> bool:
-        key = _LIST + user.encode()
-        held = batch.get(key)
+        key, mark = _LIST + user.encode(), _MARK + user.encode()
+        held = batch.get(key) is not None
         if value is None:
-            batch.users -= held is not None
+            batch.users -= held
             batch.delete(key)
-            return held is not None
+            batch.delete(mark)
+            return held
         try:
-            if held is not None and not _newer(_header.decode(held), _header.decode(value)):
-                return False
-            _header.decode(value)
-        except msgspec.DecodeError:
+            given = decode_recommendation(value)
+        except MessageError:
             return False
-        batch.users += held is None
+        known = batch.get(mark)
+        newer = _newest(Mark() if known is None else _mark.decode(known), given)
+        if newer is None:
+            return False
+        batch.users += not held
         batch.put(key, value)
+        batch.put(mark, msgspec.msgpack.encode(newer))
         return True
 
     def _take_similar(self, batch: "_Batch", item_id: str, value: bytes | None) -> bool:
         key = _SIMILAR + item_id.encode()
-        batch.delete(key) if value is None else batch.put(key, value)
+        if value is None:
+            batch.delete(key)
+            return False
+        with suppress(MessageError):
+            decode_similar_items(value)
+            batch.put(key, value)
         return False
 
     def _take_item(self, batch: "_Batch", key: str, value: bytes | None) -> bool:
@@ -265,11 +277,14 @@ class _Batch:
         return batch
 
 
-def _newer(held: Header, given: Header) -> bool:
-    # A list of a session alone has no version.
-    if "session" in (held.strategy, given.strategy) or given.profile_version >= held.profile_version:
-        return True
-    return (given.event_timestamp or 0) > (held.event_timestamp or 0) + RESTARTED_MS
+def _newest(known: Mark, given: Recommendation) -> Mark | None:
+    """The mark with the given list, None where one that was taken before is newer."""
+    seen = given.last_seen or given.event_timestamp or 0
+    if given.strategy == "session":
+        return Mark(known.version, seen) if seen >= known.last_seen else None
+    if given.profile_version >= known.version:
+        return Mark(given.profile_version, max(seen, known.last_seen))
+    return Mark(given.profile_version, seen) if seen > known.last_seen + RESTARTED_MS else None
 
 
 def _words(text: str) -> list[str]:

@@ -266,7 +266,7 @@ class Stack:
             try:
                 for line in self.recover():
                     tell(line)
-            except StackError as error:
+            except (StackError, OSError) as error:
                 tell(str(error).splitlines()[0])
 
     def newest_checkpoint(self) -> str | None:

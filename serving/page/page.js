@@ -41,11 +41,12 @@ function follow(path, heard, state = () => {}) {
   const over = new AbortController();
   (async () => {
     while (!over.signal.aborted) {
+      let reader = null;
       try {
         const answer = await call(path, { signal: over.signal });
         if (!answer.ok) throw new Error(answer.statusText);
         state(true);
-        const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+        reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
         let rest = "";
         for (;;) {
           const { value, done } = await reader.read();
@@ -54,11 +55,13 @@ function follow(path, heard, state = () => {}) {
           rest = parts.pop();
           for (const part of parts) {
             const data = part.split("\n").filter((line) => line.startsWith("data:")).map((line) => line.slice(5).trim());
-            if (data.length) heard(JSON.parse(data.join("\n")));
+            if (data.some(Boolean)) heard(JSON.parse(data.join("\n")));
           }
         }
       } catch (error) {
         if (over.signal.aborted) return;
+      } finally {
+        reader?.cancel().catch(() => {});
       }
       state(false);
       await new Promise((resolve) => setTimeout(resolve, 1000));
@@ -100,7 +103,7 @@ async function take(itemId, fromList) {
   clicks.set(eventId, performance.now());
   $("latency").textContent = `Clicked “${titleOf(itemId)}” …`;
   setTimeout(() => {
-    if (clicks.delete(eventId)) $("latency").textContent = `No new list within ${WAIT_MS / 1000} seconds.`;
+    if (clicks.delete(eventId)) $("latency").textContent = `The list stayed as it was, for ${WAIT_MS / 1000} seconds.`;
   }, WAIT_MS);
   const answer = await call("events", {
     method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(event),
@@ -129,12 +132,15 @@ async function nameCauses(items) {
   }));
 }
 
+let newest = 0;
 async function showList(list) {
+  const turn = ++newest;
   for (const item of list.items) if (item.title) titles.set(item.item_id, item.title);
   const started = clicks.get(list.event_id);
   const took = started === undefined ? null : Math.round(performance.now() - started);
   await nameCauses(list.items.slice(0, SHOWN));
-  if (list.user_id !== user) return;
+  // What took longer to name must not be painted over what came after it.
+  if (list.user_id !== user || turn !== newest) return;
   listId = list.list_id;
   const before = new Map(shownList.map((item, rank) => [item.item_id, rank]));
   const focused = document.activeElement?.closest?.("#list button")?.dataset.item;
@@ -171,10 +177,13 @@ function be(name) {
   stopList = follow(`users/${encodeURIComponent(name)}/stream`, showList);
 }
 
+let asked = 0;
 async function showItems() {
-  const asked = new URLSearchParams({ q: $("query").value, limit: "60" });
-  if ($("category").value) asked.set("category", $("category").value);
-  const { items } = await (await call(`items?${asked}`)).json();
+  const turn = ++asked;
+  const search = new URLSearchParams({ q: $("query").value, limit: "60" });
+  if ($("category").value) search.set("category", $("category").value);
+  const { items } = await (await call(`items?${search}`)).json();
+  if (turn !== asked) return;
   for (const item of items) titles.set(item.item_id, item.title || item.item_id);
   $("items").replaceChildren(...items.map((item) => row(item, item.category.join(" › ") + price(item), false)));
   if (!items.length) $("items").append(element("li", "No item is found."));

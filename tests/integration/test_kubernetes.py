@@ -88,3 +88,16 @@ def test_the_settings_of_the_cluster_are_valid(tmp_path: Path) -> None:
     assert load(Settings, file).kafka.bootstrap_servers == "kafka:9092"
     assert load(ServingSettings, file).serving.host == "0.0.0.0"
     assert FLINK["spec"]["job"]["args"][-1] == "/etc/headrace/headrace.toml"
+
+
+def test_the_cluster_has_every_setting_that_the_job_needs() -> None:
+    ours = yaml.safe_load((FOLDER.parent / "flink" / "config.yaml").read_text())
+    given = FLINK["spec"]["flinkConfiguration"]
+    # The resources of the pods say how much memory there is, and the settings of the job how parallel it is.
+    elsewhere = {"jobmanager.memory.process.size", "taskmanager.memory.process.size", "parallelism.default"}
+    for key, value in ours.items():
+        if key not in elsewhere:
+            assert given[key] == (str(value).lower() if isinstance(value, bool) else str(value)), key
+    assert given["python.executable"] == "/opt/venv/bin/python"
+    logging = FLINK["spec"]["logConfiguration"]["log4j-console.properties"]
+    assert logging == (FOLDER.parent / "flink" / "log4j-console.properties").read_text()

@@ -36,8 +36,9 @@ def ids(found: UserList) -> str:
     return "".join(item.item_id for item in found.items)
 
 
-def test_a_persons_list_comes_first_and_the_default_fills_it_up(view: View) -> None:
-    found = list_of(view, "ann", "ann", Wanted(5))
+def test_a_persons_list_comes_first_and_the_default_fills_it_up_where_that_is_asked_for(view: View) -> None:
+    assert ids(list_of(view, "ann", "ann", Wanted(5))) == "abc"
+    found = list_of(view, "ann", "ann", Wanted(5, fill=True))
     assert (ids(found), found.strategy, found.list_id, found.profile_version) == ("abcde", "personal", "list-ann", 3)
     assert ids(list_of(view, "ann", "ann", Wanted(2))) == "ab"
     assert found.items[0].because == "x"
@@ -57,11 +58,12 @@ def test_without_any_list_there_is_an_empty_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("wanted", "expected"),
     [
-        (Wanted(exclude=frozenset("ad")), "bcef"),
-        (Wanted(category="odd"), "b"),
-        (Wanted(category="all", k=4), "abcd"),
-        (Wanted(min_price=2), "cdef"),
-        (Wanted(min_price=1, max_price=3), "bcd"),
+        (Wanted(exclude=frozenset("ad")), "bc"),
+        (Wanted(exclude=frozenset("ad"), fill=True), "bcef"),
+        (Wanted(category="odd", fill=True), "b"),
+        (Wanted(category="all", k=2), "ab"),
+        (Wanted(min_price=2), "c"),
+        (Wanted(min_price=1, max_price=3, fill=True), "bcd"),
         (Wanted(max_price=0), "a"),
     ],
 )
@@ -76,8 +78,8 @@ def test_items_that_are_gone_or_in_no_catalogue_are_not_offered(view: View) -> N
             Record("items", 0, 0, b"d", b'{"item_id":"d","available":false}'),
         ]
     )
-    assert ids(list_of(view, "ann", "ann", Wanted())) == "bcef"
-    assert ids(list_of(view, "ann", "ann", Wanted(min_price=0))) == "bcef"
+    assert ids(list_of(view, "ann", "ann", Wanted(fill=True))) == "bcef"
+    assert ids(list_of(view, "ann", "ann", Wanted(min_price=0, fill=True))) == "bcef"
 
 
 def test_details_are_of_the_catalogue(view: View) -> None:

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schema.recommendation import Recommendation, ScoredItem, encode_recommendation
+from schema.similar_items import SimilarItems, encode_similar_items
 from serving.view import RESTARTED_MS, Record, View
 
 pytestmark = pytest.mark.unit
@@ -25,9 +26,9 @@ def view(tmp_path: Path) -> Iterator[View]:
 
 
 def list_record(user: str, version: int, at: int = 0, offset: int = 0, strategy: str = "personal") -> Record:
-    """A list whose only item names its version."""
+    """A list whose only item names its version, of a profile whose newest event is of `at`, caused by a late one."""
     items = [ScoredItem(f"i{version}", 1.0, "history")]
-    made = Recommendation(user, f"l{version}", at, "e", at, version, strategy, items, version)
+    made = Recommendation(user, f"l{version}", at, "e", at - 30 * DAY, version, strategy, items, version, at)
     return Record("recommendations", 0, offset, user.encode(), encode_recommendation(made))
 
 
@@ -55,10 +56,14 @@ def test_a_profile_that_began_anew_is_told_from_one_that_is_read_again(view: Vie
     assert view.apply([list_record("u", 1, at=6 * DAY + 1)]) == ["u"]
 
 
-def test_a_session_without_consent_has_no_version(view: View) -> None:
-    view.apply([list_record("u", 9), list_record("u", 0, strategy="session")])
+def test_a_session_without_consent_has_no_version_and_hides_none(view: View) -> None:
+    view.apply([list_record("u", 9, at=5)])
+    assert view.apply([list_record("u", 0, at=4, strategy="session")]) == []
+    view.apply([list_record("u", 0, at=6, strategy="session")])
     assert version_of(view, "u") == 0
-    view.apply([list_record("u", 10)])
+    # As after a restart of the job, which reads the events before the session again.
+    assert view.apply([list_record("u", 7, at=3), list_record("u", 0, at=4, strategy="session")]) == []
+    view.apply([list_record("u", 10, at=7)])
     assert version_of(view, "u") == 10
 
 
@@ -72,7 +77,7 @@ def test_an_erased_user_is_gone_and_may_come_back(view: View) -> None:
 
 
 def test_what_is_not_a_list_is_passed_over(view: View) -> None:
-    bad = [Record("recommendations", 0, 4, b"u", value) for value in (b"", b"{", b"[]", b'{"profile_version":"x"}')]
+    bad = [Record("recommendations", 0, 4, b"u", value) for value in (b"", b"{", b"[]", b"{}", b'{"user_id":"\xff"}')]
     assert view.apply([*bad, Record("recommendations", 0, 5, None, b"{}"), Record("items", 0, 6, b"i", b"{")]) == []
     assert (view.users, view.items) == (0, 0)
     assert (view.place("recommendations", 0), view.place("items", 0)) == (6, 7)
@@ -94,6 +99,7 @@ def test_items_are_found_by_words_and_category_as_they_are_described_now(view: V
     assert view.search("red", "hats", 10) == ["b"]
     assert view.search("green", None, 10) == []
     assert view.search("", None, 2) == ["a", "b"]
+    assert view.search("red " * 60 + "shoe", None, 10) == ["a"]
     assert view.categories(10) == ["hats", "shoes"]
     view.apply([item_record("b", title="Green cap", category=["caps"]), Record("items", 0, 1, b"a", None)])
     assert view.search("red", None, 10) == []
@@ -106,8 +112,9 @@ def test_items_are_found_by_words_and_category_as_they_are_described_now(view: V
 
 
 def test_similar_items_are_replaced_and_removed(view: View) -> None:
-    view.apply([Record("similar-items", 0, 0, b"a", b"1"), Record("similar-items", 0, 1, b"a", b"2")])
-    assert view.similar("a") == b"2"
+    first, second = (encode_similar_items(SimilarItems("a", at, 1, [])) for at in (1, 2))
+    view.apply([Record("similar-items", 0, at, b"a", value) for at, value in enumerate((first, second, b"{", b"\xff"))])
+    assert view.similar("a") == second
     view.apply([Record("similar-items", 0, 2, b"a", None)])
     assert view.similar("a") is None
 
