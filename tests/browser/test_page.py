@@ -1,25 +1,19 @@
 """The page in a real browser, on the real job: a click changes the list that one sees."""
 
-import json
 import os
 import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from kafka import KafkaProducer
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from deploy.local.stack import Stack
-from deploy.local.topics import create_topics, default_topics
 from tests.programs import program
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
-KINDS = ("lamp", "chair", "rug")
-LATELY = int(time.time() * 1000) - 3_600_000
 QUIET = (
     "--no-sandbox",
     "--disable-gpu",
@@ -27,66 +21,6 @@ QUIET = (
     "--disable-component-update",
     "--disable-sync",
 )
-
-
-def fill(bootstrap_servers: str) -> None:
-    """Twelve items of each kind, and thirty people who each like one kind."""
-    producer = KafkaProducer(bootstrap_servers=bootstrap_servers)
-    for kind in KINDS:
-        for number in range(12):
-            item = f"{kind}-{number}"
-            described = {
-                "item_id": item,
-                "title": f"{kind.title()} No. {number}",
-                "category": [f"{kind}s"],
-                "price": 10 + number,
-                "currency": "EUR",
-            }
-            producer.send("items", json.dumps(described).encode(), key=item.encode())
-    for number in range(360):
-        person, kind = number % 30, KINDS[number % 30 % 3]
-        event = {
-            "event_id": f"before-{number}",
-            "user_id": f"person-{person}",
-            "event_type": "view",
-            "timestamp": LATELY + number,
-            "item_id": f"{kind}-{(number // 30 * 5 + person) % 12}",
-        }
-        producer.send("events", json.dumps(event).encode())
-    producer.flush()
-    producer.close()
-
-
-def until_a_list_knows_the_shop(url: str, bootstrap_servers: str) -> None:
-    """The first lists may have been made before the model had learned: go on sending events until one is full."""
-    producer = KafkaProducer(bootstrap_servers=bootstrap_servers)
-    deadline = time.monotonic() + 120
-    number = 0
-    while len(httpx.get(f"{url}/users/nobody/recommendations").json()["items"]) < 20:
-        assert time.monotonic() < deadline
-        event = {"event_id": f"passing-{number}", "user_id": "passer-by", "event_type": "view", "item_id": "lamp-0"}
-        producer.send("events", json.dumps(event | {"timestamp": LATELY + 1000 + number}).encode())
-        producer.flush()
-        number += 1
-        time.sleep(0.5)
-    producer.close()
-
-
-@pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory, jars: Path) -> Iterator[str]:
-    """The address of a page behind which the whole system runs."""
-    program("chromium", "chromium-browser", "google-chrome")
-    stack = Stack(tmp_path_factory.mktemp("page"), jars)
-    try:
-        stack.up(kafka_port=0, flink_port=0, metrics_port=0)
-        create_topics(stack.bootstrap_servers, default_topics())
-        stack.submit(Path("jobs/recommend.py"))
-        fill(stack.bootstrap_servers)
-        url = stack.serve()
-        until_a_list_knows_the_shop(url, stack.bootstrap_servers)
-        yield url
-    finally:
-        stack.down()
 
 
 @pytest.fixture(scope="module")
@@ -99,8 +33,9 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture
-def page(browser: Browser, address: str) -> Iterator[Page]:
+def page(browser: Browser, whole: Stack) -> Iterator[Page]:
     """The page of someone new, once there is a list for them. Whatever the browser complains of fails the test."""
+    address = str(whole.serving_url)
     page = browser.new_page(viewport={"width": 1200, "height": 1000})
     complaints: list[str] = []
     page.on("pageerror", lambda error: complaints.append(str(error)))

@@ -5,7 +5,7 @@ import re
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,6 @@ from kafka import KafkaProducer
 
 from deploy.grafana.dashboard import FILE, ROWS, build
 from deploy.local.stack import HOST, Stack
-from deploy.local.topics import create_topics, default_topics
 from tests.programs import program
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
@@ -24,72 +23,61 @@ RULES = Path(__file__).resolve().parents[2] / "deploy" / "prometheus"
 
 
 @pytest.fixture(scope="module")
-def prometheus(tmp_path_factory: pytest.TempPathFactory, jars: Path) -> Iterator[httpx.Client]:
-    """A Prometheus that scrapes a stack whose job has made lists, which are served."""
+def prometheus(tmp_path_factory: pytest.TempPathFactory, whole: Stack) -> Iterator[httpx.Client]:
+    """A Prometheus that scrapes the whole system for some seconds, in which events come and lists are asked for."""
     binary = program("prometheus")
     folder = tmp_path_factory.mktemp("prometheus")
-    stack = Stack(folder / "stack", jars)
-    server: subprocess.Popen[bytes] | None = None
+    url = str(whole.serving_url)
+    # The ports of the processes in the place of the containers' names; the rest as it is deployed.
+    config = yaml.safe_load((RULES / "prometheus.yml").read_text())
+    targets: dict[str, list[str]] = {"serving": [url.removeprefix("http://")], "jobmanager": [], "taskmanager": []}
+    for name, port in whole.metrics_ports.items():
+        if name != "serving":
+            targets[name.split("-")[0]].append(f"{HOST}:{port}")
+    config["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
+    config["rule_files"] = [str(RULES / "alerts.yml")]
+    config["scrape_configs"] = [
+        {"job_name": job["job_name"], "static_configs": [{"targets": targets[job["job_name"]]}]}
+        for job in config["scrape_configs"]
+    ]
+    (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
+    with socket.socket() as free:
+        free.bind((HOST, 0))
+        port = free.getsockname()[1]
+    command = [
+        binary,
+        f"--config.file={folder / 'prometheus.yml'}",
+        f"--storage.tsdb.path={folder / 'data'}",
+        f"--web.listen-address={HOST}:{port}",
+    ]
+    with (folder / "log").open("wb") as log:
+        server = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
     try:
-        stack.up(kafka_port=0, flink_port=0, metrics_port=0)
-        create_topics(stack.bootstrap_servers, default_topics())
-        stack.submit(Path("jobs/recommend.py"))
-        url = stack.serve()
-        # The ports of the processes in the place of the containers' names; the rest as it is deployed.
-        config = yaml.safe_load((RULES / "prometheus.yml").read_text())
-        targets = {"serving": [url.removeprefix("http://")], "jobmanager": [], "taskmanager": []}
-        for name, port in stack.metrics_ports.items():
-            if name != "serving":
-                targets[name.split("-")[0]].append(f"{HOST}:{port}")
-        config["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
-        config["rule_files"] = [str(RULES / "alerts.yml")]
-        config["scrape_configs"] = [
-            {"job_name": job["job_name"], "static_configs": [{"targets": targets[job["job_name"]]}]}
-            for job in config["scrape_configs"]
-        ]
-        (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
-        with socket.socket() as free:
-            free.bind((HOST, 0))
-            port = free.getsockname()[1]
-        with (folder / "log").open("wb") as log:
-            server = subprocess.Popen(
-                [
-                    binary,
-                    f"--config.file={folder / 'prometheus.yml'}",
-                    f"--storage.tsdb.path={folder / 'data'}",
-                    f"--web.listen-address={HOST}:{port}",
-                ],
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
-        feed(stack.bootstrap_servers)
-        with httpx.Client(base_url=url) as shop, httpx.Client(base_url=f"http://{HOST}:{port}") as client:
-            for _ in range(20):
-                shop.get("/users/u1/recommendations")
-                time.sleep(0.2)
+        with httpx.Client(base_url=url) as shop:
+            feed(whole.bootstrap_servers, lambda: shop.get("/users/person-1/recommendations"))
+        with httpx.Client(base_url=f"http://{HOST}:{port}") as client:
             yield client
     finally:
-        if server is not None:
-            server.terminate()
-            server.wait(20)
-        stack.down()
+        server.terminate()
+        server.wait(20)
 
 
-def feed(bootstrap_servers: str) -> None:
-    """Events for twenty seconds, and one that is no event."""
+def feed(bootstrap_servers: str, ask: Callable[[], object]) -> None:
+    """Events for ten seconds, one that is no event, and a question after each."""
     producer = KafkaProducer(bootstrap_servers=bootstrap_servers)
-    for number in range(400):
+    producer.send("events", b"{")
+    for number in range(100):
         event = {
-            "event_id": str(number),
-            "user_id": f"u{number % 10}",
+            "event_id": f"watched-{number}",
+            "user_id": f"watched-{number % 10}",
             "event_type": "view",
             "timestamp": int(time.time() * 1000),
-            "item_id": f"i{number * 7 % 40}",
+            "item_id": f"rug-{number % 12}",
         }
         producer.send("events", json.dumps(event).encode())
-        time.sleep(0.05)
-    producer.send("events", b"{")
-    producer.flush()
+        producer.flush()
+        ask()
+        time.sleep(0.1)
     producer.close()
 
 

@@ -1,0 +1,74 @@
+"""The whole system, once for all that looks at it from outside: a browser, and a Prometheus."""
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from kafka import KafkaProducer
+
+from deploy.local.stack import Stack
+from deploy.local.topics import create_topics, default_topics
+
+KINDS = ("lamp", "chair", "rug")
+LATELY = int(time.time() * 1000) - 3_600_000
+
+
+def fill(bootstrap_servers: str) -> None:
+    """Twelve items of each kind, and thirty people who each like one kind."""
+    producer = KafkaProducer(bootstrap_servers=bootstrap_servers)
+    for kind in KINDS:
+        for number in range(12):
+            item = f"{kind}-{number}"
+            described = {
+                "item_id": item,
+                "title": f"{kind.title()} No. {number}",
+                "category": [f"{kind}s"],
+                "price": 10 + number,
+                "currency": "EUR",
+            }
+            producer.send("items", json.dumps(described).encode(), key=item.encode())
+    for number in range(360):
+        person, kind = number % 30, KINDS[number % 30 % 3]
+        event = {
+            "event_id": f"before-{number}",
+            "user_id": f"person-{person}",
+            "event_type": "view",
+            "timestamp": LATELY + number,
+            "item_id": f"{kind}-{(number // 30 * 5 + person) % 12}",
+        }
+        producer.send("events", json.dumps(event).encode())
+    producer.flush()
+    producer.close()
+
+
+def until_a_list_knows_the_shop(url: str, bootstrap_servers: str) -> None:
+    """The first lists may have been made before the model had learned: go on sending events until one is full."""
+    producer = KafkaProducer(bootstrap_servers=bootstrap_servers)
+    deadline = time.monotonic() + 120
+    number = 0
+    while len(httpx.get(f"{url}/users/nobody/recommendations").json()["items"]) < 20:
+        assert time.monotonic() < deadline
+        event = {"event_id": f"passing-{number}", "user_id": "passer-by", "event_type": "view", "item_id": "lamp-0"}
+        producer.send("events", json.dumps(event | {"timestamp": LATELY + 1000 + number}).encode())
+        producer.flush()
+        number += 1
+        time.sleep(0.5)
+    producer.close()
+
+
+@pytest.fixture(scope="package")
+def whole(tmp_path_factory: pytest.TempPathFactory, jars: Path) -> Iterator[Stack]:
+    """Broker, Flink, the job, and the serving process, with lists that know the shop."""
+    stack = Stack(tmp_path_factory.mktemp("whole"), jars)
+    try:
+        stack.up(kafka_port=0, flink_port=0, metrics_port=0)
+        create_topics(stack.bootstrap_servers, default_topics())
+        stack.submit(Path("jobs/recommend.py"))
+        fill(stack.bootstrap_servers)
+        until_a_list_knows_the_shop(stack.serve(), stack.bootstrap_servers)
+        yield stack
+    finally:
+        stack.down()
