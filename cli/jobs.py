@@ -16,11 +16,16 @@ def submit(
     ] = None,
     job: Annotated[str, typer.Option(help="The job's Python file.")] = "jobs/recommend.py",
     from_savepoint: Annotated[str | None, typer.Option(help="Savepoint or checkpoint to start from.")] = None,
+    drop_unknown_state: Annotated[
+        bool, typer.Option("--drop-unknown-state", help="Go on without the state of operators that the job lacks.")
+    ] = False,
 ) -> None:
     """Submit the job to the cluster and print its id."""
     with progress.status("Submitting"):
         arguments = ["--config", str(config.resolve())] if config else []
-        console.print(Stack(data).submit(Path(job), *arguments, savepoint=from_savepoint), soft_wrap=True)
+        stack = Stack(data)
+        run = stack.submit(Path(job), *arguments, savepoint=from_savepoint, drop_unknown_state=drop_unknown_state)
+        console.print(run, soft_wrap=True)
 
 
 def cancel(

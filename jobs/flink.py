@@ -1,6 +1,6 @@
 """The few PyFlink calls that its public API lacks, or hides."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import count
 from typing import Any
@@ -48,6 +48,27 @@ def slot_with_gpus(name: str, gpus: int) -> str | SlotSharingGroup:
         return name
     group = SlotSharingGroup.builder(name).set_cpu_cores(1.0).set_task_heap_memory_mb(128).set_managed_memory_mb(256)
     return group.set_external_resource("gpu", float(gpus)).build()
+
+
+def name_table_operators(environment: StreamExecutionEnvironment, uids: Mapping[str, tuple[str, str | None]]) -> None:
+    """Give operators that the table planner made a uid, so that what is added to the job does not part them from their
+    state; to be called once all is attached. By the beginning of the operator's name: its uid, and the id that Flink
+    gave it before it had one, under which older savepoints hold its state. Raises ValueError where one is not found."""
+    # Found from the ends of the job.
+    ends = environment._j_stream_execution_environment.getTransformations()
+    found = {}
+    for n in range(ends.size()):
+        for operator in ends.get(n).getTransitivePredecessors().toArray():
+            for name in uids:
+                if operator.getName().startswith(name):
+                    found[name] = operator
+    if missing := sorted(set(uids) - set(found)):
+        raise ValueError(f"the job has no operators {', '.join(missing)}")
+    for name, operator in found.items():
+        uid, before = uids[name]
+        operator.setUid(uid)
+        if before is not None:
+            operator.setUidHash(before)
 
 
 def key_per_subtask(parallelism: int, max_parallelism: int) -> list[int]:

@@ -9,7 +9,15 @@ from pyflink.datastream import StreamExecutionEnvironment
 from pyflink.table import Schema, StreamTableEnvironment
 
 from config.loading import SettingsError
-from jobs.flink import key_per_subtask, keyed_in_jvm, process_mode, settings_of, side_output, slot_with_gpus
+from jobs.flink import (
+    key_per_subtask,
+    keyed_in_jvm,
+    name_table_operators,
+    process_mode,
+    settings_of,
+    side_output,
+    slot_with_gpus,
+)
 from jobs.settings import Settings, load_settings
 from operators.dead_letters import DEAD_LETTERS
 from operators.door import PseudonymFunction
@@ -19,6 +27,17 @@ from operators.receipts import RECEIPTS
 from operators.scorer import LISTS, ScorerFunction
 from operators.similar import SIMILAR
 
+TABLE_UIDS = {
+    "KafkaSource-default_catalog.default_database.events": ("events", "cbc357ccb763df2852fee8c4fc7d55f2"),
+    "KafkaSource-default_catalog.default_database.items": ("items", "6cdc5bb954874d922eaee11a8e7b5dd5"),
+    "WindowAggregate[7]": ("snapshot-window", "309e0aa10f951ee63f7be62e93bc0b37"),
+    "WindowAggregate[16]": ("catalogue-window", "a7656bc88070ceb7fdbe4bea9f8054df"),
+    **{
+        f"{table}[": (f"{table}-sink", None)
+        for table in ("recommendations", "dead_letters", "erasures", "similar_items")
+    },
+}
+"""Names that the table planner gives, and the uids of those operators: a contract, as all uids are."""
 BYTES = Types.PRIMITIVE_ARRAY(Types.BYTE())
 BATCH = Types.ROW([Types.LONG(), Types.OBJECT_ARRAY(BYTES)])
 CATALOGUE = Types.ROW([Types.OBJECT_ARRAY(Types.ROW([Types.STRING(), BYTES, Types.INT(), Types.LONG()]))])
@@ -182,12 +201,12 @@ def build(
 
     inserts = tables.create_statement_set()
     inserts.add_insert("recommendations", tables.from_data_stream(ranked))
-    similar = tables.from_data_stream(side_output(deltas, SIMILAR))
-    inserts.add_insert("similar_items", similar)
     for table, tag in (("dead_letters", DEAD_LETTERS), ("erasures", RECEIPTS)):
         first, *others = (side_output(stream, tag) for stream in (profiles, deltas, ranked))
         inserts.add_insert(table, tables.from_data_stream(first.union(*others)))
+    inserts.add_insert("similar_items", tables.from_data_stream(side_output(deltas, SIMILAR)))
     inserts.attach_as_datastream()
+    name_table_operators(environment, TABLE_UIDS)
 
 
 def main(learner: type[LearnerFunction] = LearnerFunction, scorer: type[ScorerFunction] = ScorerFunction) -> None:

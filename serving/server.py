@@ -40,6 +40,8 @@ def run(settings: ServingSettings, tell: Callable[[Service, str], None] = lambda
         http="httptools",
         access_log=False,
         log_level="warning",
+        proxy_headers=False,
+        server_header=False,
         # Streams never end by themselves.
         timeout_graceful_shutdown=1,
     )
