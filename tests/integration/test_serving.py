@@ -47,8 +47,11 @@ class Shop:
         self._producer = KafkaProducer(bootstrap_servers=stack.bootstrap_servers, linger_ms=0)
         self.client = httpx.Client()
 
+    def topic(self, name: str) -> str:
+        return self._prefix + name
+
     def send(self, topic: str, key: str, value: bytes | None) -> None:
-        self._producer.send(self._prefix + topic, value, key=key.encode())
+        self._producer.send(self.topic(topic), value, key=key.encode())
 
     def flush(self) -> None:
         self._producer.flush()
@@ -177,6 +180,19 @@ def test_a_stream_gives_each_list_as_it_comes(shop: Shop) -> None:
             shop.send("recommendations", "ann", made("ann", version, "ab"))
             shop.flush()
             assert next(lists)["profile_version"] == version
+
+
+def test_of_a_job_that_delivers_exactly_once_only_what_is_committed_is_served(shop: Shop) -> None:
+    producer = KafkaProducer(bootstrap_servers=shop.stack.bootstrap_servers, transactional_id=f"{time.time_ns()}")
+    producer.init_transactions()
+    for user, end in (("ann", producer.commit_transaction), ("bob", producer.abort_transaction)):
+        producer.begin_transaction()
+        producer.send(shop.topic("recommendations"), made(user, 1, "a"), key=user.encode())
+        end()
+    producer.close()
+    # Ready although the topic ends with a marker that no consumer sees.
+    shop.start()
+    assert (shop.items("ann"), shop.items("bob")) == ("a", "")
 
 
 def test_kills_lose_nothing_and_no_version_goes_backwards(shop: Shop) -> None:
