@@ -1,5 +1,6 @@
 """The section `events` of the configuration."""
 
+from collections.abc import Iterable
 from functools import partial
 from typing import Annotated
 
@@ -23,28 +24,27 @@ class Events(Section):
     @field_validator("vocabularies")
     @classmethod
     def _known_vocabularies(cls, names: list[str]) -> list[str]:
-        unknown = sorted(set(names) - set(VOCABULARIES))
-        if unknown:
-            raise ValueError(f"unknown {', '.join(unknown)}; known are {', '.join(VOCABULARIES)}")
+        _require_known("", names, VOCABULARIES)
         return names
 
     @field_validator("vocabulary")
     @classmethod
     def _known_targets(cls, table: dict[str, str]) -> dict[str, str]:
-        unknown = sorted(set(table.values()) - set(EVENT_TYPES))
-        if unknown:
-            raise ValueError(f"maps to unknown event types {', '.join(unknown)}; known are {', '.join(EVENT_TYPES)}")
+        _require_known("event types ", table.values(), EVENT_TYPES)
         return table
 
     @field_validator("weights")
     @classmethod
     def _known_types(cls, weights: dict[str, float]) -> dict[str, float]:
-        unknown = sorted(set(weights) - set(EVENT_TYPES))
-        if unknown:
-            raise ValueError(f"unknown event types {', '.join(unknown)}; known are {', '.join(EVENT_TYPES)}")
+        _require_known("event types ", weights, EVENT_TYPES)
         return weights
 
     def parser(self) -> "partial[EventParser]":
         """Makes a parser of these events."""
         types = vocabulary(self.vocabularies, self.vocabulary)
         return partial(EventParser, types, self.max_bytes, self.max_id_length, self.max_future_s * 1000)
+
+
+def _require_known(what: str, given: Iterable[str], known: Iterable[str]) -> None:
+    if unknown := sorted(set(given) - set(known)):
+        raise ValueError(f"unknown {what}{', '.join(unknown)}; known are {', '.join(known)}")

@@ -1,7 +1,6 @@
 """The parts of the serving process, and how they are wired."""
 
 import asyncio
-import logging
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -20,7 +19,6 @@ from serving.settings import ServingSettings
 from serving.view import View
 
 _BEAT_S, _BEATS = 1.0, 300
-_log = logging.getLogger(__name__)
 
 
 class Service:

@@ -54,20 +54,13 @@ class View:
     """What the topics hold, by key. Values, and the offsets that they come from, are written in one batch, so that a
     process that is killed goes on where its view stands. One thread may write while others read.
 
-    A view that has not heard of its topics for longer than `max_absence_s` is begun anew: what was removed from a
+    A view that has not heard of its topics for half a day is begun anew: what was removed from a
     compacted topic meanwhile may have left no trace there, and an erased person must not live on here.
 
     `recommendations`, `items` and `similar_items` are the names of the topics.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        recommendations: str,
-        items: str,
-        similar_items: str,
-        max_absence_s: float = MAX_ABSENCE_S,
-    ) -> None:
+    def __init__(self, folder: Path, recommendations: str, items: str, similar_items: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         table = BlockBasedOptions()
         table.set_bloom_filter(10, False)
@@ -75,7 +68,7 @@ class View:
         options.create_if_missing(True)
         options.set_block_based_table_factory(table)
         self._db = Rdict(str(folder), options)
-        if self.absence_s() > max_absence_s:
+        if self.absence_s() > MAX_ABSENCE_S:
             self._db.close()
             Rdict.destroy(str(folder), options)
             self._db = Rdict(str(folder), options)

@@ -287,9 +287,8 @@ class Stack:
         on it belongs to what `ensure` starts. The topics must exist. A port of 0 means a free one. Raises StackError
         where it does not start."""
         with self._exclusively():
-            settings = {name: value for name, value in os.environ.items() if name.startswith("HEADRACE_")}
             state = self.state
-            state.serving = Serving(port or _free_port(), str(config.resolve()) if config else None, settings)
+            state.serving = Serving(port or _free_port(), str(config.resolve()) if config else None, _given_settings())
             self._stop(lambda name: name == "serving")
             _require_free(state.serving.port, "--port")
             self._start_serving(state, state.serving)
@@ -383,8 +382,7 @@ class Stack:
             self._stop(lambda name: name.startswith("taskmanager-"))
             self.ensure()
         run = self._run(job, arguments, savepoint, drop_unknown_state)
-        settings = {name: value for name, value in os.environ.items() if name.startswith("HEADRACE_")}
-        self._remember(Submission(str(job), arguments, savepoint, [run], settings))
+        self._remember(Submission(str(job), arguments, savepoint, [run], _given_settings()))
         return run
 
     def _run(
@@ -750,6 +748,11 @@ class Stack:
         except StackError:
             return False
         return bool(known.get(self.state.processes[name].resource_id))
+
+
+def _given_settings() -> dict[str, str]:
+    """The settings in this process's environment."""
+    return {name: value for name, value in os.environ.items() if name.startswith("HEADRACE_")}
 
 
 def _digest(folder: Path) -> str:
