@@ -16,6 +16,7 @@ from deploy.local.topics import Topic, create_topics
 
 ITEMS, USERS, SEED = 10_000, 20_000, 7
 _DEAD_S = 300.0
+_TOPICS = ("events", "items", "recommendations", "similar_items", "dead_letters", "erasures")
 
 
 def events(count: int, first: int) -> list[bytes]:
@@ -75,7 +76,7 @@ def run(
 
 def _measure(stack: Stack, name: str, job: Path, preload: int, live: int, rate: float) -> dict[str, float]:
     suffix = f"{name}-{int(time.time())}"
-    topics = {kind: f"bench-{kind}-{suffix}" for kind in ("events", "items", "recommendations", "dead_letters")}
+    topics = {kind: f"bench-{kind}-{suffix}" for kind in _TOPICS}
     timed = {"message.timestamp.type": "LogAppendTime"}
     create_topics(stack.bootstrap_servers, {topic: Topic(configs=timed) for topic in topics.values()})
     os.environ |= {f"HEADRACE_KAFKA__{kind.upper()}": topic for kind, topic in topics.items()}
