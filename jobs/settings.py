@@ -49,6 +49,7 @@ class Models(Section):
 
     device: str = "auto"
     max_items: Annotated[int, Field(ge=100)] = 200_000
+    whole_catalogue: NonNegativeInt = 4096
     neighbours: PositiveInt = 384
     dimensions: Annotated[int, Field(ge=2, le=512)] = 64
     reservoir: PositiveInt = 4096
@@ -143,7 +144,8 @@ class Settings(FileSettings):
             horizon=self.lists.horizon,
             diversity=self.lists.diversity,
             explain=self.lists.explain,
-            max_items=self.models.max_items,
+            max_items=models.max_items,
+            whole_catalogue=models.whole_catalogue,
             device=models.device,
         )
 

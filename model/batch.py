@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
+from itertools import chain
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +16,7 @@ Weights = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Batch:
-    """Histories of B users, padded to the longest.
+    """Histories of B users, padded to the longest, to one item at least.
 
     `items` int64 [B, H], newest first, -1 where there is none; `weights` float32 [B, H], 0 where there is none;
     `types` uint8 [B, H], the index of the type of each item's last event; `event_index` int64 [B], the column of the
@@ -43,24 +44,28 @@ _FIELDS = tuple(field.name for field in fields(Batch))
 def to_batch(snapshots: Sequence[Snapshot], index: ItemIndex, learn: bool) -> Batch:
     """Turn snapshots into arrays; with `learn` unknown items get a row and types, counts and ages stay 0, without it
     unknown items are left out (-1)."""
-    shape = len(snapshots), max((len(s.history) for s in snapshots), default=0)
+    histories = [snapshot.history for snapshot in snapshots]
+    rows = index.rows(chain.from_iterable(histories))
+    if learn and -1 in rows:
+        for history in histories:
+            index.extend(reversed(history))
+        rows = index.rows(chain.from_iterable(histories))
+    lengths = np.array([len(history) for history in histories], np.int64)
+    shape = len(snapshots), int(lengths.max(initial=1))
     items = np.full(shape, -1, np.int64)
     weights = np.zeros(shape, np.float32)
     types, counts, ages = np.zeros((3, *shape), np.uint8)
-    for n, snapshot in enumerate(snapshots):
-        history = snapshot.history
-        rows = index.rows(history)
-        if learn and -1 in rows:
-            index.extend(reversed(history))
-            rows = index.rows(history)
-        items[n, : len(rows)] = rows
-        weights[n, : len(rows)] = snapshot.weights
-        # What only lists are made of: the learner is spared it.
-        if not learn:
-            for array, values in ((types, snapshot.types), (counts, snapshot.counts), (ages, snapshot.ages)):
-                array[n, : len(values)] = np.frombuffer(values, np.uint8)
+    # All users' values at once, where each has some: an assignment a user would cost more than the values.
+    held = np.arange(shape[1]) < lengths[:, None]
+    items[held] = rows
+    weights[held] = list(chain.from_iterable(s.weights for s in snapshots))
     if not learn:
         weights *= items >= 0
+        # What only lists are made of: the learner is spared it.
+        for array, name in ((types, "types"), (counts, "counts"), (ages, "ages")):
+            # Snapshots that were packed before they had these wait in savepoints.
+            values = (getattr(s, name) or bytes(len(s.history)) for s in snapshots)
+            array[held] = np.frombuffer(b"".join(values), np.uint8)
     return Batch(
         items,
         weights,

@@ -6,7 +6,7 @@ The learner holds one and calls `learn`; every scorer holds a replica and calls 
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import accumulate, chain
+from itertools import accumulate, chain, pairwise
 from typing import NamedTuple
 
 import msgspec
@@ -15,7 +15,7 @@ import torch
 
 from model.arrays import grown, pack_array, unpack_array, unpack_tensor
 from model.batch import Batch, Rows, parts_of, to_batch
-from model.candidates import find_candidates
+from model.candidates import find_candidates, find_candidates_among, most_popular
 from model.category_popularity import CategoryPopularity, CategoryPopularityOptions
 from model.cooccurrence import Cooccurrence, CooccurrenceDelta, CooccurrenceOptions
 from model.diversity import diversify
@@ -41,7 +41,9 @@ class BlendOptions:
     co-occurrence, factorisation, popularity. With the `horizon` "next" a list holds what the person takes next, with
     "any" what they would take at any time: in the fixed blend the linear model stands in co-occurrence's place, and the
     last item of a history says no more than its first. `diversity` from 0 to 1 is how much a list avoids items that are
-    alike, and `explain` whether it says which item led to each. Where more than `max_items` items are known, those with
+    alike, and `explain` whether it says which item led to each. A catalogue of up to `whole_catalogue` items is scored
+    as a whole; of a larger one, on a CPU, only what goes with the person's items, and the `popular` most popular. Where
+    more than `max_items` items are known, those with
     the least popularity are forgotten. With `privacy` co-occurrence and popularity hold what was released under its
     noise, and nothing else is learned."""
 
@@ -58,6 +60,8 @@ class BlendOptions:
     diversity: float = 0.0
     explain: bool = True
     max_items: int = 200_000
+    whole_catalogue: int = 4096
+    popular: int = 256
     device: str = "cpu"
 
 
@@ -197,7 +201,8 @@ class Recommender:
             self.blocked[again] = True
             self._withdrawn.difference_update(self.index.ids[row] for row in again)
             self._blocks = self._blocks or bool(again)
-        self._scratch = grown(self._scratch, 2 * self._block_size * len(self.index), 0)
+        if self._scores_all:
+            self._scratch = grown(self._scratch, 2 * self._block_size * len(self.index), 0)
         self._parts.clear()
         self.category = np.append(self.category, np.full(len(self.index) - len(self.category), -1, np.int32))
 
@@ -314,22 +319,24 @@ class Recommender:
         if not len(self.index) or not snapshots:
             return [RankedList([], [], [], []) for _ in snapshots]
         blend = blend or LearnedBlend(self.options.learned)
-        blocks = (snapshots[n : n + self._block_size] for n in range(0, len(snapshots), self._block_size))
-        return [ranked for block in blocks for ranked in self._ranked(block, k, blend)]
-
-    def _ranked(self, snapshots: Sequence[Snapshot], k: int, blend: LearnedBlend) -> Iterator[RankedList]:
-        batch = to_batch(snapshots, self.index, learn=False)
-        parts = self._parts.get(len(snapshots))
-        if parts is None:
-            shape = (2, len(snapshots), len(self.index))
-            parts = self._parts[len(snapshots)] = self._scratch[: math.prod(shape)].view(shape)
-        first, second = self._scorers
-        first.score(batch.items, batch.weights, parts[0])
-        queries = second.query(batch.items, batch.weights)
-        second.score(queries, parts[1])
         prior = self.popularity.score(self.options.weights[-1])
         if self._blocks:
             prior.masked_fill_(self.blocked, -torch.inf)
+        popular = None if self._scores_all else most_popular(prior.numpy(), self.options.popular)
+        blocks = (snapshots[n : n + self._block_size] for n in range(0, len(snapshots), self._block_size))
+        return [ranked for block in blocks for ranked in self._ranked(block, k, blend, prior, popular)]
+
+    @property
+    def _scores_all(self) -> bool:
+        """Whether lists are made from the scores of the whole catalogue."""
+        small = len(self.index) <= self.options.whole_catalogue
+        return small or self.device.type != "cpu" or self._scorers[0] is not self.cooccurrence
+
+    def _ranked(
+        self, snapshots: Sequence[Snapshot], k: int, blend: LearnedBlend, prior: torch.Tensor, popular: Rows | None
+    ) -> Iterator[RankedList]:
+        batch = to_batch(snapshots, self.index, learn=False)
+        queries = self.factorization.query(batch.items, batch.weights)
         excluded = np.array(self.index.rows(chain.from_iterable(s.excluded for s in snapshots)), np.int64)
         bounds = np.array(list(accumulate((len(s.excluded) for s in snapshots), initial=0)), np.int64)
         weights, count = self.options.weights[:-1], max(k, self.options.learned.candidates)
@@ -337,7 +344,15 @@ class Recommender:
         near = self.category_popularity.near(batch.items, self.category)
         if self.options.user_neighbours.nearest:
             near = np.hstack([near, self.user_neighbours.near(batch.users, queries, own)])
-        candidates = find_candidates(parts, weights, prior, excluded, bounds, own, near, count)
+        rest = (weights, prior, excluded, bounds, own, near, count)
+        if popular is None:
+            candidates = find_candidates(self._scores(batch, queries), *rest)
+        else:
+            known = self.cooccurrence.neighbourhoods(batch.items, batch.weights)
+            vectors = self.factorization.vectors.numpy()
+            candidates = find_candidates_among(
+                known, queries.numpy(), vectors, popular, weights, prior.numpy(), *rest[2:]
+            )
         asked = (batch.items, batch.weights, candidates.items)
         signals = np.concatenate(
             [self.cooccurrence.score_candidates(*asked), self.linear.score_candidates(*asked)[None]]
@@ -359,13 +374,27 @@ class Recommender:
         # Of what is merely popular, or was there before, no other item is the cause.
         by_others = (sources < len(self._scorers)) & (columns >= 0) & self.options.explain
         listed = np.where(by_others, candidates.items[chosen], -1)
-        leading = self.cooccurrence.led_by(batch.items, batch.weights, listed).tolist()
-        sources = sources.tolist()
-        items, scores = candidates.items[chosen].tolist(), chances.astype(np.float64).round(5).tolist()
-        for row, size in enumerate((columns >= 0).sum(1).tolist()):
-            named = [names[source] for source in sources[row][:size]]
-            led = [None if column < 0 else ids[batch.items[row, column]] for column in leading[row][:size]]
-            yield RankedList([ids[item] for item in items[row][:size]], scores[row][:size], named, led)
+        leading = self.cooccurrence.led_by(batch.items, batch.weights, listed)
+        causes = np.where(leading >= 0, np.take_along_axis(batch.items, np.maximum(leading, 0), 1), -1)
+        # All users' lists at once, then cut: a call for each would cost more than what it does.
+        there = columns >= 0
+        items = list(map(ids.__getitem__, candidates.items[chosen][there].tolist()))
+        scores = chances[there].astype(np.float64).round(5).tolist()
+        origins = list(map(names.__getitem__, sources[there].tolist()))
+        led = [None if cause < 0 else ids[cause] for cause in causes[there].tolist()]
+        for begin, end in pairwise(accumulate(there.sum(1).tolist(), initial=0)):
+            yield RankedList(items[begin:end], scores[begin:end], origins[begin:end], led[begin:end])
+
+    def _scores(self, batch: Batch, queries: torch.Tensor) -> torch.Tensor:
+        """Both models' scores float32 [2, B, N], in scratch."""
+        parts = self._parts.get(len(queries))
+        if parts is None:
+            shape = (2, len(queries), len(self.index))
+            parts = self._parts[len(queries)] = self._scratch[: math.prod(shape)].view(shape)
+        first, second = self._scorers
+        first.score(batch.items, batch.weights, parts[0])
+        second.score(queries, parts[1])
+        return parts
 
     def similar_items(self, delta: Delta, k: int) -> list[SimilarItems]:
         """What goes with the items whose counts the newest delta, made by this recommender, has brought over a power of

@@ -20,6 +20,15 @@ class Candidates(NamedTuple):
     shares: npt.NDArray[np.float32]
 
 
+class Neighbourhoods(NamedTuple):
+    """The scores above 0 that a model gives each of B users: from `bounds[n]` to `bounds[n + 1]` (int64 [B + 1]) stand
+    the `items` int64 [S], each once, and `scores` float32 [S] of user n."""
+
+    bounds: Indices
+    items: Indices
+    scores: npt.NDArray[np.float32]
+
+
 def find_candidates(
     parts: torch.Tensor,
     weights: tuple[float, ...],
@@ -42,6 +51,34 @@ def find_candidates(
         arrays = (parts.numpy(), np.array(weights, np.float32), prior.numpy(), columns, bounds, own, extra)
         return Candidates(*_find_candidates(*arrays, min(count, parts.shape[2])))
     return _find_candidates_torch(parts, weights, prior, columns, bounds, own, extra, count)
+
+
+def find_candidates_among(
+    known: Neighbourhoods,
+    queries: npt.NDArray[np.float32],
+    vectors: npt.NDArray[np.float32],
+    popular: Indices,
+    weights: tuple[float, ...],
+    prior: npt.NDArray[np.float32],
+    columns: Indices,
+    bounds: Indices,
+    own: Indices,
+    extra: Indices,
+    count: int,
+) -> Candidates:
+    """The same for two models without a look at the whole catalogue, on the CPU: among the items that the first model
+    knows something of for the user, and the `popular` ones int64 [P], which the second model, whose scores are the
+    products of `queries` float32 [B, D] and `vectors` float32 [N, D], and the prior put in order. What is in neither,
+    and neither the user's own nor extra, is no candidate, and a model's largest score is that among these."""
+    arrays = (queries, vectors, popular, queries @ vectors[popular].T, np.array(weights, np.float32), prior)
+    return Candidates(*_find_among(*known, *arrays, columns, bounds, own, extra, min(count, len(prior))))
+
+
+def most_popular(prior: npt.NDArray[np.float32], count: int) -> Indices:
+    """The at most `count` items of the largest prior, ascending; none whose prior is -inf."""
+    found = np.full(min(count, len(prior)), -1, np.int64)
+    choose_largest(prior, np.empty(len(found), np.float32), found)
+    return np.sort(found[found >= 0])
 
 
 def _find_candidates_torch(
@@ -159,4 +196,89 @@ def _find_candidates(parts, weights, prior, columns, bounds, own, extra, count):
                 for model in range(models):
                     shares[model, row, n] = max(parts[model, row, item], np.float32(0)) / largest[model]
                 shares[models, row, n] = prior[item]
+    return items, places, shares
+
+
+@numba.njit("f4(f4[::1], f4[::1])", cache=True, nogil=True, fastmath={"nnan", "nsz", "contract", "reassoc"})
+def _product(one, other):  # type: ignore[no-untyped-def]
+    product = np.float32(0)
+    for d in range(len(one)):
+        product += one[d] * other[d]
+    return product
+
+
+@numba.njit(
+    "Tuple((i8[:,::1], i8[:,::1], f4[:,:,::1]))(i8[::1], i8[::1], f4[::1], f4[:,::1], f4[:,::1], i8[::1], f4[:,::1], "
+    "f4[::1], f4[::1], i8[::1], i8[::1], i8[:,:], i8[:,:], i8)",
+    cache=True,
+    nogil=True,
+    fastmath={"nnan", "nsz", "contract", "reassoc"},
+)
+def _find_among(  # type: ignore[no-untyped-def]
+    known_bounds, known, known_scores, queries, vectors, popular, popular_scores, weights, prior, columns, bounds, own,
+    extra, count,
+):  # fmt: skip
+    rows, length = len(own), own.shape[1] + extra.shape[1]
+    items = np.full((rows, length + count), -1, np.int64)
+    places = np.full((rows, length + count), -1, np.int64)
+    shares = np.zeros((3, rows, length + count), np.float32)
+    heap, certain = np.empty(count, np.float32), np.empty(length, np.int64)
+    most = len(popular) + length + np.max(known_bounds[1:] - known_bounds[:-1])
+    pool, total = np.empty(most, np.int64), np.empty(most, np.float32)
+    first, second = np.empty(most, np.float32), np.empty(most, np.float32)
+    # Of the pool's popular items, then the row's own and extra ones, where they stand in it, and one more.
+    place = np.zeros(len(prior), np.int32)
+    pool[: len(popular)] = popular
+    for n in range(len(popular)):
+        place[popular[n]] = n + 1
+    for row in range(rows):
+        certain[: own.shape[1]], certain[own.shape[1] :] = own[row], extra[row]
+        size = len(popular)
+        second[:size] = popular_scores[row]
+        for item in certain:
+            if item >= 0 and place[item] == 0:
+                pool[size], second[size] = item, _product(queries[row], vectors[item])
+                size += 1
+                place[item] = size
+        first[:size] = 0
+        sure = size
+        for n in range(known_bounds[row], known_bounds[row + 1]):
+            at = place[known[n]]
+            if at > 0:
+                first[at - 1] = known_scores[n]
+            else:
+                pool[size], first[size] = known[n], known_scores[n]
+                size += 1
+        for n in range(sure, size):
+            second[n] = _product(queries[row], vectors[pool[n]])
+        scales = 1 / max(_largest(first[:size]), np.float32(1e-9)), 1 / max(_largest(second[:size]), np.float32(1e-9))
+        for n in range(size):
+            first[n] *= scales[0]
+            second[n] = max(second[n], np.float32(0)) * scales[1]
+            total[n] = weights[0] * first[n] + weights[1] * second[n]
+        for n in range(size):
+            total[n] += prior[pool[n]]
+        for n in range(bounds[row], bounds[row + 1]):
+            item = columns[n]
+            if item >= 0 and place[item] > 0:
+                total[place[item] - 1] = -np.inf
+            elif item >= 0:
+                for at in range(sure, size):
+                    if pool[at] == item:
+                        total[at] = -np.inf
+        chosen = items[row]
+        for n in range(length):
+            at = place[certain[n]] - 1 if certain[n] >= 0 else -1
+            if at >= 0 and total[at] > -np.inf:
+                chosen[n], total[at] = at, -np.inf
+                if n < own.shape[1]:
+                    places[row, n] = n
+        choose_largest(total[:size], heap, chosen[length:])
+        for n in range(len(popular), sure):
+            place[pool[n]] = 0
+        for n in range(length + count):
+            at = chosen[n]
+            if at >= 0:
+                item = chosen[n] = pool[at]
+                shares[0, row, n], shares[1, row, n], shares[2, row, n] = first[at], second[at], prior[item]
     return items, places, shares

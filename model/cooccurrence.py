@@ -14,6 +14,7 @@ import torch
 
 from model.arrays import closed_up, grown, largest_of, moved, pack_array, unpack_array, unpack_tensor
 from model.batch import Batch, Rows, Weights
+from model.candidates import Neighbourhoods
 
 _BLOCK = 8192
 """Rows taken at once where all are moved."""
@@ -177,6 +178,10 @@ class Cooccurrence:
             _add_neighbours(items, weights, self._query_weights, *self._damping, *self._tables, out.numpy())
         else:
             self._add_neighbours(items, weights, self._query_weights, self.weights, out)
+
+    def neighbourhoods(self, items: Rows, weights: Weights) -> Neighbourhoods:
+        """The scores of `score` that are above 0, on the CPU."""
+        return Neighbourhoods(*_neighbourhoods(items, weights, self._query_weights, *self._damping, *self._tables))
 
     def score_candidates(self, items: Rows, weights: Weights, candidates: Rows) -> Weights:
         """Scores float32 [4, B, C] of `candidates` int64 [B, C] (-1 for none): what goes with the whole history, each
@@ -381,6 +386,40 @@ def _add_neighbours(items, confidence, query_weights, source_damping, target_dam
                         break
                     neighbour = neighbours[source, slot]
                     out[n, neighbour] += weight * weights[source, slot] * target_damping[neighbour]
+
+
+@numba.njit(
+    "Tuple((i8[::1], i8[::1], f4[::1]))(i8[:,:], f4[:,:], f4[::1], f4[::1], f4[::1], i4[:,::1], f4[:,::1])",
+    cache=True,
+    nogil=True,
+)
+def _neighbourhoods(items, confidence, query_weights, source_damping, target_damping, neighbours, weights):  # type: ignore[no-untyped-def]
+    """The sums of `_add_neighbours`, those above 0 alone."""
+    length, width = min(items.shape[1], len(query_weights)), neighbours.shape[1]
+    bounds, size = np.zeros(len(items) + 1, np.int64), 0
+    found, scores = np.empty(length * width, np.int64), np.empty(length * width, np.float32)
+    sums = np.zeros(len(neighbours), np.float32)
+    for n in range(len(items)):
+        if size + length * width > len(found):
+            found = np.append(found, np.empty(len(found) + length * width, np.int64))
+            scores = np.append(scores, np.empty(len(scores) + length * width, np.float32))
+        for column in range(length):
+            source = items[n, column]
+            if source >= 0 and confidence[n, column] > 0:
+                weight = confidence[n, column] * query_weights[column] * source_damping[source]
+                for slot in range(width):
+                    neighbour = neighbours[source, slot]
+                    if neighbour < 0:
+                        break
+                    if sums[neighbour] == 0:
+                        found[size] = neighbour
+                        size += 1
+                    sums[neighbour] += weight * weights[source, slot] * target_damping[neighbour]
+        for place in range(bounds[n], size):
+            scores[place] = sums[found[place]]
+            sums[found[place]] = 0
+        bounds[n + 1] = size
+    return bounds, found[:size], scores[:size]
 
 
 @numba.njit("UniTuple(f4, 2)(f4[::1], f4[::1], i4[::1], f4[::1], f4[::1])", cache=True, nogil=True, fastmath=True)

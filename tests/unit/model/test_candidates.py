@@ -6,7 +6,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.candidates import Indices, _find_candidates_torch, find_candidates
+from model.candidates import (
+    Indices,
+    Neighbourhoods,
+    _find_candidates_torch,
+    find_candidates,
+    find_candidates_among,
+    most_popular,
+)
 
 pytestmark = pytest.mark.unit
 
@@ -64,3 +71,37 @@ def test_numba_and_torch_find_the_same(seed: int, items: int, count: int) -> Non
         np.testing.assert_array_equal(by_numba.items[row, one], by_torch.items[row, other])
         np.testing.assert_array_equal(by_numba.places[row, one], by_torch.places[row, other])
         np.testing.assert_allclose(by_numba.shares[:, row, one], by_torch.shares[:, row, other], rtol=1e-5)
+
+
+@settings(max_examples=40)
+@given(st.integers(0, 1000), st.integers(1, 300), st.integers(1, 25))
+def test_among_all_items_the_same_is_found_as_in_the_whole_catalogue(seed: int, items: int, count: int) -> None:
+    random = np.random.default_rng(seed)
+    queries, vectors = (random.standard_normal((size, 8)).astype(np.float32) for size in (3, items))
+    scores = (random.random((3, items)) * (random.random((3, items)) < 0.5)).astype(np.float32)
+    prior = random.random(items).astype(np.float32) / 100
+    prior[random.random(items) < 0.1] = -np.inf
+    excluded = of_rows([random.integers(-1, items, 5).tolist(), [], [0]])
+    own = np.array([random.permutation(np.append(np.arange(items), -np.ones(4, np.int64)))[:4] for _ in range(3)])
+    extra = np.array([random.permutation(np.append(np.arange(items), [-1] * 6))[:6] for _ in range(3)])
+    rest = (*excluded, own, extra, count)
+    whole = find_candidates(
+        torch.from_numpy(np.stack([scores, queries @ vectors.T])), (1.0, 0.3), torch.from_numpy(prior), *rest
+    )
+    known = Neighbourhoods(
+        np.cumsum([0, *(scores > 0).sum(1)]), np.concatenate([*map(np.flatnonzero, scores)]), scores[scores > 0]
+    )
+    # Half of them stand among the popular, the others are known to the first model or extra.
+    popular = np.setdiff1d(np.arange(items), np.flatnonzero((scores > 0).all(0)))
+    found = find_candidates_among(known, queries, vectors, popular, (1.0, 0.3), prior, *rest)
+    for row in range(3):
+        one, other = np.argsort(whole.items[row]), np.argsort(found.items[row])
+        np.testing.assert_array_equal(whole.items[row, one], found.items[row, other])
+        np.testing.assert_array_equal(whole.places[row, one], found.places[row, other])
+        np.testing.assert_allclose(whole.shares[:, row, one], found.shares[:, row, other], rtol=1e-4, atol=1e-6)
+
+
+def test_the_most_popular_are_the_largest_of_the_prior_and_nothing_blocked() -> None:
+    prior = np.array([0.1, -np.inf, 0.4, 0.2, 0.3], np.float32)
+    assert most_popular(prior, 3).tolist() == [2, 3, 4]
+    assert most_popular(prior, 9).tolist() == [0, 2, 3, 4]

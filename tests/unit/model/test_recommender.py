@@ -42,10 +42,11 @@ streams = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 12)), min_size=1,
 ALL_SOURCES = replace(
     SOLVED_OFTEN, user_neighbours=UserNeighboursOptions(3), factorization=MatrixFactorizationOptions(step=10)
 )
+FEW_SCORED = replace(SOLVED_OFTEN, whole_catalogue=4, popular=3)
 
 
-@settings(max_examples=30, deadline=None)
-@given(streams, st.integers(1, 40), st.sampled_from([SOLVED_OFTEN, ALL_SOURCES]))
+@settings(max_examples=45, deadline=None)
+@given(streams, st.integers(1, 40), st.sampled_from([SOLVED_OFTEN, ALL_SOURCES, FEW_SCORED]))
 def test_replica_restored_and_single_steps_agree(
     pairs: list[tuple[int, int]], size: int, options: BlendOptions
 ) -> None:
