@@ -70,7 +70,9 @@ def find_candidates_among(
     knows something of for the user, and the `popular` ones int64 [P], which the second model, whose scores are the
     products of `queries` float32 [B, D] and `vectors` float32 [N, D], and the prior put in order. What is in neither,
     and neither the user's own nor extra, is no candidate, and a model's largest score is that among these."""
-    arrays = (queries, vectors, popular, queries @ vectors[popular].T, np.array(weights, np.float32), prior)
+    # By torch: a scorer gives it one thread, where NumPy's product would take every core.
+    of_popular = (torch.from_numpy(queries) @ torch.from_numpy(vectors[popular]).T).numpy()
+    arrays = (queries, vectors, popular, of_popular, np.array(weights, np.float32), prior)
     return Candidates(*_find_among(*known, *arrays, columns, bounds, own, extra, min(count, len(prior))))
 
 
