@@ -11,9 +11,7 @@ sampled softmax does with a fixed weight of -1 (Yi et al., "Sampling-bias-correc
 item recommendations", RecSys 2019, equation 3).
 """
 
-from collections import OrderedDict
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import msgspec
 import numba
@@ -47,12 +45,52 @@ class LearnedBlendOptions:
     remembered_users: int = 4096
 
 
-class Shown(NamedTuple):
-    """What a list was made of: item rows int64 [C], features float32 [C, FEATURES], and the user's segment."""
+class ShownLists:
+    """What the last lists of at most `capacity` users were made of; who was shown one longest ago is forgotten first.
 
-    items: Rows
-    features: Weights
-    segment: int
+    `items` int64 [capacity, C], -1 for none, `features` float32 [capacity, C, FEATURES] and `segments` int64 [capacity]
+    are written round and round, so that a batch is kept by one copy."""
+
+    def __init__(self, capacity: int) -> None:
+        self._capacity, self._next = capacity, 0
+        self._places: dict[str, int] = {}
+        # Whose list stands at each place.
+        self._users: list[str | None] = [None] * capacity
+        self._items = np.empty((capacity, 0), np.int64)
+        self._features = np.empty((capacity, 0, FEATURES), np.float32)
+        self._segments = np.zeros(capacity, np.int64)
+
+    def put(self, users: list[str], items: Rows, features: Weights, segments: Rows) -> None:
+        """Keep a batch's lists in the place of the users' earlier ones; of more than `capacity`, the last."""
+        first = max(len(users) - self._capacity, 0)
+        users, items, features, segments = users[first:], items[first:], features[first:], segments[first:]
+        columns = items.shape[1]
+        known = self._items.shape[1]
+        if columns > known:
+            # By several columns at once, as histories grow; and of zeros, which take memory only where they are written.
+            before = self._items, self._features
+            self._items = np.full((self._capacity, columns + 16), -1)
+            self._features = np.zeros((*self._items.shape, FEATURES), np.float32)
+            self._items[:, :known], self._features[:, :known] = before
+        places = (self._next + np.arange(len(users))) % self._capacity
+        self._next = (self._next + len(users)) % self._capacity
+        self._items[places, :columns], self._items[places, columns:] = items, -1
+        self._features[places, :columns], self._segments[places] = features, segments
+        for user, place in zip(users, places.tolist(), strict=True):
+            self.pop(user)
+            other = self._users[place]
+            if other is not None:
+                del self._places[other]
+            self._users[place], self._places[user] = user, place
+
+    def pop(self, user: str) -> tuple[Rows, Weights, int] | None:
+        """The user's list as item rows [C], features [C, FEATURES] and segment, views until the next `put`. It is kept
+        no longer. None where none is."""
+        place = self._places.pop(user, None)
+        if place is None:
+            return None
+        self._users[place] = None
+        return self._items[place], self._features[place], int(self._segments[place])
 
 
 class _Packed(msgspec.Struct, array_like=True):
@@ -69,7 +107,7 @@ class LearnedBlend:
         self.weights = np.zeros((1 + SEGMENTS, FEATURES), np.float32)
         self.weights[0, 0] = 1.0
         self._squares = np.full_like(self.weights, 0.01)
-        self._shown: OrderedDict[str, Shown] = OrderedDict()
+        self._shown = ShownLists(options.remembered_users)
 
     def order(
         self, users: list[str], events: list[int], candidates: Candidates, features: Weights, k: int
@@ -82,29 +120,28 @@ class LearnedBlend:
         """
         segments = np.array([segment(count) for count in events], np.int64)
         chosen, chances = _order(candidates.items, features, self.weights, segments, k)
-        for n, user in enumerate(users):
-            if events[n]:
-                self._shown.pop(user, None)
-                # Copies: a view would keep the whole batch in memory for one user.
-                self._shown[user] = Shown(candidates.items[n].copy(), features[n].copy(), int(segments[n]))
-        while len(self._shown) > self.options.remembered_users:
-            self._shown.popitem(last=False)
+        told = np.flatnonzero(events)
+        if len(told) == len(users):
+            self._shown.put(users, candidates.items, features, segments)
+        else:
+            shown = candidates.items[told], features[told], segments[told]
+            self._shown.put([users[n] for n in told.tolist()], *shown)
         return chosen, chances
 
     def learn(self, user: str, item: int) -> None:
         """Learn from the item's row that the user took next; nothing where it was no candidate of the user's last
         list, or no list is remembered. A list teaches once."""
-        shown = self._shown.pop(user, None)
+        shown = self._shown.pop(user)
         if shown is not None:
             _learn(*shown, item, self.options.learning_rate, self.weights, self._squares)
 
     def forget(self, user: str) -> None:
         """Drop what is remembered of the user's last list."""
-        self._shown.pop(user, None)
+        self._shown.pop(user)
 
     def forget_lists(self) -> None:
         """Drop what is remembered of all lists: the rows of items have moved."""
-        self._shown.clear()
+        self._shown = ShownLists(self.options.remembered_users)
 
     def pack(self) -> bytes:
         """A version byte, and the weights and sums of squares as MessagePack."""

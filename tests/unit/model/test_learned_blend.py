@@ -3,11 +3,13 @@
 import msgspec
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from model.arrays import pack_array
 from model.batch import Batch
 from model.candidates import Candidates
-from model.learned_blend import FEATURES, LearnedBlend, LearnedBlendOptions, features_of, segment
+from model.learned_blend import FEATURES, LearnedBlend, LearnedBlendOptions, ShownLists, features_of, segment
 from schema.event import EVENT_TYPES
 
 pytestmark = pytest.mark.unit
@@ -163,3 +165,26 @@ def test_state_written_before_there_were_all_features_is_read(version: int, kept
 
 def test_segments_follow_the_number_of_events() -> None:
     assert [segment(count) for count in (0, 2, 3, 14, 15, 62, 63, 254, 255, 10**9)] == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.tuples(st.lists(st.integers(0, 9), unique=True, max_size=7), st.integers(1, 40)), max_size=12))
+def test_shown_lists_are_those_last_put_and_are_given_once(batches: list[tuple[list[int], int]]) -> None:
+    shown, last = ShownLists(4), dict[str, tuple[list[int], int]]()
+    for number, (users, columns) in enumerate(batches):
+        names = [f"u{user}" for user in users]
+        items = np.array([[100 * user + number] * columns for user in users], np.int64).reshape(-1, columns)
+        shown.put(names, items, np.full((*items.shape, FEATURES), number, np.float32), np.array(users, np.int64))
+        last |= {name: (row.tolist(), number) for name, row in zip(names, items, strict=True)}
+    kept = {f"u{user}": shown.pop(f"u{user}") for user in range(10)}
+    newest = batches[-1][0][-4:] if batches else []
+    assert {f"u{user}" for user in newest} <= {user for user, found in kept.items() if found} <= set(last)
+    assert sum(found is not None for found in kept.values()) <= 4
+    for user, found in kept.items():
+        if found is not None:
+            items, features, segment_of = found
+            row, number = last[user]
+            assert items[items >= 0].tolist() == row
+            assert set(features[items >= 0].ravel().tolist()) == {float(number)}
+            assert segment_of == int(user[1:])
+        assert shown.pop(user) is None
