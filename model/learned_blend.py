@@ -67,7 +67,7 @@ class ShownLists:
         columns = items.shape[1]
         known = self._items.shape[1]
         if columns > known:
-            # By several columns at once, as histories grow; and of zeros, which take memory only where they are written.
+            # By several columns at once, as histories grow; of zeros, which take memory only where they are written.
             before = self._items, self._features
             self._items = np.full((self._capacity, columns + 16), -1)
             self._features = np.zeros((*self._items.shape, FEATURES), np.float32)

@@ -500,6 +500,8 @@ class Stack:
             "rest.bind-address": HOST,
             "rest.port": state.flink_port,
             "rest.bind-port": str(state.flink_port),
+            # Costs nothing until somebody looks at one.
+            "rest.flamegraph.enabled": True,
             "io.tmp.dirs": str(self.data / "tmp"),
             "web.tmpdir": str(self.data / "tmp"),
             "execution.checkpointing.dir": self.checkpoints_dir.as_uri(),
