@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
-from itertools import chain
+from itertools import accumulate, chain
 
 import numpy as np
 import numpy.typing as npt
@@ -47,9 +47,12 @@ def to_batch(snapshots: Sequence[Snapshot], index: ItemIndex, learn: bool) -> Ba
     histories = [snapshot.history for snapshot in snapshots]
     rows = index.rows(chain.from_iterable(histories))
     if learn and -1 in rows:
-        for history in histories:
-            index.extend(reversed(history))
-        rows = index.rows(chain.from_iterable(histories))
+        ids = list(chain.from_iterable(histories))
+        ends = accumulate(map(len, histories))
+        unknown = (range(end - 1, end - len(history) - 1, -1) for end, history in zip(ends, histories, strict=True))
+        # In the order in which the items came: by events, and of a history the oldest first.
+        index.extend(ids[place] for place in chain.from_iterable(unknown) if rows[place] < 0)
+        rows = index.rows(ids)
     lengths = np.array([len(history) for history in histories], np.int64)
     shape = len(snapshots), int(lengths.max(initial=1))
     items = np.full(shape, -1, np.int64)

@@ -201,8 +201,6 @@ class Recommender:
             self.blocked[again] = True
             self._withdrawn.difference_update(self.index.ids[row] for row in again)
             self._blocks = self._blocks or bool(again)
-        if self._scores_all:
-            self._scratch = grown(self._scratch, 2 * self._block_size * len(self.index), 0)
         self._parts.clear()
         self.category = np.append(self.category, np.full(len(self.index) - len(self.category), -1, np.int32))
 
@@ -390,6 +388,7 @@ class Recommender:
         parts = self._parts.get(len(queries))
         if parts is None:
             shape = (2, len(queries), len(self.index))
+            self._scratch = grown(self._scratch, 2 * self._block_size * len(self.index), 0)
             parts = self._parts[len(queries)] = self._scratch[: math.prod(shape)].view(shape)
         first, second = self._scorers
         first.score(batch.items, batch.weights, parts[0])

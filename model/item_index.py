@@ -1,6 +1,7 @@
 """Item ids and the rows that stand for them in every model."""
 
 from collections.abc import Iterable
+from itertools import repeat
 
 
 class ItemIndex:
@@ -29,5 +30,4 @@ class ItemIndex:
 
     def rows(self, ids: Iterable[str]) -> list[int]:
         """The rows of the items, -1 for one that is not known."""
-        get = self._rows.get
-        return [get(item_id, -1) for item_id in ids]
+        return list(map(self._rows.get, ids, repeat(-1)))
