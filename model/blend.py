@@ -342,14 +342,14 @@ class Recommender:
         near = self.category_popularity.near(batch.items, self.category)
         if self.options.user_neighbours.nearest:
             near = np.hstack([near, self.user_neighbours.near(batch.users, queries, own)])
-        rest = (weights, prior, excluded, bounds, own, near, count)
+        barred = (excluded, bounds, own, near, count)
         if popular is None:
-            candidates = find_candidates(self._scores(batch, queries), *rest)
+            candidates = find_candidates(self._scores(batch, queries), weights, prior, *barred)
         else:
             known = self.cooccurrence.neighbourhoods(batch.items, batch.weights)
-            vectors = self.factorization.vectors.numpy()
+            vectors, learned = self.factorization.vectors.numpy(), self.factorization.learned.numpy()
             candidates = find_candidates_among(
-                known, queries.numpy(), vectors, popular, weights, prior.numpy(), *rest[2:]
+                known, queries.numpy(), vectors, learned, popular, weights, prior.numpy(), *barred
             )
         asked = (batch.items, batch.weights, candidates.items)
         signals = np.concatenate(

@@ -57,6 +57,7 @@ def find_candidates_among(
     known: Neighbourhoods,
     queries: npt.NDArray[np.float32],
     vectors: npt.NDArray[np.float32],
+    learned: npt.NDArray[np.bool_],
     popular: Indices,
     weights: tuple[float, ...],
     prior: npt.NDArray[np.float32],
@@ -68,11 +69,13 @@ def find_candidates_among(
 ) -> Candidates:
     """The same for two models without a look at the whole catalogue, on the CPU: among the items that the first model
     knows something of for the user, and the `popular` ones int64 [P], which the second model, whose scores are the
-    products of `queries` float32 [B, D] and `vectors` float32 [N, D], and the prior put in order. What is in neither,
+    products of `queries` float32 [B, D] and `vectors` float32 [N, D] where these are `learned` bool [N], and the
+    prior put in order. What is in neither,
     and neither the user's own nor extra, is no candidate, and a model's largest score is that among these."""
     # By torch: a scorer gives it one thread, where NumPy's product would take every core.
     of_popular = (torch.from_numpy(queries) @ torch.from_numpy(vectors[popular]).T).numpy()
-    arrays = (queries, vectors, popular, of_popular, np.array(weights, np.float32), prior)
+    of_popular *= learned[popular]
+    arrays = (queries, vectors, learned, popular, of_popular, np.array(weights, np.float32), prior)
     return Candidates(*_find_among(*known, *arrays, columns, bounds, own, extra, min(count, len(prior))))
 
 
@@ -210,15 +213,15 @@ def _product(one, other):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(
-    "Tuple((i8[:,::1], i8[:,::1], f4[:,:,::1]))(i8[::1], i8[::1], f4[::1], f4[:,::1], f4[:,::1], i8[::1], f4[:,::1], "
-    "f4[::1], f4[::1], i8[::1], i8[::1], i8[:,:], i8[:,:], i8)",
+    "Tuple((i8[:,::1], i8[:,::1], f4[:,:,::1]))(i8[::1], i8[::1], f4[::1], f4[:,::1], f4[:,::1], b1[::1], i8[::1], "
+    "f4[:,::1], f4[::1], f4[::1], i8[::1], i8[::1], i8[:,:], i8[:,:], i8)",
     cache=True,
     nogil=True,
     fastmath={"nnan", "nsz", "contract", "reassoc"},
 )
 def _find_among(  # type: ignore[no-untyped-def]
-    known_bounds, known, known_scores, queries, vectors, popular, popular_scores, weights, prior, columns, bounds, own,
-    extra, count,
+    known_bounds, known, known_scores, queries, vectors, learned, popular, popular_scores, weights, prior, columns,
+    bounds, own, extra, count,
 ):  # fmt: skip
     rows, length = len(own), own.shape[1] + extra.shape[1]
     items = np.full((rows, length + count), -1, np.int64)
@@ -239,7 +242,8 @@ def _find_among(  # type: ignore[no-untyped-def]
         second[:size] = popular_scores[row]
         for item in certain:
             if item >= 0 and place[item] == 0:
-                pool[size], second[size] = item, _product(queries[row], vectors[item])
+                pool[size] = item
+                second[size] = _product(queries[row], vectors[item]) if learned[item] else np.float32(0)
                 size += 1
                 place[item] = size
         first[:size] = 0
@@ -252,7 +256,7 @@ def _find_among(  # type: ignore[no-untyped-def]
                 pool[size], first[size] = known[n], known_scores[n]
                 size += 1
         for n in range(sure, size):
-            second[n] = _product(queries[row], vectors[pool[n]])
+            second[n] = _product(queries[row], vectors[pool[n]]) if learned[pool[n]] else np.float32(0)
         scales = 1 / max(_largest(first[:size]), np.float32(1e-9)), 1 / max(_largest(second[:size]), np.float32(1e-9))
         for n in range(size):
             first[n] *= scales[0]

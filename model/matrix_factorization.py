@@ -60,6 +60,8 @@ class MatrixFactorization:
         self.device = device
         size = options.dimensions
         self.vectors = torch.empty(0, size, device=device)
+        # Which of them the stream has moved.
+        self.learned = torch.empty(0, dtype=torch.bool, device=device)
         self._identity = torch.eye(size, device=device)
         # Y'Y and X'X follow every change in float64; `_inverse` is (unobserved * Y'Y + regularization * I)^-1 as of the
         # last step.
@@ -83,6 +85,7 @@ class MatrixFactorization:
         if items <= size:
             return
         self.vectors = grown(self.vectors, items, 0)
+        self.learned = grown(self.learned, items, False)
         generator = torch.Generator().manual_seed(self.options.seed)
         for row in range(size, items):
             generator.manual_seed(self.options.seed * 1_000_003 + row)
@@ -123,7 +126,8 @@ class MatrixFactorization:
     def retain(self, rows: Rows) -> None:
         """Keep only these items, as rows 0, 1, 2."""
         self._reservoir, _ = closed_up(moved(rows, len(self.vectors))[self._reservoir])
-        self.vectors = self.vectors[torch.from_numpy(rows).to(self.device)]
+        held = torch.from_numpy(rows).to(self.device)
+        self.vectors, self.learned = self.vectors[held], self.learned[held]
         kept = self.vectors.double()
         self._gram = kept.T @ kept
         self._stale = self._stale[rows]
@@ -174,6 +178,7 @@ class MatrixFactorization:
         before, after = self.vectors[items].double(), vectors.double()
         self._gram += after.T @ after - before.T @ before
         self.vectors[items] = vectors
+        self.learned[items] = True
         self._invert()
 
     def _invert(self) -> None:
@@ -224,8 +229,10 @@ class MatrixFactorization:
         return self.fold_in(items, weights, self._decay)
 
     def score(self, queries: torch.Tensor, out: torch.Tensor) -> None:
-        """Writes scores float32 [B, N] to `out`, for users' vectors float32 [B, dimensions]."""
+        """Writes scores float32 [B, N] to `out`, for users' vectors float32 [B, dimensions]: 0 of items whose vectors
+        are still those that they began with, which say nothing."""
         torch.matmul(queries, self.vectors.T, out=out)
+        out.mul_(self.learned)
 
     def directions_of(self, items: Rows) -> Weights:
         """The vectors of `items` int64 [B, C] (-1 for none) at length 1, float32 [B, C, dimensions]."""
@@ -236,6 +243,7 @@ class MatrixFactorization:
         """The parameters, the reservoir and the open step as packed arrays."""
         return {
             "vectors": pack_array(self.vectors.cpu().numpy()),
+            "learned": pack_array(self.learned.cpu().numpy()),
             "gram": pack_array(self._gram.cpu().numpy()),
             "inverse": pack_array(self._inverse.cpu().numpy()),
             "user_gram": pack_array(self._user_gram),
@@ -248,8 +256,10 @@ class MatrixFactorization:
 
     def load(self, arrays: dict[str, bytes]) -> None:
         """The inverse of `snapshot`, for every form that was ever written: at first the Gram matrices did not stand in
-        it, which follow from the vectors."""
+        it, which follow from the vectors, nor which of these were learned: then all count."""
         self.vectors = unpack_tensor(arrays["vectors"], np.float32, self.device).view(-1, self.options.dimensions)
+        learned = unpack_tensor(arrays.get("learned", b""), np.bool_, self.device)
+        self.learned = learned if len(learned) else torch.ones(len(self.vectors), dtype=torch.bool, device=self.device)
         size = self.options.dimensions
         self._reservoir = unpack_array(arrays["reservoir"], np.int64).reshape(self._reservoir.shape)
         self._users = unpack_array(arrays["users"], np.float32).reshape(self._users.shape)

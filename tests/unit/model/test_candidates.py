@@ -85,15 +85,16 @@ def test_among_all_items_the_same_is_found_as_in_the_whole_catalogue(seed: int, 
     own = np.array([random.permutation(np.append(np.arange(items), -np.ones(4, np.int64)))[:4] for _ in range(3)])
     extra = np.array([random.permutation(np.append(np.arange(items), [-1] * 6))[:6] for _ in range(3)])
     rest = (*excluded, own, extra, count)
+    learned = random.random(items) < 0.7
     whole = find_candidates(
-        torch.from_numpy(np.stack([scores, queries @ vectors.T])), (1.0, 0.3), torch.from_numpy(prior), *rest
+        torch.from_numpy(np.stack([scores, queries @ vectors.T * learned])), (1.0, 0.3), torch.from_numpy(prior), *rest
     )
     known = Neighbourhoods(
         np.cumsum([0, *(scores > 0).sum(1)]), np.concatenate([*map(np.flatnonzero, scores)]), scores[scores > 0]
     )
     # Half of them stand among the popular, the others are known to the first model or extra.
     popular = np.setdiff1d(np.arange(items), np.flatnonzero((scores > 0).all(0)))
-    found = find_candidates_among(known, queries, vectors, popular, (1.0, 0.3), prior, *rest)
+    found = find_candidates_among(known, queries, vectors, learned, popular, (1.0, 0.3), prior, *rest)
     for row in range(3):
         one, other = np.argsort(whole.items[row]), np.argsort(found.items[row])
         np.testing.assert_array_equal(whole.items[row, one], found.items[row, other])

@@ -21,13 +21,13 @@ def event(number: int, user: str, item: str, event_type: str = "view") -> Event:
 
 
 def replay(
-    events: list[Event], exclude_seen: bool = False, freshness: Freshness = LIVE
+    events: list[Event], exclude_seen: bool = False, freshness: Freshness = LIVE, k: int = 5
 ) -> tuple[Report, list[list[str]]]:
     """The report, and the list before each event."""
     lists: list[list[str]] = []
     report = evaluate(
         events,
-        5,
+        k,
         exclude_seen,
         ProfileOptions(),
         BlendOptions(),
@@ -82,7 +82,7 @@ def test_a_stale_model_learns_at_the_full_hour_and_one_that_stands_still_not_in_
     # An event every 20 minutes, from a full hour on.
     events = [Event(str(n), "u", "view", 1_600_002_000_000 + 1_200_000 * n, f"i{n}") for n in range(12)]
     for freshness, known in ((Freshness(model_ms=3_600_000), [0, 3, 9]), (Freshness(model_ms=math.inf), [2, 5, 6])):
-        _, lists = replay(events, freshness=freshness)
+        _, lists = replay(events, freshness=freshness, k=20)
         assert [len({item for items in lists[: n + 1] for item in items}) for n in (2, 5, 11)] == known
 
 
