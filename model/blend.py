@@ -61,7 +61,7 @@ class BlendOptions:
     explain: bool = True
     max_items: int = 200_000
     whole_catalogue: int = 4096
-    popular: int = 256
+    popular: int = 1024
     device: str = "cpu"
 
 

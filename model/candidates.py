@@ -82,7 +82,7 @@ def find_candidates_among(
 def most_popular(prior: npt.NDArray[np.float32], count: int) -> Indices:
     """The at most `count` items of the largest prior, ascending; none whose prior is -inf."""
     found = np.full(min(count, len(prior)), -1, np.int64)
-    choose_largest(prior, np.empty(len(found), np.float32), found)
+    choose_largest(prior, np.arange(len(prior)), np.empty(len(found), np.float32), found)
     return np.sort(found[found >= 0])
 
 
@@ -138,26 +138,36 @@ def _add(values, scale, total):  # type: ignore[no-untyped-def]
         total[n] += max(values[n], np.float32(0)) * scale
 
 
-@numba.njit("(f4[::1], f4[::1], i8[::1])", cache=True, nogil=True)
-def choose_largest(total, heap, chosen):  # type: ignore[no-untyped-def]
-    """The items of the largest values, as many as `chosen` holds, in no order; -inf is never chosen. `heap` then holds
-    their values, -inf where there are no more, the least first."""
+@numba.njit("(f4[::1], i8[::1], f4[::1], i8[::1])", cache=True, nogil=True)
+def choose_largest(total, rows, heap, chosen):  # type: ignore[no-untyped-def]
+    """The places of the largest values, as many as `chosen` holds, in no order; of equals, those of the lowest of
+    `rows`, which are the values' own; -inf is never chosen. `heap` then holds their values, -inf where there are no
+    more, the least first."""
     heap[:] = -np.inf
     least, count = heap[0], len(heap)
     for item in range(len(total)):
         value = total[item]
-        if value > least:
-            n = 0
-            while 2 * n + 1 < count:
-                child = 2 * n + 1
-                if child + 1 < count and heap[child + 1] < heap[child]:
-                    child += 1
-                if heap[child] >= value:
-                    break
-                heap[n], chosen[n] = heap[child], chosen[child]
-                n = child
-            heap[n], chosen[n] = value, item
-            least = heap[0]
+        if value < least or value == -np.inf or (value == least and rows[item] > rows[chosen[0]]):
+            continue
+        n = 0
+        while 2 * n + 1 < count:
+            child = 2 * n + 1
+            # The lesser of two, or of equals that of the higher row.
+            if child + 1 < count and (
+                heap[child + 1] < heap[child]
+                or (
+                    heap[child + 1] == heap[child]
+                    and heap[child] > -np.inf
+                    and rows[chosen[child + 1]] > rows[chosen[child]]
+                )
+            ):
+                child += 1
+            if heap[child] > value or (heap[child] == value and rows[chosen[child]] < rows[item]):
+                break
+            heap[n], chosen[n] = heap[child], chosen[child]
+            n = child
+        heap[n], chosen[n] = value, item
+        least = heap[0]
 
 
 @numba.njit(
@@ -174,7 +184,7 @@ def _find_candidates(parts, weights, prior, columns, bounds, own, extra, count):
     shares = np.zeros((models + 1, rows, length + count), np.float32)
     total = np.empty(size, np.float32)
     largest = np.empty(models, np.float32)
-    heap = np.empty(count, np.float32)
+    heap, every = np.empty(count, np.float32), np.arange(size)
     for row in range(rows):
         for item in range(size):
             total[item] = prior[item]
@@ -194,7 +204,7 @@ def _find_candidates(parts, weights, prior, columns, bounds, own, extra, count):
             if item >= 0 and total[item] > -np.inf:
                 items[row, own.shape[1] + n] = item
                 total[item] = -np.inf
-        choose_largest(total, heap, items[row, length:])
+        choose_largest(total, every, heap, items[row, length:])
         for n in range(length + count):
             item = items[row, n]
             if item >= 0:
@@ -279,7 +289,7 @@ def _find_among(  # type: ignore[no-untyped-def]
                 chosen[n], total[at] = at, -np.inf
                 if n < own.shape[1]:
                     places[row, n] = n
-        choose_largest(total[:size], heap, chosen[length:])
+        choose_largest(total[:size], pool[:size], heap, chosen[length:])
         for n in range(len(popular), sure):
             place[pool[n]] = 0
         for n in range(length + count):

@@ -281,9 +281,14 @@ def _order(items, features, weights, segments, k):  # type: ignore[no-untyped-de
             for f in range(size):
                 score += weight[f] * features[n, c, f]
             scores[c] = score
-            if found < k or score > best[k - 1]:
+            # Of equals, the item of the lower row comes first.
+            last = items[n, chosen[n, k - 1]]
+            if found < k or score > best[k - 1] or (score == best[k - 1] and items[n, c] < last):
                 place = min(found, k - 1)
-                while place > 0 and score > best[place - 1]:
+                while place > 0 and (
+                    score > best[place - 1]
+                    or (score == best[place - 1] and items[n, c] < items[n, chosen[n, place - 1]])
+                ):
                     best[place], chosen[n, place] = best[place - 1], chosen[n, place - 1]
                     place -= 1
                 best[place], chosen[n, place] = score, c

@@ -90,8 +90,6 @@ class MatrixFactorization:
         for row in range(size, items):
             generator.manual_seed(self.options.seed * 1_000_003 + row)
             self.vectors[row] = 0.1 * torch.randn(self.options.dimensions, generator=generator)
-        new = self.vectors[size:].double()
-        self._gram += new.T @ new
         self._bind()
         self._stale = np.append(self._stale, np.zeros(items - size, np.float32))
 
@@ -128,7 +126,7 @@ class MatrixFactorization:
         self._reservoir, _ = closed_up(moved(rows, len(self.vectors))[self._reservoir])
         held = torch.from_numpy(rows).to(self.device)
         self.vectors, self.learned = self.vectors[held], self.learned[held]
-        kept = self.vectors.double()
+        kept = self.vectors[self.learned].double()
         self._gram = kept.T @ kept
         self._stale = self._stale[rows]
         self._invert()
@@ -175,7 +173,7 @@ class MatrixFactorization:
         return items, users
 
     def _move(self, items: torch.Tensor, vectors: torch.Tensor) -> None:
-        before, after = self.vectors[items].double(), vectors.double()
+        before, after = (self.vectors[items] * self.learned[items, None]).double(), vectors.double()
         self._gram += after.T @ after - before.T @ before
         self.vectors[items] = vectors
         self.learned[items] = True
@@ -268,7 +266,7 @@ class MatrixFactorization:
             self._inverse = unpack_tensor(arrays["inverse"], np.float32, self.device).view(size, size)
             self._user_gram = unpack_array(arrays["user_gram"], np.float64).reshape(size, size)
         else:
-            vectors, users = self.vectors.double(), self._users.astype(np.float64)
+            vectors, users = self.vectors[self.learned].double(), self._users.astype(np.float64)
             self._gram, self._user_gram = vectors.T @ vectors, users.T @ users
             self._invert()
         self._stale = unpack_array(arrays["stale"], np.float32)

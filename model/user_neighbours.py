@@ -126,10 +126,11 @@ def _near(similar, rows, histories, own, decay, scores, count, limit):  # type: 
     """`scores` is scratch, and 0 again at the end."""
     found = np.full((len(rows), limit), -1, np.int64)
     nearest, weights = np.empty(count, np.int64), np.empty(count, np.float32)
+    every = np.arange(similar.shape[1])
     touched = np.empty(count * histories.shape[1], np.int64)
     for n in range(len(rows)):
         similar[n, rows[n]] = 0
-        choose_largest(similar[n], weights, nearest)
+        choose_largest(similar[n], every, weights, nearest)
         size = 0
         for place in range(count):
             if weights[place] > 0:
