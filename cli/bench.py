@@ -28,7 +28,9 @@ def bench(
     """Run a benchmark: a table, or one JSON object."""
     modules = {path.stem.replace("_", "-"): path.stem for path in (REPOSITORY / "bench").glob("*.py")}
     known = sorted(
-        name for name, module in modules.items() if not module.endswith(("_job", "peers", "http_load", "__init__"))
+        name
+        for name, module in modules.items()
+        if not module.endswith(("_job", "peers", "http_load", "pipe", "__init__"))
     )
     if name not in known:
         raise typer.BadParameter(f"{name!r} is none of {', '.join(known)}")

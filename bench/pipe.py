@@ -1,0 +1,135 @@
+"""A job between topics of its own: what is sent into it, how far it is, and when what came of it."""
+
+import json
+import os
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cli.freshness import AppendedEvent, AppendedList, freshness
+from deploy.local.stack import Stack, StackError
+from deploy.local.topics import Topic, create_topics
+
+ITEMS, USERS, SEED = 10_000, 20_000, 7
+_DEAD_S = 900.0
+_TOPICS = ("events", "items", "recommendations", "similar_items", "dead_letters", "erasures")
+_START = 1_600_000_000_000
+
+
+class Pipe:
+    """A job on a stack. Events are numbered from 0 on, in the order in which they are sent."""
+
+    def __init__(self, stack: Stack, job: Path, partitions: int = 1) -> None:
+        self._stack = stack
+        self._topics = {kind: f"bench-{kind}-{job.stem}-{time.time_ns() // 1_000_000}" for kind in _TOPICS}
+        timed = Topic(partitions, configs={"message.timestamp.type": "LogAppendTime"})
+        create_topics(stack.bootstrap_servers, dict.fromkeys(self._topics.values(), timed))
+        os.environ |= {f"HEADRACE_KAFKA__{kind.upper()}": topic for kind, topic in self._topics.items()}
+        os.environ["HEADRACE_LISTS__SEND_UNCHANGED"] = "true"
+        self._job, self._id = job, ""
+        self.sent = 0
+
+    def send_catalogue(self, items: int = ITEMS) -> None:
+        """The items, before the job starts."""
+        catalogue = (json.dumps({"item_id": f"i{n}", "title": f"Item {n}"}).encode() for n in range(items))
+        self._produce("items", ((f"i{n}".encode(), value) for n, value in enumerate(catalogue)), 0)
+
+    def send(self, count: int, users: int = USERS, first_user: int = 0, rate: float = 0) -> None:
+        """So many views: users evenly, from `first_user` on, items by a Zipf law of exponent 1. At `rate` events/s, or
+        at once."""
+        random = np.random.default_rng((SEED, self.sent))
+        popularity = 1 / np.arange(1, ITEMS + 1)
+        items = random.choice(ITEMS, count, p=popularity / popularity.sum())
+        self.send_of((first_user + random.integers(0, users, count)).tolist(), items.tolist(), rate)
+
+    def send_of(self, users: Sequence[int], items: Sequence[int], rate: float = 0) -> None:
+        """A view of each of the items by the user beside it."""
+        views = (
+            {"event_id": str(n), "user_id": f"u{user}", "event_type": "view", "timestamp": _START + n}
+            | {"item_id": f"i{item}"}
+            for n, (user, item) in enumerate(zip(users, items, strict=True), self.sent)
+        )
+        self._produce("events", ((view["user_id"].encode(), json.dumps(view).encode()) for view in views), rate)
+        self.sent += len(users)
+
+    def submit(self) -> str:
+        """Start the job; returns its id."""
+        self._id = self._stack.submit(self._job)
+        return self._id
+
+    def cancel(self) -> None:
+        """End the job."""
+        self._stack.cancel(self._id)
+
+    def until_seen(self, event: int | None = None) -> None:
+        """Wait until a list of an event is seen that is not before `event`, the last that was sent if not given.
+
+        Raises StackError where that takes too long.
+        """
+        from kafka import KafkaConsumer, TopicPartition
+
+        wanted, newest, deadline = self.sent - 1 if event is None else event, -1, time.monotonic() + _DEAD_S
+        topic = self._topics["recommendations"]
+        consumer = KafkaConsumer(bootstrap_servers=self._stack.bootstrap_servers, group_id=None)
+        partitions = [TopicPartition(topic, n) for n in sorted(consumer.partitions_for_topic(topic))]
+        consumer.assign(partitions)
+        try:
+            while newest < wanted:
+                if time.monotonic() > deadline:
+                    raise StackError(f"{topic}: event {newest} seen, not {wanted}, after {_DEAD_S:.0f} s")
+                time.sleep(0.5)
+                for partition, end in consumer.end_offsets(partitions).items():
+                    consumer.seek(partition, max(0, end - 20))
+                records = [r for batch in consumer.poll(timeout_ms=500).values() for r in batch]
+                newest = max([newest, *(int(json.loads(r.value)["event_id"]) for r in records if r.value is not None)])
+        finally:
+            consumer.close()
+
+    def lists(self) -> list[AppendedList]:
+        """What came until now: the lists, without their items."""
+        came = ((r.key.decode(), json.loads(r.value), r.timestamp) for r in self._records("recommendations") if r.value)
+        return [AppendedList(user, made["event_id"], (), at) for user, made, at in came if user != "__default__"]
+
+    def rate(self, lists: list[AppendedList], first: int, last: int) -> float:
+        """Events/s between the events `first` and `last`, by when the lists that carry their numbers were appended."""
+        times = {int(made.event_id or -1): made.appended_ms for made in lists}
+        numbers = [n for n in times if first <= n < last]
+        return (max(numbers) - min(numbers)) * 1000 / max(times[max(numbers)] - times[min(numbers)], 1)
+
+    def freshness(self, lists: list[AppendedList], first: int, last: int) -> tuple[float, float]:
+        """p50 and p99 of the milliseconds from append to append, of the events from `first` up to `last`."""
+        events = ((json.loads(record.value)["event_id"], record.timestamp) for record in self._records("events"))
+        return freshness([AppendedEvent(n, "", None, at) for n, at in events if first <= int(n) < last], lists)
+
+    def _produce(self, kind: str, messages: Iterator[tuple[bytes, bytes]], rate: float) -> None:
+        from kafka import KafkaProducer
+
+        producer = KafkaProducer(bootstrap_servers=self._stack.bootstrap_servers, linger_ms=5 if rate else 20)
+        started = time.monotonic()
+        for count, (key, value) in enumerate(messages):
+            producer.send(self._topics[kind], value=value, key=key)
+            if rate:
+                time.sleep(max(0.0, started + count / rate - time.monotonic()))
+        producer.flush()
+        producer.close()
+
+    def _records(self, kind: str) -> Iterator[Any]:
+        """The whole topic, as it is now."""
+        from kafka import KafkaConsumer, TopicPartition
+
+        consumer = KafkaConsumer(
+            bootstrap_servers=self._stack.bootstrap_servers, auto_offset_reset="earliest", group_id=None
+        )
+        topic = self._topics[kind]
+        partitions = [TopicPartition(topic, n) for n in sorted(consumer.partitions_for_topic(topic))]
+        consumer.assign(partitions)
+        ends = consumer.end_offsets(partitions)
+        try:
+            while any(consumer.position(partition) < end for partition, end in ends.items()):
+                for records in consumer.poll(timeout_ms=500, max_records=5000).values():
+                    yield from records
+        finally:
+            consumer.close()
