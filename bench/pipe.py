@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from cli.freshness import AppendedEvent, AppendedList, freshness
@@ -17,6 +18,10 @@ ITEMS, USERS, SEED = 10_000, 20_000, 7
 _DEAD_S = 900.0
 _TOPICS = ("events", "items", "recommendations", "similar_items", "dead_letters", "erasures")
 _START = 1_600_000_000_000
+
+
+class _Made(msgspec.Struct):
+    event_id: str
 
 
 class Pipe:
@@ -48,11 +53,16 @@ class Pipe:
     def send_of(self, users: Sequence[int], items: Sequence[int], rate: float = 0) -> None:
         """A view of each of the items by the user beside it."""
         views = (
-            {"event_id": str(n), "user_id": f"u{user}", "event_type": "view", "timestamp": _START + n}
-            | {"item_id": f"i{item}"}
+            {
+                "event_id": str(n),
+                "user_id": f"u{user}",
+                "event_type": "view",
+                "timestamp": _START + n,
+                "item_id": f"i{item}",
+            }
             for n, (user, item) in enumerate(zip(users, items, strict=True), self.sent)
         )
-        self._produce("events", ((view["user_id"].encode(), json.dumps(view).encode()) for view in views), rate)
+        self._produce("events", ((str(view["user_id"]).encode(), json.dumps(view).encode()) for view in views), rate)
         self.sent += len(users)
 
     def submit(self) -> str:
@@ -90,8 +100,9 @@ class Pipe:
 
     def lists(self) -> list[AppendedList]:
         """What came until now: the lists, without their items."""
-        came = ((r.key.decode(), json.loads(r.value), r.timestamp) for r in self._records("recommendations") if r.value)
-        return [AppendedList(user, made["event_id"], (), at) for user, made, at in came if user != "__default__"]
+        decode = msgspec.json.Decoder(_Made).decode
+        came = ((r.key.decode(), decode(r.value), r.timestamp) for r in self._records("recommendations") if r.value)
+        return [AppendedList(user, made.event_id, (), at) for user, made, at in came if user != "__default__"]
 
     def rate(self, lists: list[AppendedList], first: int, last: int) -> float:
         """Events/s between the events `first` and `last`, by when the lists that carry their numbers were appended."""

@@ -140,15 +140,19 @@ def _remember(items: list[str], item_id: str, bound: int) -> None:
         del items[0]
 
 
-def snapshot(profile: Profile, event: Event, outcome: Outcome, appended_at: int, options: ProfileOptions) -> Snapshot:
-    """What the learner and the scorer need to know after `event`: the newest `history_length` distinct items.
-
-    An item that stands more than once in the profile is listed once, where it stood last, with its largest weight.
-    The event's item is taught only where it is inside that window.
-    """
+def _newest_distinct(profile: Profile, limit: int) -> tuple[list[str], list[float], bytes, bytes, list[int]]:
+    """The newest distinct items, newest first; of each its largest weight, the type of its last interaction, how often
+    it stands there, at most 255, and the time of its last interaction."""
+    newest = profile.items[: -limit - 2 : -1]
+    if len(set(newest)) == len(newest):
+        # Mostly so, and four times as fast as a look at each interaction.
+        end = -min(limit, len(newest)) - 1
+        types = bytes(profile.types[:end:-1])
+        return newest[:limit], profile.weights[:end:-1], types, b"\1" * len(types), profile.times[:end:-1]
     places: dict[str, int] = {}
     weights: list[float] = []
-    types, counts, ages = bytearray(), bytearray(), bytearray()
+    times: list[int] = []
+    kinds, counts = bytearray(), bytearray()
     for n in range(len(profile.items) - 1, -1, -1):
         item, weight = profile.items[n], profile.weights[n]
         place = places.setdefault(item, len(weights))
@@ -156,14 +160,26 @@ def snapshot(profile: Profile, event: Event, outcome: Outcome, appended_at: int,
             weights[place] = max(weights[place], weight)
             counts[place] = min(counts[place] + 1, 255)
             continue
-        if place == options.history_length:
+        if place == limit:
             del places[item]
             break
-        types.append(profile.types[n])
+        kinds.append(profile.types[n])
         weights.append(weight)
         counts.append(1)
-        ages.append(max(event.timestamp - profile.times[n], 0).bit_length())
-    event_index = places.get(event.item_id, -1) if event.item_id and outcome.position >= 0 else -1
+        times.append(profile.times[n])
+    return list(places), weights, bytes(kinds), bytes(counts), times
+
+
+def snapshot(profile: Profile, event: Event, outcome: Outcome, appended_at: int, options: ProfileOptions) -> Snapshot:
+    """What the learner and the scorer need to know after `event`: the newest `history_length` distinct items.
+
+    An item that stands more than once in the profile is listed once, where it stood last, with its largest weight.
+    The event's item is taught only where it is inside that window.
+    """
+    history, weights, types, counts, times = _newest_distinct(profile, options.history_length)
+    event_index = -1
+    if event.item_id is not None and outcome.position >= 0 and event.item_id in history:
+        event_index = history.index(event.item_id)
     excluded = profile.disliked
     if options.exclude == "purchased":
         excluded = excluded + profile.purchased
@@ -174,15 +190,15 @@ def snapshot(profile: Profile, event: Event, outcome: Outcome, appended_at: int,
         event_id=event.event_id,
         event_timestamp=event.timestamp,
         appended_at=appended_at,
-        history=list(places),
+        history=history,
         weights=weights,
         event_index=event_index,
         item_id=event.item_id,
         excluded=excluded,
         profile_version=sum(profile.counters),
-        types=bytes(types),
+        types=types,
         repeated=event_index >= 0 and counts[event_index] > 1,
-        counts=bytes(counts),
-        ages=bytes(ages),
+        counts=counts,
+        ages=bytes([max(event.timestamp - time, 0).bit_length() for time in times]),
         last_seen=profile.last_seen,
     )

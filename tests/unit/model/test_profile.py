@@ -1,6 +1,8 @@
 """What a profile says of its items: once each, where it stood last, how often, and how long ago."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from model.profile import Profile, ProfileOptions, apply_event, snapshot
 from model.snapshot import Snapshot, pack_snapshot, unpack_snapshot
@@ -45,3 +47,19 @@ def test_the_window_bounds_distinct_items_and_what_stands_before_it_is_not_count
     assert list(found.counts) == [2, 2]
     assert after([("view", "a", n) for n in range(200)], max_interactions=300).counts == bytes([200])
     assert after([("view", "a", n) for n in range(300)], max_interactions=300).counts == bytes([255])
+
+
+@given(st.lists(st.tuples(st.integers(0, 30), st.integers(0, 1000)), min_size=1, max_size=25), st.integers(1, 12))
+def test_with_or_without_repetitions_the_newest_distinct_items_are_listed(
+    taken: list[tuple[int, int]], limit: int
+) -> None:
+    found = after([("view", f"i{item}", at) for item, at in taken], history_length=limit)
+    # Stable: of equal times the later event is the newer.
+    newest = [f"i{item}" for item, _ in sorted(reversed(taken), key=lambda pair: pair[1], reverse=True)]
+    assert found.history == list(dict.fromkeys(newest))[:limit]
+    assert len(found.weights) == len(found.types) == len(found.counts) == len(found.ages) == len(found.history)
+    seen = list(dict.fromkeys(newest))
+    scanned = newest[: newest.index(seen[limit])] if len(seen) > limit else newest
+    assert list(found.counts) == [scanned.count(item) for item in found.history]
+    own = f"i{taken[-1][0]}"
+    assert found.event_index == (found.history.index(own) if own in found.history else -1)

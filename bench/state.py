@@ -1,0 +1,126 @@
+"""What many users cost: events/s and recovery with a million of them in state, and what a full profile takes there."""
+
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+
+from bench.pipe import ITEMS, SEED, Pipe
+from deploy.local.stack import Stack, StackError
+from model.profile import Profile, ProfileOptions, apply_event, pack_profile
+from schema.event import Event
+
+FEW, MANY, TIMED = 10_000, 1_000_000, 60_000
+FULL_USERS, FULL_HISTORY = 500, 200
+_STEP_S = 0.1
+
+
+def run(data: Path, many: int = MANY) -> dict[str, float]:
+    """One run of the full job: events/s over `TIMED` events of `FEW` users, and of as many users as `many` once each of
+    those has had an event; seconds from kill -9 of the TaskManager that holds their state to the first new list, and of
+    these until Flink knows that it is lost; and, in a job of its own, bytes of checkpointed state a user with
+    `FULL_HISTORY` interactions, over the bytes of the packed profile.
+
+    Raises StackError where the job stands still.
+    """
+    stack = Stack(data / "bench", data / "jars")
+    try:
+        stack.up(kafka_port=0, flink_port=0, metrics_port=0)
+        few, all_of_them, recovery = _growth(stack, many)
+        packed, on_disk = _profile_bytes(stack)
+    finally:
+        stack.down()
+    return {
+        "users": many,
+        "few_events_per_second": few,
+        "many_events_per_second": all_of_them,
+        "users_ratio": all_of_them / few,
+        **recovery,
+        "packed_bytes": packed,
+        "state_bytes": on_disk,
+        "profile_ratio": on_disk / packed,
+    }
+
+
+def _growth(stack: Stack, many: int) -> tuple[float, float, dict[str, float]]:
+    pipe = Pipe(stack, Path("jobs/recommend.py"))
+    pipe.send_catalogue()
+    pipe.send(TIMED, users=FEW)
+    job = pipe.submit()
+    pipe.until_seen()
+    first = pipe.sent
+    everybody = np.random.default_rng(SEED).permutation(many)
+    pipe.send_of((FEW + everybody).tolist(), (everybody % ITEMS).tolist())
+    pipe.until_seen()
+    second = pipe.sent
+    pipe.send(TIMED, users=many, first_user=FEW)
+    pipe.until_seen()
+    lists = pipe.lists()
+    rates = (
+        pipe.rate(lists, TIMED // 4, first * 19 // 20),
+        pipe.rate(lists, second + TIMED // 4, pipe.sent - TIMED // 20),
+    )
+    _await_checkpoint(stack, job)
+    recovery = _recovery(stack, pipe, job)
+    pipe.cancel()
+    return *rates, recovery
+
+
+def _recovery(stack: Stack, pipe: Pipe, job: str) -> dict[str, float]:
+    """Kill the TaskManager that the profiles are on; what supervises the stack starts another."""
+    over = threading.Event()
+    watch = threading.Thread(target=stack.supervise, args=(over, lambda _: None), daemon=True)
+    watch.start()
+    try:
+        profile = next(v for v in stack.rest(f"/jobs/{job}")["vertices"] if v["name"].startswith("profile"))
+        (subtask,) = stack.rest(f"/jobs/{job}/vertices/{profile['id']}")["subtasks"]
+        lost = _pid_of(stack, subtask["taskmanager-id"])
+        killed = time.monotonic()
+        psutil.Process(lost).kill()
+        while stack.rest(f"/jobs/{job}")["state"] == "RUNNING":
+            time.sleep(_STEP_S)
+            if time.monotonic() > killed + 120:
+                raise StackError("Flink did not notice the loss of a TaskManager in two minutes.")
+        noticed = time.monotonic()
+        pipe.send(100, rate=100)
+        pipe.until_seen(pipe.sent - 100)
+        return {"recovery_s": time.monotonic() - killed, "detection_s": noticed - killed}
+    finally:
+        over.set()
+        watch.join()
+
+
+def _pid_of(stack: Stack, resource_id: str) -> int:
+    return next(process.pid for process in stack.state.processes.values() if process.resource_id == resource_id)
+
+
+def _profile_bytes(stack: Stack) -> tuple[float, float]:
+    """Bytes of a full packed profile, and of its state in a checkpoint."""
+    random = np.random.default_rng(SEED)
+    users = np.tile(np.arange(FULL_USERS), FULL_HISTORY)
+    items = random.integers(0, ITEMS, len(users))
+    pipe = Pipe(stack, Path("jobs/recommend.py"))
+    pipe.send_of(users.tolist(), items.tolist())
+    job = pipe.submit()
+    pipe.until_seen()
+    size = _await_checkpoint(stack, job)
+    pipe.cancel()
+    profile, options = Profile(), ProfileOptions()
+    for n in np.flatnonzero(users == 0).tolist():
+        apply_event(profile, Event(str(n), "u0", "view", 1_600_000_000_000 + n, f"i{items[n]}"), options)
+    return float(len(pack_profile(profile))), size / FULL_USERS
+
+
+def _await_checkpoint(stack: Stack, job: str) -> int:
+    """Bytes of the profiles' state in the next checkpoint that begins after now."""
+    begun = time.time() * 1000
+    while True:
+        time.sleep(_STEP_S)
+        newest = stack.rest(f"/jobs/{job}/checkpoints")["latest"]["completed"]
+        if newest and newest["trigger_timestamp"] > begun:
+            break
+    tasks = {vertex["id"]: vertex["name"] for vertex in stack.rest(f"/jobs/{job}")["vertices"]}
+    details = stack.rest(f"/jobs/{job}/checkpoints/details/{newest['id']}")["tasks"]
+    return sum(task["state_size"] for vertex, task in details.items() if tasks[vertex].startswith("profile"))
