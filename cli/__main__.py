@@ -5,7 +5,22 @@ import sys
 import typer
 from rich.markup import escape
 
-from cli import audit, bench, chaos, check, consume, demo, evaluate, jobs, movielens, produce, serve, stack, tune
+from cli import (
+    audit,
+    bench,
+    bootstrap,
+    chaos,
+    check,
+    consume,
+    demo,
+    evaluate,
+    jobs,
+    movielens,
+    produce,
+    serve,
+    stack,
+    tune,
+)
 from cli.common import progress
 from deploy.local.stack import StackError
 
@@ -16,7 +31,22 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
     rich_markup_mode="rich",
 )
-for module in (demo, evaluate, tune, stack, serve, jobs, produce, consume, movielens, check, audit, bench, chaos):
+for module in (
+    demo,
+    evaluate,
+    tune,
+    stack,
+    serve,
+    jobs,
+    bootstrap,
+    produce,
+    consume,
+    movielens,
+    check,
+    audit,
+    bench,
+    chaos,
+):
     module.register(app)
 
 

@@ -23,6 +23,7 @@ def read_events(file: Path) -> "tuple[list[Event], dict[str, str]]":
     Columns user_id, item_id, event_type, timestamp (epoch milliseconds or RFC 3339), optionally value and category.
     Raises typer.BadParameter naming the missing columns or the first bad row.
     """
+    import msgspec
     import polars as pl
 
     from schema.errors import MessageError
@@ -41,7 +42,7 @@ def read_events(file: Path) -> "tuple[list[Event], dict[str, str]]":
     for number, row in enumerate(frame.iter_rows(named=True)):
         fields = {name: row[name] for name in (*text, "timestamp", "value") if row.get(name) is not None}
         try:
-            events.append(parser.parse(json.dumps({"event_id": str(number), **fields}).encode(), now))
+            events.append(parser.parse(msgspec.json.encode({"event_id": str(number), **fields}), now))
         except MessageError as error:
             raise typer.BadParameter(f"{file}, row {number + 1}: {error}") from error
         if row.get("category") is not None and (item_id := events[-1].item_id):

@@ -39,10 +39,11 @@ class Events(Section):
         _require_known("event types ", weights, EVENT_TYPES)
         return weights
 
-    def parser(self) -> "partial[EventParser]":
-        """Makes a parser of these events."""
+    def parser(self, imports: bool = False) -> "partial[EventParser]":
+        """Makes a parser of these events, and with `imports` of profiles too."""
         types = vocabulary(self.vocabularies, self.vocabulary)
-        return partial(EventParser, types, self.max_bytes, self.max_id_length, self.max_future_s * 1000)
+        bounds = self.max_bytes, self.max_id_length, self.max_future_s * 1000
+        return partial(EventParser, types, *bounds, imports=imports)
 
 
 def _require_known(what: str, given: Iterable[str], known: Iterable[str]) -> None:

@@ -134,7 +134,7 @@ def build(
         .process(
             ProfileFunction(
                 settings.profile_options(),
-                settings.events.parser(),
+                settings.events.parser(imports=True),
                 kafka.events,
                 shards,
                 settings.profiles.ttl_days,
@@ -178,6 +178,7 @@ def build(
             kafka.items,
             settings.models.compact_after_events,
             lists.similar_items,
+            settings.models.start_from,
         )
         deltas = (
             keyed_in_jvm(for_learner, BATCH, Types.LONG())

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, FilePath, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from config.events import Events
 from config.kafka import Kafka
@@ -48,6 +48,7 @@ class Models(Section):
     """The models and their blend."""
 
     device: str = "auto"
+    start_from: FilePath | None = None
     max_items: Annotated[int, Field(ge=100)] = 200_000
     whole_catalogue: NonNegativeInt = 4096
     neighbours: PositiveInt = 384

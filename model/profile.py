@@ -131,6 +131,30 @@ def apply_event(profile: Profile, event: Event, options: ProfileOptions) -> Outc
     return Outcome(True, False, position)
 
 
+def merge_profiles(older: Profile, newer: Profile, options: ProfileOptions) -> Profile:
+    """What the profile would be had the events of `newer` come after those of `older`; neither is changed. Of what both
+    hold within the bounds, that is: an event of one that the other has seen too counts twice."""
+    order = sorted(range(len(older.items) + len(newer.items)), key=(older.times + newer.times).__getitem__)
+    kept = order[max(len(order) - options.max_interactions, 0) :]
+    merged = Profile()
+    for name in ("items", "types", "weights", "times"):
+        column = getattr(older, name) + getattr(newer, name)
+        setattr(merged, name, [column[n] for n in kept])
+    for counters in (older.counters, newer.counters):
+        for place, count in enumerate(counters):
+            merged.counters[place] += count
+    merged.first_seen = min((profile.first_seen for profile in (older, newer) if any(profile.counters)), default=0)
+    merged.last_seen = max(older.last_seen, newer.last_seen)
+    merged.event_ids = (older.event_ids + newer.event_ids)[-options.max_event_ids :]
+    for name in ("purchased", "disliked"):
+        found = list(getattr(older, name))
+        for item in getattr(newer, name):
+            _remember(found, item, options.max_items)
+        setattr(merged, name, found)
+    merged.late = older.late + newer.late
+    return merged
+
+
 def _remember(items: list[str], item_id: str, bound: int) -> None:
     """Move the item to the end of the bounded list."""
     if item_id in items:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import msgspec
 from pyflink.common import Row, Types
@@ -34,7 +35,8 @@ class LearnerFunction(KeyedCoProcessFunction):
     and so do events that the model fails on.
 
     Keyed state: `base`, the packed recommender, and `log`, what was learned from since, by number. Learning is
-    deterministic, so both give the model. The log is folded into the base after `compact_after_events` events, and when
+    deterministic, so both give the model. Without either it begins with the packed recommender in the file
+    `start_from`, if one is given. The log is folded into the base after `compact_after_events` events, and when
     a user is erased: it holds histories under users' names. Then a receipt is sent.
     """
 
@@ -48,11 +50,13 @@ class LearnerFunction(KeyedCoProcessFunction):
         items_topic: str,
         compact_after_events: int,
         similar_items: int,
+        start_from: Path | None,
     ) -> None:
         # Learning is on the CPU, one interaction after another; a GPU is for the scorers.
         self._options = replace(options, device="cpu")
         self._shards, self._events_topic, self._items_topic = shards, events_topic, items_topic
         self._compact_after_events, self._similar_items = compact_after_events, similar_items
+        self._start_from = start_from and start_from.resolve()
 
     def open(self, runtime_context: RuntimeContext) -> None:
         """Register the state and the metrics; the model itself is read with the first batch."""
@@ -149,7 +153,7 @@ class LearnerFunction(KeyedCoProcessFunction):
         model = self.recommender
         if packed is None:
             # At once, as it holds the seed of the noise of differential privacy.
-            packed = model(self._options).pack()
+            packed = self._start_from.read_bytes() if self._start_from else model(self._options).pack()
             self._base.update(packed)
         recommender = model.unpack(packed, self._options)
         for _, entry in sorted(self._log.items()):

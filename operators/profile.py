@@ -1,22 +1,33 @@
 """Keyed by user: validates an event, applies it to the user's profile, and hands on one snapshot."""
 
 import time
+from base64 import b64decode
 from collections.abc import Callable, Iterator, Sequence
 from zlib import crc32
 
+import msgspec
 from pyflink.common import Row, Types
 from pyflink.common.time import Time
 from pyflink.datastream import KeyedProcessFunction, RuntimeContext
 from pyflink.datastream.state import StateTtlConfig, ValueStateDescriptor
 
-from model.profile import Profile, ProfileOptions, apply_event, pack_profile, snapshot, unpack_profile
+from model.profile import (
+    Profile,
+    ProfileOptions,
+    apply_event,
+    event_digest,
+    merge_profiles,
+    pack_profile,
+    snapshot,
+    unpack_profile,
+)
 from model.snapshot import Snapshot, pack_snapshot
 from operators.dead_letters import DeadLetters
 from operators.profile_cache import ProfileCache
 from operators.receipts import RECEIPTS
 from schema.erasure import receipt
-from schema.errors import MessageError
-from schema.event import Event, EventParser
+from schema.errors import MessageError, shown
+from schema.event import IMPORT_PROFILE, Event, EventParser
 from schema.pseudonym import pseudonym
 
 _SESSION_BYTES, _SESSION_MS = 8 * 2**20, 1_800_000
@@ -93,6 +104,12 @@ class ProfileFunction(KeyedProcessFunction):
             yield Row(shard, pack_snapshot(taken))
             yield RECEIPTS, Row(receipt(event.event_id, "profile"))
             return
+        if event.event_type == IMPORT_PROFILE:
+            try:
+                self._import(event, now)
+            except MessageError as error:
+                yield self._dead_letters.of(error, self._topic, partition, offset, payload)
+            return
         if not event.consent:
             yield from self._serve_session(event, shard, now, appended_at)
             return
@@ -111,6 +128,26 @@ class ProfileFunction(KeyedProcessFunction):
         taken = snapshot(profile, event, outcome, appended_at, self._options)
         taken.partition, taken.offset = partition, offset
         yield Row(shard, pack_snapshot(taken))
+
+    def _import(self, event: Event, now: int) -> None:
+        """Put a profile of what was before under the one that is there. The same again changes nothing."""
+        found = (event.properties or {}).get("profile")
+        try:
+            imported = unpack_profile(b64decode(str(found), validate=True))
+        except (ValueError, IndexError, msgspec.DecodeError) as error:
+            raise MessageError("bad_profile", "properties.profile", shown(found), str(error)) from None
+        packed = self._cache.get(event.user_id, now) or self._state.value()
+        profile = Profile() if packed is None else unpack_profile(packed)
+        digest = event_digest(event.event_id)
+        if digest in profile.event_ids:
+            self._duplicate += 1
+            return
+        merged = merge_profiles(imported, profile, self._options)
+        merged.event_ids = [*merged.event_ids, digest][-self._options.max_event_ids :]
+        self._accepted += 1
+        packed = pack_profile(merged)
+        self._state.update(packed)
+        self._cache.put(event.user_id, now, packed)
 
     def _serve_session(self, event: Event, shard: int, now: int, appended_at: int) -> Iterator[Row]:
         session = f"{event.user_id}\0{event.session_id or ''}"

@@ -23,6 +23,8 @@ EVENT_TYPES = (
     "dislike",
     "erase_user",
 )
+IMPORT_PROFILE = "import_profile"
+"""Not a thing that a person did: their profile from `headrace bootstrap`, base64 in the property `profile`."""
 EARLIEST_MS = 315_532_800_000
 """1980: no shop's events are older."""
 ITEM_EVENT_TYPES = frozenset(EVENT_TYPES) - {"search", "erase_user"}
@@ -57,8 +59,8 @@ class EventParser:
     """Turns payloads into events.
 
     `vocabulary` maps foreign event types to ours. Timestamps are taken from `earliest_ms` (epoch milliseconds) up to
-    `max_future_ms` after the reader's clock; ids hold up to `max_id_length` characters. Raises ValueError where the
-    vocabulary leads to a type that does not exist.
+    `max_future_ms` after the reader's clock; ids hold up to `max_id_length` characters; `imports` says whether profiles
+    are taken too. Raises ValueError where the vocabulary leads to a type that does not exist.
     """
 
     def __init__(
@@ -68,10 +70,13 @@ class EventParser:
         max_id_length: int = 256,
         max_future_ms: int = 86_400_000,
         earliest_ms: int = EARLIEST_MS,
+        imports: bool = False,
     ) -> None:
         if unknown := sorted(set(vocabulary.values()) - set(EVENT_TYPES)):
             raise ValueError(f"vocabulary leads to unknown event types: {', '.join(unknown)}")
         self._types = {name: name for name in EVENT_TYPES} | dict(vocabulary)
+        if imports:
+            self._types[IMPORT_PROFILE] = IMPORT_PROFILE
         self._max_bytes = max_bytes
         self._max_id_length = max_id_length
         self._max_future_ms = max_future_ms

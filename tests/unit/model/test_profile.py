@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.profile import Profile, ProfileOptions, apply_event, snapshot
+from model.profile import Profile, ProfileOptions, apply_event, merge_profiles, snapshot
 from model.snapshot import Snapshot, pack_snapshot, unpack_snapshot
 from schema.event import EVENT_TYPES, Event
 
@@ -55,7 +55,7 @@ def test_with_or_without_repetitions_the_newest_distinct_items_are_listed(
 ) -> None:
     found = after([("view", f"i{item}", at) for item, at in taken], history_length=limit)
     # Stable: of equal times the later event is the newer.
-    newest = [f"i{item}" for item, _ in sorted(reversed(taken), key=lambda pair: pair[1], reverse=True)]
+    newest = [f"i{item}" for item, _ in sorted(taken, key=lambda pair: pair[1])][::-1]
     assert found.history == list(dict.fromkeys(newest))[:limit]
     assert len(found.weights) == len(found.types) == len(found.counts) == len(found.ages) == len(found.history)
     seen = list(dict.fromkeys(newest))
@@ -63,3 +63,21 @@ def test_with_or_without_repetitions_the_newest_distinct_items_are_listed(
     assert list(found.counts) == [scanned.count(item) for item in found.history]
     own = f"i{taken[-1][0]}"
     assert found.event_index == (found.history.index(own) if own in found.history else -1)
+
+
+KINDS = st.sampled_from(["view", "purchase", "dislike", "search"])
+
+
+@given(st.lists(st.tuples(KINDS, st.integers(0, 9), st.integers(0, 50)), max_size=30), st.integers(0, 30))
+def test_a_merged_profile_is_that_of_both_one_after_the_other(taken: list[tuple[str, int, int]], cut: int) -> None:
+    options = ProfileOptions(max_interactions=8, max_event_ids=6, max_items=3)
+    older, newer, whole = Profile(), Profile(), Profile()
+    # What comes later is newer, as where a history ends before the stream begins.
+    events = [
+        Event(str(n), "u", kind, START + at + 100 * (n >= cut), None if kind == "search" else f"i{item}")
+        for n, (kind, item, at) in enumerate(taken)
+    ]
+    for n, event in enumerate(events):
+        apply_event(newer if n >= cut else older, event, options)
+        apply_event(whole, event, options)
+    assert merge_profiles(older, newer, options) == whole

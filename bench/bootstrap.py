@@ -1,0 +1,51 @@
+"""How fast a history becomes a model and profiles in a running job."""
+
+import os
+import time
+from pathlib import Path
+
+from bench.pipe import Pipe
+from cli.bootstrap import learn_history, send_profiles
+from cli.movielens import write_csv
+from deploy.local.stack import Stack
+from jobs.settings import load_settings
+
+
+def run(data: Path) -> dict[str, float]:
+    """MovieLens-100k: seconds until its model is written, and from there until the job has taken in its profiles, not
+    counting the submission between them, which a job without a history takes too; and events/s of both together."""
+    stack = Stack(data / "bench", data / "jars")
+    model = data / "bench" / "first.model"
+    try:
+        stack.up(kafka_port=0, flink_port=0, metrics_port=0)
+        file = write_csv(data)
+        settings = load_settings()
+        started = time.monotonic()
+        history = learn_history(file, model, settings)
+        learned = time.monotonic() - started
+        os.environ |= {
+            "HEADRACE_MODELS__START_FROM": str(model.resolve()),
+            "HEADRACE_KAFKA__BOOTSTRAP_SERVERS": stack.bootstrap_servers,
+        }
+        pipe = Pipe(stack, Path("jobs/recommend.py"))
+        pipe.submit()
+        # The job runs when an event's list has come.
+        pipe.send(1)
+        pipe.until_seen()
+        started = time.monotonic()
+        send_profiles(history, load_settings())
+        pipe.send(1)
+        pipe.until_seen()
+        imported = time.monotonic() - started
+        pipe.cancel()
+    finally:
+        os.environ.pop("HEADRACE_MODELS__START_FROM", None)
+        os.environ.pop("HEADRACE_KAFKA__BOOTSTRAP_SERVERS", None)
+        stack.down()
+    return {
+        "events": history.events,
+        "users": len(history.profiles),
+        "learn_s": learned,
+        "import_s": imported,
+        "events_per_second": history.events / (learned + imported),
+    }

@@ -1,0 +1,163 @@
+"""`headrace bootstrap`: a shop's history into a first model, and into its people's profiles."""
+
+import time
+from base64 import b64encode
+from collections.abc import Iterator
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+from uuid import uuid4
+
+import msgspec
+import typer
+
+from cli.common import Json, console, progress
+
+if TYPE_CHECKING:
+    from jobs.settings import Settings
+
+_BATCH = 4096
+
+
+class History(msgspec.Struct):
+    """What a history gave: how many events, and each user's packed profile."""
+
+    events: int
+    profiles: dict[str, bytes]
+
+
+def learn_history(file: Path, model: Path, settings: "Settings") -> History:
+    """Write the packed recommender that has learned the file's events in time order to `model`, as the job would have
+    learned them, and return the profiles that they leave. Profiles are made in a process of their own."""
+    import torch
+
+    from model.blend import CatalogueChange, Recommender
+    from model.snapshot import unpack_snapshot
+
+    torch.set_num_threads(1)
+    recommender = Recommender(settings.blend_options())
+    here, there = get_context("spawn").Pipe(duplex=False)
+    reader = get_context("spawn").Process(target=_read, args=(file, settings, there), daemon=True)
+    reader.start()
+    there.close()
+    events = 0
+    for kind, found in _received(here):
+        if kind == "categories":
+            recommender.learn([], [CatalogueChange(item, True, category) for item, category in found])
+        elif kind == "snapshots":
+            recommender.learn([unpack_snapshot(packed) for packed in found])
+            events += len(found)
+        else:
+            model.write_bytes(recommender.pack())
+            reader.join()
+            return History(events, dict(found))
+    raise typer.Exit(1)
+
+
+def _received(connection: Connection) -> Iterator[tuple[str, Any]]:
+    try:
+        while True:
+            yield msgspec.msgpack.decode(connection.recv_bytes())
+    except EOFError:
+        return
+
+
+def _read(file: Path, settings: "Settings", connection: Connection) -> None:
+    """The file's events as packed snapshots, in batches, then the profiles."""
+    from cli.evaluate import read_events
+    from model.profile import Profile, apply_event, pack_profile, snapshot
+    from model.snapshot import pack_snapshot
+
+    def send(kind: str, found: Any) -> None:
+        connection.send_bytes(msgspec.msgpack.encode((kind, found)))
+
+    events, categories = read_events(file)
+    if categories:
+        send("categories", sorted(categories.items()))
+    options, profiles, batch = settings.profile_options(), dict[str, Profile](), list[bytes]()
+    for event in events:
+        profile = profiles.setdefault(event.user_id, Profile())
+        outcome = apply_event(profile, event, options)
+        batch.append(pack_snapshot(snapshot(profile, event, outcome, 0, options)))
+        if len(batch) == _BATCH:
+            send("snapshots", batch)
+            batch = []
+    send("snapshots", batch)
+    send("profiles", [(user, pack_profile(profile)) for user, profile in profiles.items()])
+
+
+def send_profiles(history: History, settings: "Settings") -> None:
+    """Put the profiles on the topic of events; returns when the broker has them. Raises kafka.errors.KafkaError."""
+    from kafka import KafkaProducer
+
+    producer = KafkaProducer(**settings.kafka.python_client(), acks="all", linger_ms=20)
+    run, now, failures = uuid4().hex, int(time.time() * 1000), list[BaseException]()
+    for user, packed in history.profiles.items():
+        message = {
+            "event_id": f"bootstrap-{run}",
+            "user_id": user,
+            "event_type": "import_profile",
+            "timestamp": now,
+            "properties": {"profile": b64encode(packed).decode()},
+        }
+        future = producer.send(settings.kafka.events, msgspec.json.encode(message), key=user.encode())
+        future.add_errback(failures.append)
+    producer.flush()
+    producer.close()
+    if failures:
+        raise failures[0]
+
+
+def bootstrap(
+    file: Annotated[Path, typer.Argument(exists=True, help="CSV or Parquet: user_id,item_id,event_type,timestamp")],
+    model: Annotated[Path, typer.Option(help="Where to write the model, for `models.start_from`.")],
+    config: Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help="The job's configuration.")] = None,
+    send: Annotated[bool, typer.Option(help="Send the profiles to the topic of events.")] = True,
+    as_json: Json = False,
+) -> None:
+    """Learn a history: its model into a file, its profiles to the job by the topic of events.
+
+    Then submit the job with `models.start_from` set to the file. Profiles may come before, with or after the first live
+    events: they are put under what is there.
+    """
+    from config.loading import SettingsError
+    from jobs.settings import load_settings
+
+    try:
+        settings = load_settings(config)
+    except SettingsError as error:
+        progress.print(str(error), soft_wrap=True)
+        raise typer.Exit(1) from None
+    started = time.monotonic()
+    with progress.status("Learning the history"):
+        history = learn_history(file, model, settings)
+    learned = time.monotonic() - started
+    if send:
+        from kafka.errors import KafkaError
+
+        with progress.status("Sending the profiles"):
+            try:
+                send_profiles(history, settings)
+            except KafkaError as error:
+                progress.print(f"The profiles could not be sent: {error}", soft_wrap=True)
+                raise typer.Exit(1) from None
+    figures = {
+        "events": history.events,
+        "users": len(history.profiles),
+        "seconds": time.monotonic() - started,
+        "events_per_second_learned": history.events / learned,
+    }
+    if as_json:
+        print(msgspec.json.encode(figures).decode())
+        return
+    console.print(
+        f"{history.events:,} events of {len(history.profiles):,} users in {figures['seconds']:.1f} s. "
+        f"The model is in {model}: submit the job with models.start_from.",
+        soft_wrap=True,
+    )
+
+
+def register(app: typer.Typer) -> None:
+    """Add this module's command."""
+    app.command(rich_help_panel="The job")(bootstrap)
