@@ -82,7 +82,7 @@ class Pipe:
         from kafka import KafkaConsumer, TopicPartition
 
         wanted, newest, deadline = self.sent - 1 if event is None else event, -1, time.monotonic() + _DEAD_S
-        topic = self._topics["recommendations"]
+        topic, decode = self._topics["recommendations"], msgspec.json.Decoder(_Made).decode
         consumer = KafkaConsumer(bootstrap_servers=self._stack.bootstrap_servers, group_id=None)
         partitions = [TopicPartition(topic, n) for n in sorted(consumer.partitions_for_topic(topic))]
         consumer.assign(partitions)
@@ -91,10 +91,14 @@ class Pipe:
                 if time.monotonic() > deadline:
                     raise StackError(f"{topic}: event {newest} seen, not {wanted}, after {_DEAD_S:.0f} s")
                 time.sleep(0.5)
-                for partition, end in consumer.end_offsets(partitions).items():
-                    consumer.seek(partition, max(0, end - 20))
-                records = [r for batch in consumer.poll(timeout_ms=500).values() for r in batch]
-                newest = max([newest, *(int(json.loads(r.value)["event_id"]) for r in records if r.value is not None)])
+                # Of several partitions one may be far ahead of another.
+                last = 20 if len(partitions) == 1 else 2000
+                ends = consumer.end_offsets(partitions)
+                for partition, end in ends.items():
+                    consumer.seek(partition, max(0, end - last))
+                while any(consumer.position(partition) < end for partition, end in ends.items()):
+                    for records in consumer.poll(timeout_ms=500, max_records=5000).values():
+                        newest = max([newest, *(int(decode(r.value).event_id) for r in records if r.value)])
         finally:
             consumer.close()
 
