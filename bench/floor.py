@@ -51,7 +51,7 @@ def _measure(stack: Stack, name: str, job: Path, preload: int, live: int, rate: 
     pipe.send(preload)
     pipe.submit()
     pipe.until_seen()
-    top = pipe.rate(pipe.lists(), preload // 4, preload * 19 // 20)
+    top = pipe.rate(pipe.lists(), preload // 4, preload)
     pipe.send(live, rate=rate)
     pipe.until_seen()
     busy = pipe.sent

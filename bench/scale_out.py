@@ -43,7 +43,7 @@ def run(data: Path, events: int = EVENTS) -> dict[str, float]:
             finally:
                 over.set()
                 turns.join()
-            rates[parallelism] = pipe.rate(pipe.lists(), first + pipe.sent // 4, pipe.sent * 19 // 20)
+            rates[parallelism] = pipe.rate(pipe.lists(), first + parallelism * events // 4, pipe.sent)
             pipe.cancel()
     finally:
         os.environ.pop("HEADRACE_FLINK__PARALLELISM", None)
