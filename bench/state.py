@@ -58,10 +58,7 @@ def _growth(stack: Stack, many: int) -> tuple[float, float, dict[str, float]]:
     pipe.send(TIMED, users=many, first_user=FEW)
     pipe.until_seen()
     lists = pipe.lists()
-    rates = (
-        pipe.rate(lists, TIMED // 4, first * 19 // 20),
-        pipe.rate(lists, second + TIMED // 4, pipe.sent - TIMED // 20),
-    )
+    rates = pipe.rate(lists, TIMED // 4, first), pipe.rate(lists, second + TIMED // 4, pipe.sent)
     _await_checkpoint(stack, job)
     recovery = _recovery(stack, pipe, job)
     pipe.cancel()
