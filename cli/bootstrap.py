@@ -68,6 +68,7 @@ def _read(file: Path, settings: "Settings", connection: Connection) -> None:
     from cli.evaluate import read_events
     from model.profile import Profile, apply_event, pack_profile, snapshot
     from model.snapshot import pack_snapshot
+    from schema.pseudonym import pseudonym
 
     def send(kind: str, found: Any) -> None:
         connection.send_bytes(msgspec.msgpack.encode((kind, found)))
@@ -76,9 +77,13 @@ def _read(file: Path, settings: "Settings", connection: Connection) -> None:
     if categories:
         send("categories", sorted(categories.items()))
     options, profiles, batch = settings.profile_options(), dict[str, Profile](), list[bytes]()
+    key = settings.privacy.key()
     for event in events:
         profile = profiles.setdefault(event.user_id, Profile())
         outcome = apply_event(profile, event, options)
+        if key is not None:
+            # The model knows people by their pseudonyms; who sends profiles sends ids, as all events have.
+            event.user_id = pseudonym(key, event.user_id)
         batch.append(pack_snapshot(snapshot(profile, event, outcome, 0, options)))
         if len(batch) == _BATCH:
             send("snapshots", batch)
