@@ -16,7 +16,14 @@ _HELP = (
     "linear-item-model: what it costs by the size of the catalogue. "
     "factorization-refit: vectors that follow the stream against vectors solved again. "
     "overload: a million people and items stream through, in bounded memory. "
-    "serving: how long lists take over HTTP."
+    "serving: how long lists take over HTTP. "
+    "profile: an event's way through the profile, step by step. "
+    "scorer: a list's cost by the size of the catalogue. "
+    "learner: interactions learned a second, beside other libraries. "
+    "state: a million users, and recovery with them. "
+    "scale-out: two TaskManagers for each part against one. "
+    "bootstrap: a history into model and profiles. "
+    "all: every mark of speed and growth beside its figure (half an hour)."
 )
 
 
@@ -39,11 +46,22 @@ def bench(
     if as_json:
         print(json.dumps(figures))
         return
+    if "marks" in figures:
+        _show_marks(figures["marks"])
+        return
     rows = {key: value if isinstance(value, dict) else {"value": value} for key, value in figures.items()}
     columns = list(dict.fromkeys(column for row in rows.values() for column in row))
     table = Table("", *columns)
     for key, row in rows.items():
         table.add_row(key, *(_text(row.get(column, "")) for column in columns))
+    console.print(table)
+
+
+def _show_marks(marks: list[dict[str, Any]]) -> None:
+    table = Table("What", "Figure", "Mark", "")
+    for mark in marks:
+        bound = "at least" if mark["more_is_better"] else "at most"
+        table.add_row(mark["name"], f"{mark['value']:.3g}", f"{bound} {mark['mark']:g}", "met" if mark["met"] else "")
     console.print(table)
 
 
