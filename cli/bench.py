@@ -1,6 +1,7 @@
 """`headrace bench NAME`: a benchmark of `bench/` by its name."""
 
 import importlib
+import inspect
 import json
 from typing import Annotated, Any
 
@@ -30,6 +31,7 @@ _HELP = (
 def bench(
     name: Annotated[str, typer.Argument(help=_HELP)],
     data: Data = DATA,
+    device: Annotated[str | None, typer.Option(help="cpu or cuda, of the benchmarks that take one: scorer.")] = None,
     as_json: Json = False,
 ) -> None:
     """Run a benchmark: a table, or one JSON object."""
@@ -41,8 +43,11 @@ def bench(
     )
     if name not in known:
         raise typer.BadParameter(f"{name!r} is none of {', '.join(known)}")
+    run = importlib.import_module(f"bench.{modules[name]}").run
+    if device is not None and "device" not in inspect.signature(run).parameters:
+        raise typer.BadParameter(f"{name} takes no --device")
     with progress.status(f"Benchmark {name}"):
-        figures: dict[str, Any] = importlib.import_module(f"bench.{modules[name]}").run(data)
+        figures: dict[str, Any] = run(data, **({} if device is None else {"device": device}))
     if as_json:
         print(json.dumps(figures))
         return
