@@ -3,7 +3,8 @@
 import logging
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,6 @@ from model.profile import Profile, apply_event, snapshot
 from schema.event import Event
 
 WARM, TIMED, BATCH = 40_000, 5_120, 256
-_delta_bytes: list[int] = []
 
 
 def run(data: Path) -> dict[str, dict[str, float]]:
@@ -34,7 +34,12 @@ def run(data: Path) -> dict[str, dict[str, float]]:
     batches = [events[n : n + BATCH] for n in range(WARM, len(events), BATCH)]
     rates = {}
     with threadpool_limits(1, "blas"):
-        learners = {"headrace": _headrace, "rtrec SLIM": _rtrec_slim, "rtrec LightFM": _rtrec_lightfm}
+        delta_bytes: list[int] = []
+        learners = {
+            "headrace": partial(_headrace, delta_bytes=delta_bytes),
+            "rtrec SLIM": _rtrec_slim,
+            "rtrec LightFM": _rtrec_lightfm,
+        }
         learners["implicit ALS"] = _implicit_als
         for name, learner in learners.items():
             times = learner(events[:WARM], batches)
@@ -45,12 +50,13 @@ def run(data: Path) -> dict[str, dict[str, float]]:
             rates[name] = TIMED / (time.perf_counter() - started)
     best = max(rate for name, rate in rates.items() if name != "headrace")
     rows = {name: {"interactions_per_second": rate} for name, rate in rates.items()}
-    rows["headrace"]["bytes"] = sum(_delta_bytes) / TIMED
+    rows["headrace"]["bytes"] = sum(delta_bytes) / TIMED
     return {**rows, "ratio": {"interactions_per_second": rates["headrace"] / best}}
 
 
-def _headrace(first: Sequence[Event], batches: Sequence[Sequence[Event]]) -> Iterator[None]:
-    """Learns `first`, yields, then yields after each batch. Profiles are the profile operator's work, not counted."""
+def _headrace(first: Sequence[Event], batches: Sequence[Sequence[Event]], delta_bytes: list[int]) -> Iterator[None]:
+    """Learns `first`, yields, then yields after each batch, whose delta's size it tells. Profiles are the profile
+    operator's work, not counted."""
     settings = load_settings()
     options, profiles = settings.profile_options(), dict[str, Profile]()
 
@@ -67,10 +73,9 @@ def _headrace(first: Sequence[Event], batches: Sequence[Sequence[Event]]) -> Ite
     for n in range(0, len(before), BATCH):
         recommender.learn(before[n : n + BATCH])
     yield
-    _delta_bytes.clear()
     for batch in taken:
         # Packed as for the scorers, which is the learner's work too.
-        _delta_bytes.append(len(pack_delta(recommender.learn(batch))))
+        delta_bytes.append(len(pack_delta(recommender.learn(batch))))
         yield
 
 

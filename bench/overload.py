@@ -9,6 +9,7 @@ from typing import Any
 
 import psutil
 
+from bench.pipe import checkpointed_bytes
 from deploy.local.stack import Stack, StackError
 from deploy.local.topics import create_topics, default_topics
 
@@ -39,7 +40,7 @@ def run(data: Path, events: int = 1_000_000, max_items: int = MAX_ITEMS) -> dict
         sender.start()
         taken = _until_taken(stack, events)
         seconds = time.monotonic() - started
-        size = _checkpointed_bytes(stack, job)
+        size = checkpointed_bytes(stack, job)
         memory.stop()
         restarts = len(stack.rest(f"/jobs/{job}/exceptions")["exceptionHistory"]["entries"])
         stack.cancel(job)
@@ -121,16 +122,3 @@ def _counter(stack: Stack, name: str) -> int:
                 if f"headrace_{name}{{" in line:
                     return int(float(line.rsplit(" ", 1)[1]))
     return 0
-
-
-def _checkpointed_bytes(stack: Stack, job: str) -> int:
-    """The state of the profiles in the next checkpoint that begins after now."""
-    begun = time.time() * 1000
-    while True:
-        time.sleep(_STEP_S)
-        newest = stack.rest(f"/jobs/{job}/checkpoints")["latest"]["completed"]
-        if newest and newest["trigger_timestamp"] > begun:
-            break
-    tasks = {vertex["id"]: vertex["name"] for vertex in stack.rest(f"/jobs/{job}")["vertices"]}
-    details = stack.rest(f"/jobs/{job}/checkpoints/details/{newest['id']}")["tasks"]
-    return sum(task["state_size"] for vertex, task in details.items() if tasks[vertex].startswith("profile"))

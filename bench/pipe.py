@@ -15,7 +15,7 @@ from deploy.local.stack import Stack, StackError
 from deploy.local.topics import Topic, create_topics
 
 ITEMS, USERS, SEED = 10_000, 20_000, 7
-_DEAD_S = 900.0
+_DEAD_S, _STEP_S = 900.0, 0.5
 _TOPICS = ("events", "items", "recommendations", "similar_items", "dead_letters", "erasures")
 _START = 1_600_000_000_000
 
@@ -149,3 +149,16 @@ class Pipe:
                     yield from records
         finally:
             consumer.close()
+
+
+def checkpointed_bytes(stack: Stack, job: str) -> int:
+    """The state of the profiles in the next checkpoint that begins after now."""
+    begun = time.time() * 1000
+    while True:
+        time.sleep(_STEP_S)
+        newest = stack.rest(f"/jobs/{job}/checkpoints")["latest"]["completed"]
+        if newest and newest["trigger_timestamp"] > begun:
+            break
+    tasks = {vertex["id"]: vertex["name"] for vertex in stack.rest(f"/jobs/{job}")["vertices"]}
+    details = stack.rest(f"/jobs/{job}/checkpoints/details/{newest['id']}")["tasks"]
+    return sum(task["state_size"] for vertex, task in details.items() if tasks[vertex].startswith("profile"))

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-from bench.pipe import ITEMS, SEED, Pipe
+from bench.pipe import ITEMS, SEED, Pipe, checkpointed_bytes
 from deploy.local.stack import Stack, StackError
 from model.profile import Profile, ProfileOptions, apply_event, pack_profile
 from schema.event import Event
@@ -59,7 +59,7 @@ def _growth(stack: Stack, many: int) -> tuple[float, float, dict[str, float]]:
     pipe.until_seen()
     lists = pipe.lists()
     rates = pipe.rate(lists, TIMED // 4, first), pipe.rate(lists, second + TIMED // 4, pipe.sent)
-    _await_checkpoint(stack, job)
+    checkpointed_bytes(stack, job)
     recovery = _recovery(stack, pipe, job)
     pipe.cancel()
     return *rates, recovery
@@ -102,22 +102,9 @@ def _profile_bytes(stack: Stack) -> tuple[float, float]:
     pipe.send_of(users.tolist(), items.tolist())
     job = pipe.submit()
     pipe.until_seen()
-    size = _await_checkpoint(stack, job)
+    size = checkpointed_bytes(stack, job)
     pipe.cancel()
     profile, options = Profile(), ProfileOptions()
     for n in np.flatnonzero(users == 0).tolist():
         apply_event(profile, Event(str(n), "u0", "view", 1_600_000_000_000 + n, f"i{items[n]}"), options)
     return float(len(pack_profile(profile))), size / FULL_USERS
-
-
-def _await_checkpoint(stack: Stack, job: str) -> int:
-    """Bytes of the profiles' state in the next checkpoint that begins after now."""
-    begun = time.time() * 1000
-    while True:
-        time.sleep(_STEP_S)
-        newest = stack.rest(f"/jobs/{job}/checkpoints")["latest"]["completed"]
-        if newest and newest["trigger_timestamp"] > begun:
-            break
-    tasks = {vertex["id"]: vertex["name"] for vertex in stack.rest(f"/jobs/{job}")["vertices"]}
-    details = stack.rest(f"/jobs/{job}/checkpoints/details/{newest['id']}")["tasks"]
-    return sum(task["state_size"] for vertex, task in details.items() if tasks[vertex].startswith("profile"))

@@ -13,6 +13,7 @@ import msgspec
 import typer
 
 from cli.common import Json, console, progress
+from deploy.local.stack import StackError
 
 if TYPE_CHECKING:
     from jobs.settings import Settings
@@ -48,11 +49,13 @@ def learn_history(file: Path, model: Path, settings: "Settings") -> History:
         elif kind == "snapshots":
             recommender.learn([unpack_snapshot(packed) for packed in found])
             events += len(found)
+        elif kind == "fault":
+            raise typer.BadParameter(found)
         else:
             model.write_bytes(recommender.pack())
             reader.join()
             return History(events, dict(found))
-    raise typer.Exit(1)
+    raise StackError(f"The process that reads {file} ended before its time.")
 
 
 def _received(connection: Connection) -> Iterator[tuple[str, Any]]:
@@ -73,7 +76,11 @@ def _read(file: Path, settings: "Settings", connection: Connection) -> None:
     def send(kind: str, found: Any) -> None:
         connection.send_bytes(msgspec.msgpack.encode((kind, found)))
 
-    events, categories = read_events(file)
+    try:
+        events, categories = read_events(file)
+    except typer.BadParameter as fault:
+        send("fault", fault.message)
+        return
     if categories:
         send("categories", sorted(categories.items()))
     options, profiles, batch = settings.profile_options(), dict[str, Profile](), list[bytes]()

@@ -59,10 +59,11 @@ def closed_up(
     return rows, [np.take_along_axis(other, order, 1) * (rows >= 0) for other in others]
 
 
-def largest_of(values: npt.NDArray[np.float32], count: int) -> npt.NDArray[np.int64]:
-    """The places of the at most `count` largest values above 0, ascending; of equals, the lowest places."""
+def largest_of(values: npt.NDArray[np.float32], count: int, above: float = 0.0) -> npt.NDArray[np.int64]:
+    """The places of the at most `count` largest values that are more than `above`, ascending; of equals, the lowest
+    places."""
     if count < len(values):
-        bound = max(np.partition(values, -count)[-count], 0)
-        above, equal = np.flatnonzero(values > bound), np.flatnonzero((values == bound) & (values > 0))
-        return np.sort(np.concatenate([above, equal[: count - len(above)]]))
-    return np.flatnonzero(values > 0)
+        bound = max(np.partition(values, -count)[-count], above)
+        larger, equal = np.flatnonzero(values > bound), np.flatnonzero((values == bound) & (values > above))
+        return np.sort(np.concatenate([larger, equal[: count - len(larger)]]))
+    return np.flatnonzero(values > above)

@@ -13,9 +13,9 @@ import msgspec
 import numpy as np
 import torch
 
-from model.arrays import grown, pack_array, unpack_array, unpack_tensor
+from model.arrays import grown, largest_of, pack_array, unpack_array, unpack_tensor
 from model.batch import Batch, Rows, parts_of, to_batch
-from model.candidates import find_candidates, find_candidates_among, most_popular
+from model.candidates import Asked, find_candidates, find_candidates_among
 from model.category_popularity import CategoryPopularity, CategoryPopularityOptions
 from model.cooccurrence import Cooccurrence, CooccurrenceDelta, CooccurrenceOptions
 from model.diversity import diversify
@@ -320,7 +320,7 @@ class Recommender:
         prior = self.popularity.score(self.options.weights[-1])
         if self._blocks:
             prior.masked_fill_(self.blocked, -torch.inf)
-        popular = None if self._scores_all else most_popular(prior.numpy(), self.options.popular)
+        popular = None if self._scores_all else largest_of(prior.numpy(), self.options.popular, -math.inf)
         blocks = (snapshots[n : n + self._block_size] for n in range(0, len(snapshots), self._block_size))
         return [ranked for block in blocks for ranked in self._ranked(block, k, blend, prior, popular)]
 
@@ -342,14 +342,14 @@ class Recommender:
         near = self.category_popularity.near(batch.items, self.category)
         if self.options.user_neighbours.nearest:
             near = np.hstack([near, self.user_neighbours.near(batch.users, queries, own)])
-        barred = (excluded, bounds, own, near, count)
+        given = Asked(excluded, bounds, own, near, count)
         if popular is None:
-            candidates = find_candidates(self._scores(batch, queries), weights, prior, *barred)
+            candidates = find_candidates(self._scores(batch, queries), weights, prior, given)
         else:
             known = self.cooccurrence.neighbourhoods(batch.items, batch.weights)
             vectors, learned = self.factorization.vectors.numpy(), self.factorization.learned.numpy()
             candidates = find_candidates_among(
-                known, queries.numpy(), vectors, learned, popular, weights, prior.numpy(), *barred
+                known, queries.numpy(), vectors, learned, popular, weights, prior.numpy(), given
             )
         asked = (batch.items, batch.weights, candidates.items)
         signals = np.concatenate(

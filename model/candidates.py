@@ -29,28 +29,29 @@ class Neighbourhoods(NamedTuple):
     scores: npt.NDArray[np.float32]
 
 
-def find_candidates(
-    parts: torch.Tensor,
-    weights: tuple[float, ...],
-    prior: torch.Tensor,
-    columns: Indices,
-    bounds: Indices,
-    own: Indices,
-    extra: Indices,
-    count: int,
-) -> Candidates:
-    """The user's own items, the `extra` ones, and the `count` others that are best by a fixed blend, in no order.
+class Asked(NamedTuple):
+    """What the search is told of B users. `columns` int64 from `bounds[n]` to `bounds[n + 1]` are row n's forbidden
+    columns; `own` int64 [B, H] are the histories, newest first, and `extra` int64 [B, E] are candidates whatever their
+    scores; -1 is none in all three. `others` more are looked for."""
+
+    columns: Indices
+    bounds: Indices
+    own: Indices
+    extra: Indices
+    others: int
+
+
+def find_candidates(parts: torch.Tensor, weights: tuple[float, ...], prior: torch.Tensor, asked: Asked) -> Candidates:
+    """The user's own items, the extra ones, and the others that are best by a fixed blend, in no order.
 
     `parts` float32 [M, B, N], left undefined: each model's scores, of which those below 0 count as 0; each row is
     divided by its maximum and weighted. `prior` float32 [N] is added for everybody; -inf makes an item no candidate of
-    anybody, and `columns` int64 from `bounds[n]` to `bounds[n + 1]` are row n's own forbidden columns (-1 for none).
-    `own` int64 [B, H] are the histories, newest first, and `extra` int64 [B, E] are candidates whatever their
-    scores, -1 for none in both.
+    anybody.
     """
     if parts.device.type == "cpu":
-        arrays = (parts.numpy(), np.array(weights, np.float32), prior.numpy(), columns, bounds, own, extra)
-        return Candidates(*_find_candidates(*arrays, min(count, parts.shape[2])))
-    return _find_candidates_torch(parts, weights, prior, columns, bounds, own, extra, count)
+        arrays = (parts.numpy(), np.array(weights, np.float32), prior.numpy(), *asked[:-1])
+        return Candidates(*_find_candidates(*arrays, min(asked.others, parts.shape[2])))
+    return _find_candidates_torch(parts, weights, prior, asked)
 
 
 def find_candidates_among(
@@ -61,42 +62,24 @@ def find_candidates_among(
     popular: Indices,
     weights: tuple[float, ...],
     prior: npt.NDArray[np.float32],
-    columns: Indices,
-    bounds: Indices,
-    own: Indices,
-    extra: Indices,
-    count: int,
+    asked: Asked,
 ) -> Candidates:
     """The same for two models without a look at the whole catalogue, on the CPU: among the items that the first model
-    knows something of for the user, and the `popular` ones int64 [P], which the second model, whose scores are the
-    products of `queries` float32 [B, D] and `vectors` float32 [N, D] where these are `learned` bool [N], and the
-    prior put in order. What is in neither,
-    and neither the user's own nor extra, is no candidate, and a model's largest score is that among these."""
+    knows something of for the user, and the `popular` ones int64 [P]. The second model's scores are the products of
+    `queries` float32 [B, D] and `vectors` float32 [N, D], where these are `learned` bool [N]. What is in neither, nor
+    the user's own, nor extra, is no candidate, and a model's largest score is that among these."""
     # By torch: a scorer gives it one thread, where NumPy's product would take every core.
     of_popular = (torch.from_numpy(queries) @ torch.from_numpy(vectors[popular]).T).numpy()
     of_popular *= learned[popular]
     arrays = (queries, vectors, learned, popular, of_popular, np.array(weights, np.float32), prior)
-    return Candidates(*_find_among(*known, *arrays, columns, bounds, own, extra, min(count, len(prior))))
-
-
-def most_popular(prior: npt.NDArray[np.float32], count: int) -> Indices:
-    """The at most `count` items of the largest prior, ascending; none whose prior is -inf."""
-    found = np.full(min(count, len(prior)), -1, np.int64)
-    choose_largest(prior, np.arange(len(prior)), np.empty(len(found), np.float32), found)
-    return np.sort(found[found >= 0])
+    return Candidates(*_find_among(*known, *arrays, *asked[:-1], min(asked.others, len(prior))))
 
 
 def _find_candidates_torch(
-    parts: torch.Tensor,
-    weights: tuple[float, ...],
-    prior: torch.Tensor,
-    columns: Indices,
-    bounds: Indices,
-    own: Indices,
-    extra: Indices,
-    count: int,
+    parts: torch.Tensor, weights: tuple[float, ...], prior: torch.Tensor, asked: Asked
 ) -> Candidates:
     """The torch version of `_find_candidates`, for a GPU."""
+    columns, bounds, own, extra, count = asked
     device = parts.device
     parts.clamp_(min=0)
     parts /= parts.amax(2, keepdim=True).clamp(min=1e-9)
@@ -237,20 +220,23 @@ def _find_among(  # type: ignore[no-untyped-def]
     items = np.full((rows, length + count), -1, np.int64)
     places = np.full((rows, length + count), -1, np.int64)
     shares = np.zeros((3, rows, length + count), np.float32)
-    heap, certain = np.empty(count, np.float32), np.empty(length, np.int64)
-    most = len(popular) + length + np.max(known_bounds[1:] - known_bounds[:-1])
+    barred = np.max(bounds[1:] - bounds[:-1])
+    heap, named = np.empty(count, np.float32), np.empty(length + barred, np.int64)
+    most = len(popular) + len(named) + np.max(known_bounds[1:] - known_bounds[:-1])
     pool, total = np.empty(most, np.int64), np.empty(most, np.float32)
     first, second = np.empty(most, np.float32), np.empty(most, np.float32)
-    # Of the pool's popular items, then the row's own and extra ones, where they stand in it, and one more.
+    # Of the pool's popular items, then the row's own, extra and forbidden ones, where they stand in it, and one more.
     place = np.zeros(len(prior), np.int32)
     pool[: len(popular)] = popular
     for n in range(len(popular)):
         place[popular[n]] = n + 1
     for row in range(rows):
-        certain[: own.shape[1]], certain[own.shape[1] :] = own[row], extra[row]
+        named[: own.shape[1]], named[own.shape[1] : length] = own[row], extra[row]
+        last = length + bounds[row + 1] - bounds[row]
+        named[length:last] = columns[bounds[row] : bounds[row + 1]]
         size = len(popular)
         second[:size] = popular_scores[row]
-        for item in certain:
+        for item in named[:last]:
             if item >= 0 and place[item] == 0:
                 pool[size] = item
                 second[size] = _product(queries[row], vectors[item]) if learned[item] else np.float32(0)
@@ -274,17 +260,12 @@ def _find_among(  # type: ignore[no-untyped-def]
             total[n] = weights[0] * first[n] + weights[1] * second[n]
         for n in range(size):
             total[n] += prior[pool[n]]
-        for n in range(bounds[row], bounds[row + 1]):
-            item = columns[n]
-            if item >= 0 and place[item] > 0:
+        for item in named[length:last]:
+            if item >= 0:
                 total[place[item] - 1] = -np.inf
-            elif item >= 0:
-                for at in range(sure, size):
-                    if pool[at] == item:
-                        total[at] = -np.inf
         chosen = items[row]
         for n in range(length):
-            at = place[certain[n]] - 1 if certain[n] >= 0 else -1
+            at = place[named[n]] - 1 if named[n] >= 0 else -1
             if at >= 0 and total[at] > -np.inf:
                 chosen[n], total[at] = at, -np.inf
                 if n < own.shape[1]:

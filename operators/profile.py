@@ -39,7 +39,8 @@ class ProfileFunction(KeyedProcessFunction):
     receipts of erasure.
 
     Keyed state `profile`: one packed `model.profile.Profile`, kept for `ttl_days` after the user's last event. Events
-    without consent go to a profile of their session instead, which is in no state and forgotten after half an hour.
+    without consent go to a profile of their session instead, which is in no state and forgotten after half an hour. A
+    profile that `headrace bootstrap` sends is put under the user's own.
     """
 
     def __init__(
