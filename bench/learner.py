@@ -35,7 +35,7 @@ def run(data: Path) -> dict[str, dict[str, float]]:
     rates = {}
     with threadpool_limits(1, "blas"):
         delta_bytes: list[int] = []
-        learners = {
+        learners: dict[str, Callable[..., Iterator[None]]] = {
             "headrace": partial(_headrace, delta_bytes=delta_bytes),
             "rtrec SLIM": _rtrec_slim,
             "rtrec LightFM": _rtrec_lightfm,
