@@ -192,7 +192,15 @@ def build(
         keyed_in_jvm(batches, BATCH, Types.LONG())
         .connect(keyed_in_jvm(deltas, DELTA, Types.LONG()))
         .process(
-            scorer(settings.blend_options(), kafka.events, lists.k, lists.send_unchanged, lists.remembered_users), LISTS
+            scorer(
+                settings.blend_options(),
+                kafka.events,
+                lists.k,
+                lists.send_unchanged,
+                lists.remembered_users,
+                settings.flink.target_freshness_ms,
+            ),
+            LISTS,
         )
         .name("scorer")
         .uid("scorer")

@@ -4,6 +4,7 @@ import math
 import time
 from collections import OrderedDict
 from collections.abc import Iterator
+from itertools import chain
 from uuid import uuid4
 
 import msgspec
@@ -15,6 +16,7 @@ from operators.worker import prepare_worker  # isort: skip, numba comes in with 
 from model.blend import BlendOptions, RankedList, Recommender, unpack_delta
 from model.learned_blend import LearnedBlend
 from model.snapshot import Snapshot, unpack_snapshot
+from operators.catch_up import CatchUp
 from operators.dead_letters import DeadLetters
 from operators.receipts import RECEIPTS
 from schema.erasure import receipt
@@ -30,18 +32,28 @@ class ScorerFunction(KeyedCoProcessFunction):
     shard. Out: Row(user_id, list or None), a dead letter for each event whose list could not be made, and a
     receipt for each user whose list was erased.
 
-    Until the learner has sent the model after a start, batches wait in the keyed state `waiting`. The keyed state
-    `blend` holds what the shard has learned about the order of candidates. The lists last sent, and what they were made
-    of, are bounded caches: what they lose costs one repeated list, and one lesson.
+    Until the learner has sent the model after a start, batches wait in the keyed state `waiting`. So they do where
+    their events are older than `target_freshness_ms`, as `operators.catch_up` says: then each person gets one list of
+    several batches.
+
+    The keyed state `blend` holds what the shard has learned about the order of candidates. The lists last sent, and
+    what they were made of, are bounded caches: what they lose costs one repeated list, and one lesson.
     """
 
     recommender: type[Recommender] = Recommender
 
     def __init__(
-        self, options: BlendOptions, events_topic: str, k: int, send_unchanged: bool, remembered_users: int
+        self,
+        options: BlendOptions,
+        events_topic: str,
+        k: int,
+        send_unchanged: bool,
+        remembered_users: int,
+        target_freshness_ms: int,
     ) -> None:
         self._options, self._events_topic, self._k = options, events_topic, k
         self._send_unchanged, self._remembered_users = send_unchanged, remembered_users
+        self._target_freshness_ms = target_freshness_ms
 
     def open(self, runtime_context: RuntimeContext) -> None:
         """Register the state and the metrics."""
@@ -54,6 +66,7 @@ class ScorerFunction(KeyedCoProcessFunction):
         self._run, self._lists_made = uuid4().hex, 0
         # Shards whose `waiting` is known to be empty, so that it is not read for every batch.
         self._served: set[int] = set()
+        self._catch_up = CatchUp(self._target_freshness_ms)
         self._sent: OrderedDict[str, list[str]] = OrderedDict()
         metrics = runtime_context.get_metrics_group().add_group("headrace")
         self._dead_letters = DeadLetters(metrics, "scorer_failed")
@@ -70,15 +83,17 @@ class ScorerFunction(KeyedCoProcessFunction):
         """Make the lists of one micro-batch."""
         shard, requests = value
         requests = [bytes(request) for request in requests]
-        if not self._ready():
+        now = int(time.time() * 1000)
+        if self._ready():
+            waits_until = self._catch_up.due(shard, unpack_snapshot(requests[-1]).appended_at, now)
+        else:
+            waits_until = now + _RETRY_MS
+        if waits_until > now:
             self._waiting.add(msgspec.msgpack.encode(requests))
             self._served.discard(shard)
-            ctx.timer_service().register_processing_time_timer(int(time.time() * 1000) + _RETRY_MS)
+            ctx.timer_service().register_processing_time_timer(waits_until)
             return
-        if shard not in self._served:
-            yield from self._serve_waiting(shard)
-            self._served.add(shard)
-        yield from self._lists(shard, requests)
+        yield from self._lists(shard, [*self._waited(shard), *requests])
 
     def process_element2(self, value: Row, ctx: KeyedCoProcessFunction.Context) -> Iterator[Row]:
         """Follow the learner."""
@@ -99,19 +114,26 @@ class ScorerFunction(KeyedCoProcessFunction):
 
     def on_timer(self, timestamp: int, ctx: KeyedCoProcessFunction.OnTimerContext) -> Iterator[Row]:
         """Serve what waited for the model, or wait on."""
-        if self._ready():
-            yield from self._serve_waiting(ctx.get_current_key())
-        else:
-            ctx.timer_service().register_processing_time_timer(int(time.time() * 1000) + _RETRY_MS)
+        shard, now = ctx.get_current_key(), int(time.time() * 1000)
+        waits_until = self._catch_up.due(shard, now, now) if self._ready() else now + _RETRY_MS
+        if waits_until > now:
+            ctx.timer_service().register_processing_time_timer(waits_until)
+        elif requests := self._waited(shard):
+            yield from self._lists(shard, requests)
 
     def _ready(self) -> bool:
         """Whether the model is here and knows an item; before that, an event would get no list at all."""
         return self._replica is not None and len(self._replica.index) > 0
 
-    def _serve_waiting(self, shard: int) -> Iterator[Row]:
-        for entry in list(self._waiting.get() or ()):
-            yield from self._lists(shard, msgspec.msgpack.decode(entry, type=list[bytes]))
+    def _waited(self, shard: int) -> list[bytes]:
+        """What waits for the shard, which is no longer to wait."""
+        self._catch_up.served(shard)
+        if shard in self._served:
+            return []
+        self._served.add(shard)
+        entries = [msgspec.msgpack.decode(entry, type=list[bytes]) for entry in self._waiting.get() or ()]
         self._waiting.clear()
+        return list(chain.from_iterable(entries))
 
     def _restored(self, shard: int) -> LearnedBlend:
         if shard not in self._blends:
