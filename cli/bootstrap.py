@@ -34,7 +34,9 @@ def learn_history(file: Path, model: Path, settings: "Settings") -> History:
     import torch
 
     from model.blend import CatalogueChange, Recommender
+    from model.content import tokens_of
     from model.snapshot import unpack_snapshot
+    from schema.item import Item
 
     torch.set_num_threads(1)
     recommender = Recommender(settings.blend_options())
@@ -45,7 +47,8 @@ def learn_history(file: Path, model: Path, settings: "Settings") -> History:
     events = 0
     for kind, found in _received(here):
         if kind == "categories":
-            recommender.learn([], [CatalogueChange(item, True, category) for item, category in found])
+            described = ((item, category, tokens_of(Item(item, category=[category]))) for item, category in found)
+            recommender.learn([], [CatalogueChange(item, True, *known) for item, *known in described])
         elif kind == "snapshots":
             recommender.learn([unpack_snapshot(packed) for packed in found])
             events += len(found)

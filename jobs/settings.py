@@ -10,6 +10,7 @@ from config.kafka import Kafka
 from config.loading import FileSettings, Section, load
 from config.privacy import Privacy
 from model.blend import BlendOptions
+from model.content import ContentOptions
 from model.cooccurrence import CooccurrenceOptions
 from model.learned_blend import LearnedBlendOptions
 from model.linear_item_model import LinearItemModelOptions
@@ -39,6 +40,8 @@ class Lists(Section):
     diversity: Annotated[float, Field(ge=0, le=1)] = 0.0
     exclude: Literal["none", "purchased", "seen"] = "purchased"
     explain: bool = True
+    new_items_share: Annotated[float, Field(ge=0, le=1)] = 0.05
+    new_until: PositiveInt = 5
     similar_items: Annotated[int, Field(ge=1, le=200)] = 20
     send_unchanged: bool = False
     remembered_users: PositiveInt = 100_000
@@ -143,6 +146,7 @@ class Settings(FileSettings):
                 learning_rate=0.0 if private else models.blend_learning_rate,
                 remembered_users=models.blend_users,
             ),
+            content=ContentOptions(share=self.lists.new_items_share, new_until=self.lists.new_until),
             horizon=self.lists.horizon,
             diversity=self.lists.diversity,
             explain=self.lists.explain,

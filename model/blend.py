@@ -17,8 +17,10 @@ from model.arrays import grown, largest_of, pack_array, unpack_array, unpack_ten
 from model.batch import Batch, Rows, parts_of, to_batch
 from model.candidates import Asked, find_candidates, find_candidates_among
 from model.category_popularity import CategoryPopularity, CategoryPopularityOptions
+from model.content import Content, ContentOptions
 from model.cooccurrence import Cooccurrence, CooccurrenceDelta, CooccurrenceOptions
 from model.diversity import diversify
+from model.exploration import draws, explore
 from model.item_index import ItemIndex
 from model.learned_blend import LearnedBlend, LearnedBlendOptions, features_of
 from model.linear_item_model import LinearItemModel, LinearItemModelDelta, LinearItemModelOptions
@@ -32,7 +34,7 @@ VERSION = 1
 """The version byte of packed deltas and packed recommenders."""
 
 
-_Model = Cooccurrence | MatrixFactorization | Popularity | LinearItemModel | UserNeighbours | PrivateCounts
+_Model = Cooccurrence | MatrixFactorization | Popularity | LinearItemModel | UserNeighbours | PrivateCounts | Content
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,7 @@ class BlendOptions:
     weights: tuple[float, float, float] = (1.0, 0.3, 0.01)
     category_popularity: CategoryPopularityOptions = field(default_factory=CategoryPopularityOptions)
     user_neighbours: UserNeighboursOptions = field(default_factory=UserNeighboursOptions)
+    content: ContentOptions = field(default_factory=ContentOptions)
     learned: LearnedBlendOptions = field(default_factory=LearnedBlendOptions)
     privacy: PrivacyOptions = field(default_factory=PrivacyOptions)
     horizon: str = "next"
@@ -66,11 +69,13 @@ class BlendOptions:
 
 
 class CatalogueChange(msgspec.Struct, array_like=True):
-    """Whether an item may be on lists from now on, and its category, None where it is not said."""
+    """Whether an item may be on lists from now on, its category, None where it is not said, and its tokens as
+    `model.content` packs them, empty where it has none."""
 
     item_id: str
     available: bool
     category: str | None = None
+    content: bytes = b""
 
 
 class Delta(msgspec.Struct, array_like=True):
@@ -90,13 +95,15 @@ class Delta(msgspec.Struct, array_like=True):
 
 class RankedList(msgspec.Struct):
     """A user's list, best first: item ids, scores (the chance of being taken next, among the candidates) to five
-    decimals, where each item comes from (the user's own history, or the model that gives most for it), and which item
-    of the history leads to it by co-occurrence, None where none does or none is asked for."""
+    decimals, where each item comes from (the user's own history, the model that gives most for it, or "new" where
+    chance put a new item there), and which item of the history leads to it by co-occurrence, None where none does or
+    none is asked for; and, where chance put it there, with which `propensities`, else None."""
 
     item_ids: list[str]
     scores: list[float]
     sources: list[str]
     because: list[str | None]
+    propensities: list[float | None]
 
 
 class SimilarItems(NamedTuple):
@@ -172,6 +179,7 @@ class Recommender:
         bounds = factorization.reservoir, factorization.history, factorization.dimensions
         self.user_neighbours = UserNeighbours(people, *bounds, self.device)
         self.private = PrivateCounts(options.privacy)
+        self.content = Content(options.content)
         # A block of users whose scores stay in a CPU's cache; a GPU wants many at once.
         self._block_size = 64 if self.device.type == "cpu" else 256
         self._scratch = torch.empty(0, device=self.device)
@@ -187,6 +195,7 @@ class Recommender:
             self.linear,
             self.user_neighbours,
             self.private,
+            self.content,
         )
 
     def _resize(self) -> None:
@@ -293,6 +302,7 @@ class Recommender:
             rows = torch.tensor(self.index.rows(c.item_id for c in catalogue), device=self.device)
             self.blocked[rows] = torch.tensor([not c.available for c in catalogue], device=self.device)
             self._blocks = bool(self.blocked.any())
+        self.content.follow(self.index.rows(c.item_id for c in catalogue), (c.content for c in catalogue))
         moved = False
         for change in catalogue:
             if change.category is not None:
@@ -315,14 +325,15 @@ class Recommender:
         An unknown user is a snapshot with an empty history: popularity alone makes that list.
         """
         if not len(self.index) or not snapshots:
-            return [RankedList([], [], [], []) for _ in snapshots]
+            return [RankedList([], [], [], [], []) for _ in snapshots]
         blend = blend or LearnedBlend(self.options.learned)
         prior = self.popularity.score(self.options.weights[-1])
         if self._blocks:
             prior.masked_fill_(self.blocked, -torch.inf)
         popular = None if self._scores_all else largest_of(prior.numpy(), self.options.popular, -math.inf)
+        new = self.content.pool(self.cooccurrence.counts.cpu().numpy(), self.blocked.cpu().numpy())
         blocks = (snapshots[n : n + self._block_size] for n in range(0, len(snapshots), self._block_size))
-        return [ranked for block in blocks for ranked in self._ranked(block, k, blend, prior, popular)]
+        return [ranked for block in blocks for ranked in self._ranked(block, k, blend, prior, popular, new)]
 
     @property
     def _scores_all(self) -> bool:
@@ -331,7 +342,13 @@ class Recommender:
         return small or self.device.type != "cpu" or self._scorers[0] is not self.cooccurrence
 
     def _ranked(
-        self, snapshots: Sequence[Snapshot], k: int, blend: LearnedBlend, prior: torch.Tensor, popular: Rows | None
+        self,
+        snapshots: Sequence[Snapshot],
+        k: int,
+        blend: LearnedBlend,
+        prior: torch.Tensor,
+        popular: Rows | None,
+        pool: Rows,
     ) -> Iterator[RankedList]:
         batch = to_batch(snapshots, self.index, learn=False)
         queries = self.factorization.query(batch.items, batch.weights)
@@ -342,6 +359,9 @@ class Recommender:
         near = self.category_popularity.near(batch.items, self.category)
         if self.options.user_neighbours.nearest:
             near = np.hstack([near, self.user_neighbours.near(batch.users, queries, own)])
+        new = self.content.new_items(batch.items, batch.weights, excluded, bounds, pool)
+        first_new = own.shape[1] + near.shape[1]
+        near = np.hstack([near, new.items])
         given = Asked(excluded, bounds, own, near, count)
         if popular is None:
             candidates = find_candidates(self._scores(batch, queries), weights, prior, given)
@@ -353,7 +373,11 @@ class Recommender:
             )
         asked = (batch.items, batch.weights, candidates.items)
         signals = np.concatenate(
-            [self.cooccurrence.score_candidates(*asked), self.linear.score_candidates(*asked)[None]]
+            [
+                self.cooccurrence.score_candidates(*asked),
+                self.linear.score_candidates(*asked)[None],
+                self.content.score_candidates(*asked)[None],
+            ]
         )
         popularity = self.cooccurrence.counts_of(candidates.items)
         features = features_of(candidates, signals, popularity, weights, batch, self.category)
@@ -364,11 +388,15 @@ class Recommender:
             in_order = np.take_along_axis(candidates.items, np.maximum(columns, 0), 1)
             diversify(columns, chances, self.factorization.directions_of(in_order), k, diversity)
             columns, chances = columns[:, :k], chances[:, :k]
+        chance = self.options.content
+        drawn = draws([s.event_id for s in snapshots], int(k * chance.share), chance.seed)
+        propensities = explore(columns, chances, candidates.items, first_new, new.scores, drawn, chance.temperature)
         ids = self.index.ids
-        names = [*(scorer.name for scorer in self._scorers), self.popularity.name, "history"]
+        names = [*(scorer.name for scorer in self._scorers), self.popularity.name, "history", "new"]
         chosen = (np.arange(len(columns))[:, None], np.maximum(columns, 0))
         shares = candidates.shares[:, *chosen] * np.array([*weights, 1], np.float32)[:, None, None]
-        sources = np.where(candidates.places[chosen] >= 0, len(names) - 1, shares.argmax(0))
+        sources = np.where(candidates.places[chosen] >= 0, len(names) - 2, shares.argmax(0))
+        sources[propensities > 0] = len(names) - 1
         # Of what is merely popular, or was there before, no other item is the cause.
         by_others = (sources < len(self._scorers)) & (columns >= 0) & self.options.explain
         listed = np.where(by_others, candidates.items[chosen], -1)
@@ -380,8 +408,10 @@ class Recommender:
         scores = chances[there].astype(np.float64).round(5).tolist()
         origins = list(map(names.__getitem__, sources[there].tolist()))
         led = [None if cause < 0 else ids[cause] for cause in causes[there].tolist()]
+        by_chance = [propensity or None for propensity in propensities[there].astype(np.float64).round(5).tolist()]
         for begin, end in pairwise(accumulate(there.sum(1).tolist(), initial=0)):
-            yield RankedList(items[begin:end], scores[begin:end], origins[begin:end], led[begin:end])
+            part = slice(begin, end)
+            yield RankedList(items[part], scores[part], origins[part], led[part], by_chance[part])
 
     def _scores(self, batch: Batch, queries: torch.Tensor) -> torch.Tensor:
         """Both models' scores float32 [2, B, N], in scratch."""

@@ -13,10 +13,12 @@ from types import MappingProxyType
 from typing import Any
 
 from model.blend import BlendOptions, CatalogueChange, Recommender
+from model.content import tokens_of
 from model.learned_blend import LearnedBlend
 from model.profile import Profile, ProfileOptions, apply_event, snapshot
 from model.snapshot import Snapshot
 from schema.event import Event
+from schema.item import Item
 
 
 @dataclass
@@ -144,7 +146,8 @@ def evaluate(
             recommender.feedback(after, blend)
         item = event.item_id
         if item is not None and item in categories and recommender.index.rows([item]) == [-1]:
-            to_list.append(CatalogueChange(item, True, categories[item]))
+            described = Item(item, category=[categories[item]])
+            to_list.append(CatalogueChange(item, True, categories[item], tokens_of(described)))
     report.events_per_second = len(events) / max(time.perf_counter() - started, 1e-9)
     report.spread(listed, len(recommender.index))
     return report

@@ -13,6 +13,7 @@ from pyflink.datastream.state import MapStateDescriptor, ValueStateDescriptor
 from operators.worker import prepare_worker  # isort: skip, numba comes in with the models
 from model.blend import BlendOptions, CatalogueChange, Recommender, pack_delta
 from model.blend import SimilarItems as Similar
+from model.content import tokens_of
 from model.snapshot import unpack_snapshot
 from operators.dead_letters import DeadLetters
 from operators.receipts import RECEIPTS
@@ -88,7 +89,7 @@ class LearnerFunction(KeyedCoProcessFunction):
                 changes.append(
                     CatalogueChange(item_id, False)
                     if item is None
-                    else CatalogueChange(item_id, item.available, " > ".join(item.category) or None)
+                    else CatalogueChange(item_id, item.available, " > ".join(item.category) or None, tokens_of(item))
                 )
             except MessageError as error:
                 yield self._dead_letters.of(error, self._items_topic, partition, offset, payload)

@@ -227,7 +227,16 @@ class ScorerFunction(KeyedCoProcessFunction):
             event_timestamp=snapshot.event_timestamp,
             model_version=self._replica.version,
             strategy=_strategy(snapshot),
-            items=list(map(ScoredItem, ranked.item_ids, ranked.scores, ranked.sources, ranked.because)),
+            items=list(
+                map(
+                    ScoredItem,
+                    ranked.item_ids,
+                    ranked.scores,
+                    ranked.sources,
+                    ranked.because,
+                    ranked.propensities,
+                )
+            ),
             profile_version=snapshot.profile_version,
             last_seen=snapshot.last_seen or None,
         )

@@ -11,12 +11,14 @@ DEFAULT_USER = "__default__"
 
 
 class ScoredItem(msgspec.Struct, gc=False, omit_defaults=True):
-    """An item of a list, with its score, what proposed it, and `because` of which item of the person's history."""
+    """An item of a list, with its score, what proposed it, and `because` of which item of the person's history. Where
+    chance put it there, `propensity` is the chance with which it did."""
 
     item_id: str
     score: float
     source: str
     because: str | None = None
+    propensity: float | None = None
 
 
 class Recommendation(msgspec.Struct):

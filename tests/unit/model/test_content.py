@@ -1,0 +1,129 @@
+"""Content: what goes with what by its words, the newest first where nothing does, and its state."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from model.content import TOKENS, Content, ContentOptions, tokens_of
+from schema.item import Item
+
+pytestmark = pytest.mark.unit
+ITEMS = [
+    Item("runner", title="Red running shoe", category=["shoes", "running"], brand="Fleet", price=90.0),
+    Item("trail", title="Trail running shoe", category=["shoes", "running"], brand="Fleet", price=110.0),
+    Item("boot", title="Winter boot", category=["shoes", "boots"], brand="Fur", price=150.0),
+    Item("lamp", title="Desk lamp", category=["home"], price=20.0),
+    Item("pan", title="Iron pan", description="A pan of iron for the desk of a cook.", category=["home"]),
+]
+ALL = np.arange(len(ITEMS))
+NOTHING = np.empty(0, np.int64)
+
+
+def learned(items: list[Item] = ITEMS, **options: int) -> Content:
+    content = Content(ContentOptions(**options))
+    content.resize(len(items))
+    content.follow(range(len(items)), map(tokens_of, items))
+    return content
+
+
+def history(*items: int) -> tuple[np.ndarray, np.ndarray]:
+    return np.array([items], np.int64), np.ones((1, len(items)), np.float32)
+
+
+def cosine(one: dict[int, float], other: dict[int, float]) -> float:
+    product = sum(weight * other.get(token, 0.0) for token, weight in one.items())
+    lengths = [sum(weight**2 for weight in bag.values()) for bag in (one, other)]
+    return product / max((lengths[0] * lengths[1]) ** 0.5, 1e-9)
+
+
+def test_tokens_are_one_each_and_bounded_the_category_first() -> None:
+    tokens = np.frombuffer(tokens_of(ITEMS[0]), np.uint16)
+    assert len(tokens) == len(set(tokens.tolist())) == 7
+    assert (
+        tokens[:2].tolist() == np.frombuffer(tokens_of(Item("x", category=["Shoes ", "running"])), np.uint16).tolist()
+    )
+    long = tokens_of(Item("x", title=" ".join(map(str, range(100))), category=["shoes"]))
+    assert len(long) == 2 * TOKENS
+    assert long[:2] == tokens[:1].tobytes()
+    assert tokens_of(Item("x")) == b""
+
+
+def test_a_price_says_something_within_its_category_and_roughly() -> None:
+    def price(value: float, category: str) -> bytes:
+        return tokens_of(Item("x", price=value, category=[category]))[-2:]
+
+    assert price(100, "shoes") == price(105, "shoes") != price(200, "shoes")
+    assert price(100, "shoes") != price(100, "home")
+
+
+def test_scores_are_cosines_of_bags_weighted_by_inverse_document_frequency() -> None:
+    content = learned()
+    bags = [np.frombuffer(tokens_of(item), np.uint16).tolist() for item in ITEMS]
+    frequency = {token: sum(token in bag for bag in bags) for bag in bags for token in bag}
+    weight = {token: np.log(1 + 8 / (1 + count)) for token, count in frequency.items()}
+    vectors = [{token: weight[token] for token in bag} for bag in bags]
+    lengths = [sum(value**2 for value in vector.values()) ** 0.5 for vector in vectors]
+    person: dict[int, float] = {}
+    for place, item in enumerate((2, 0)):
+        for token, value in vectors[item].items():
+            person[token] = person.get(token, 0.0) + value / lengths[item] * (1 + place) ** -0.5
+    found = content.score_candidates(*history(2, 0), ALL[None])[0]
+    assert found == pytest.approx([cosine(person, vector) for vector in vectors], abs=1e-5)
+    # Nothing of one list stays for the next.
+    assert content.score_candidates(*history(2, 0), ALL[None])[0].tolist() == found.tolist()
+    assert not content.score_candidates(*history(-1), ALL[None]).any()
+    assert not content.score_candidates(*history(0), np.array([[-1]])).any()
+
+
+def test_new_are_the_newest_of_the_catalogue_that_few_took_and_none_forbids() -> None:
+    content = learned(pool=3, new_until=5)
+    blocked = np.zeros(len(ITEMS), np.bool_)
+    assert content.pool(np.array([0, 0, 0, 0, 5], np.float32), blocked).tolist() == [3, 2]
+    blocked[3] = True
+    assert content.pool(np.zeros(5, np.float32), blocked).tolist() == [4, 2]
+
+
+def test_a_person_meets_the_new_items_that_go_with_theirs_but_none_of_their_own_nor_an_excluded_one() -> None:
+    content = learned(new_items=2)
+    items, weights = np.array([[0, -1], [-1, -1], [4, 3]]), np.ones((3, 2), np.float32)
+    found = content.new_items(items, weights, np.array([2, 1]), np.array([0, 1, 1, 2]), ALL[::-1].copy())
+    assert found.items[0].tolist()[0] == 1
+    assert 2 not in found.items[0]
+    # Nothing is known of the second person: the newest.
+    assert found.items[1].tolist() == [4, 3]
+    assert found.scores[1].tolist() == [0, 0]
+    # Nothing that is left has a word of theirs.
+    assert found.items[2].tolist() == [-1, -1]
+    assert (np.diff(found.scores, axis=1) <= 0).all()
+
+
+def test_without_new_items_there_are_none() -> None:
+    found = learned().new_items(*history(0), NOTHING, np.array([0, 0]), NOTHING)
+    assert found.items.shape == found.scores.shape == (1, 0)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 7), st.integers(0, 4)), max_size=20), st.sets(st.integers(0, 7), min_size=1))
+def test_an_item_described_anew_counts_once_and_what_is_kept_is_as_if_nothing_else_had_been(
+    changes: list[tuple[int, int]], kept: set[int]
+) -> None:
+    content, again = Content(ContentOptions()), Content(ContentOptions())
+    content.resize(8)
+    again.resize(len(kept))
+    last: dict[int, int] = {}
+    for row, described in changes:
+        content.follow([row], [tokens_of(ITEMS[described])])
+        last[row] = described
+    rows = sorted(kept)
+    content.retain(np.array(rows))
+    told = [row for row in last if row in kept]
+    again.follow(map(rows.index, told), (tokens_of(ITEMS[last[row]]) for row in told))
+    restored = Content(ContentOptions())
+    restored.load(content.snapshot())
+    asked = np.array([range(len(rows))]), np.ones((1, len(rows)), np.float32), np.array([range(len(rows))])
+    pools = []
+    for one in (content, again, restored):
+        assert one.score_candidates(*asked) == pytest.approx(again.score_candidates(*asked), abs=1e-6)
+        pools.append(one.pool(np.zeros(len(rows), np.float32), np.zeros(len(rows), np.bool_)).tolist())
+    assert pools[0] == pools[1] == pools[2]

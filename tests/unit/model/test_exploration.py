@@ -1,0 +1,64 @@
+"""Exploration: the places it takes, that its propensities are what happens, and that a batch changes nothing."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from model.exploration import draws, explore
+
+pytestmark = pytest.mark.unit
+ITEMS = np.array([[10, 11, 12, 13, 20, 21, -1]])
+SCORES = np.array([[0.9, 0.8, 0.7]], np.float32)
+
+
+def explored(
+    columns: list[int], drawn: list[float], temperature: float = 0.1
+) -> tuple[list[int], list[float], list[float]]:
+    listed, chances = np.array([columns]), np.full((1, len(columns)), 0.5, np.float32)
+    found = explore(listed, chances, ITEMS, 4, SCORES, np.array([drawn], np.float32), temperature)
+    return listed[0].tolist(), chances[0].tolist(), found[0].tolist()
+
+
+def test_the_last_places_are_given_away_and_the_rest_stays() -> None:
+    columns, chances, propensities = explored([0, 1, 2], [0.0])
+    assert columns == [0, 1, 4]
+    assert chances == [0.5, 0.5, 0.0]
+    assert propensities == pytest.approx([0, 0, 1 / (1 + np.exp(-1))])
+
+
+def test_a_short_list_grows() -> None:
+    assert explored([0, -1, -1], [0.0, 0.0])[0] == [0, 4, 5]
+
+
+def test_what_is_listed_already_is_not_drawn_and_the_last_is_sure() -> None:
+    columns, _, propensities = explored([4, 0, 1], [0.99])
+    assert columns == [4, 0, 5]
+    assert propensities == [0, 0, 1]
+    assert explored([4, 5, 0], [0.5])[0] == [4, 5, 0]
+
+
+def test_no_places_or_no_new_items_change_nothing() -> None:
+    assert explored([0, 1, 2], [])[0] == [0, 1, 2]
+    listed = np.array([[0, 1, 2]])
+    none = np.zeros((1, 0), np.float32)
+    assert not explore(listed, none.repeat(3, 1), ITEMS, 7, none, np.zeros((1, 1), np.float32), 0.1).any()
+    assert listed.tolist() == [[0, 1, 2]]
+
+
+def test_propensities_are_the_shares_of_many_draws() -> None:
+    drawn = draws([f"event {n}" for n in range(20_000)], 1, 3)
+    taken, told = Counter[int](), {}
+    for number in drawn[:, 0].tolist():
+        columns, _, propensities = explored([0, 1, 2], [number], temperature=0.2)
+        taken[columns[2]] += 1
+        told[columns[2]] = propensities[2]
+    assert sum(told.values()) == pytest.approx(1)
+    for column, count in taken.items():
+        assert count / len(drawn) == pytest.approx(told[column], abs=0.01)
+
+
+def test_a_draw_depends_on_the_name_and_the_seed_alone() -> None:
+    assert draws(["a", "b"], 2, 1)[1].tolist() == draws(["b"], 2, 1)[0].tolist()
+    assert draws(["a"], 2, 1).tolist() != draws(["a"], 2, 2).tolist()
+    assert draws([], 2, 1).shape == (0, 2)
