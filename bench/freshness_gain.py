@@ -47,11 +47,11 @@ def _ndcg(name: str, file: Path, schedule: str) -> float:
     import torch
 
     torch.set_num_threads(1)
-    events, categories = read_events(file)
+    events, catalogue = read_events(file)
     settings = load_settings()
     options = (settings.profile_options(), settings.blend_options())
     fresh = SCHEDULES[schedule]
-    report = evaluate(events, K, name == "movielens", *options, categories=categories, freshness=fresh)
+    report = evaluate(events, K, name == "movielens", *options, catalogue=catalogue, freshness=fresh)
     return report.all.means()["ndcg"]
 
 

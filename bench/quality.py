@@ -94,7 +94,7 @@ def _prequential(data: str, file: str, peer: str) -> dict[str, float]:
     import torch
 
     torch.set_num_threads(1)
-    events, categories = read_events(Path(file))
+    events, catalogue = read_events(Path(file))
     exclude_seen = data != "shop"
     if peer.startswith("headrace"):
         settings = load_settings()
@@ -108,7 +108,7 @@ def _prequential(data: str, file: str, peer: str) -> dict[str, float]:
         elif peer.startswith(_DIVERSE):
             blend = replace(blend, diversity=float(peer.removeprefix(_DIVERSE)))
         options = settings.profile_options(), blend
-        report = evaluate(events, K, exclude_seen, *options, categories=categories)
+        report = evaluate(events, K, exclude_seen, *options, catalogue=catalogue)
         return row_of(report)
     return row_of(replay(_peer(peer), events, exclude_seen, RIVER_LISTS if peer == "river" else 1))
 
@@ -125,7 +125,7 @@ def row_of(report: Report) -> dict[str, float]:
 def replay(peer: Peer, events: list[Event], exclude_seen: bool, step: int) -> Report:
     """Test then train, a list for every `step`-th event. The rate is that of the last half, as if every event had got
     one."""
-    report, listed = Report(), Counter[str]()
+    report, listed, taken = Report(), Counter[str](), Counter[str]()
     seen: defaultdict[str, set[str]] = defaultdict(set)
     listing, started, half = 0.0, 0.0, len(events) // 2
     for number, event in enumerate(events):
@@ -139,9 +139,10 @@ def replay(peer: Peer, events: list[Event], exclude_seen: bool, step: int) -> Re
             items = peer.recommend(event.user_id, before if exclude_seen else (), K)
             listing += time.perf_counter() - asked
             rank = items.index(event.item_id) if event.item_id in items else None
-            report.add(number, len(events), event, before, rank)
+            report.add(number, len(events), event, before, taken[event.item_id], rank)
             if number >= half:
                 listed.update(items)
+        taken[event.item_id] += event.item_id not in before
         before.add(event.item_id)
         peer.learn(event.user_id, event.item_id)
     report.events_per_second = (len(events) - half) / (time.perf_counter() - started + (step - 1) * listing)

@@ -24,6 +24,7 @@ _HELP = (
     "state: a million users, and recovery with them. "
     "scale-out: two TaskManagers for each part against one. "
     "bootstrap: a history into model and profiles. "
+    "deep: each source alone and in the blend, by how much is known of people and items. "
     "off-policy: what is estimated of a policy beside what it got, on the Open Bandit data. "
     "all: every mark of speed and growth beside its figure (half an hour)."
 )

@@ -33,10 +33,8 @@ def learn_history(file: Path, model: Path, settings: "Settings") -> History:
     learned them, and return the profiles that they leave. Profiles are made in a process of their own."""
     import torch
 
-    from model.blend import CatalogueChange, Recommender
-    from model.content import tokens_of
+    from model.blend import Recommender, change_of
     from model.snapshot import unpack_snapshot
-    from schema.item import Item
 
     torch.set_num_threads(1)
     recommender = Recommender(settings.blend_options())
@@ -46,9 +44,8 @@ def learn_history(file: Path, model: Path, settings: "Settings") -> History:
     there.close()
     events = 0
     for kind, found in _received(here):
-        if kind == "categories":
-            described = ((item, category, tokens_of(Item(item, category=[category]))) for item, category in found)
-            recommender.learn([], [CatalogueChange(item, True, *known) for item, *known in described])
+        if kind == "catalogue":
+            recommender.learn([], [change_of(item) for item in found])
         elif kind == "snapshots":
             recommender.learn([unpack_snapshot(packed) for packed in found])
             events += len(found)
@@ -80,12 +77,12 @@ def _read(file: Path, settings: "Settings", connection: Connection) -> None:
         connection.send_bytes(msgspec.msgpack.encode((kind, found)))
 
     try:
-        events, categories = read_events(file)
+        events, catalogue = read_events(file)
     except typer.BadParameter as fault:
         send("fault", fault.message)
         return
-    if categories:
-        send("categories", sorted(categories.items()))
+    if catalogue:
+        send("catalogue", [catalogue[item] for item in sorted(catalogue)])
     options, profiles, batch = settings.profile_options(), dict[str, Profile](), list[bytes]()
     key = settings.privacy.key()
     for event in events:

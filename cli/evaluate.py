@@ -12,13 +12,15 @@ from rich.table import Table
 
 if TYPE_CHECKING:
     from schema.event import Event
+    from schema.item import Item
 
 _DELTA = 1e-6
 """The probability with which differential privacy may fail, in the epsilon that is printed."""
 
 
-def read_events(file: Path) -> "tuple[list[Event], dict[str, str]]":
-    """The events of a CSV or Parquet file in time order, where ties keep the file's order, and the items' categories.
+def read_events(file: Path) -> "tuple[list[Event], dict[str, Item]]":
+    """The events of a CSV or Parquet file in time order, where ties keep the file's order, and the items' categories
+    as their catalogue.
 
     Columns user_id, item_id, event_type, timestamp (epoch milliseconds or RFC 3339), optionally value and category.
     Raises typer.BadParameter naming the missing columns or the first bad row.
@@ -28,6 +30,7 @@ def read_events(file: Path) -> "tuple[list[Event], dict[str, str]]":
 
     from schema.errors import MessageError
     from schema.event import EventParser
+    from schema.item import Item
 
     optional = {"category": pl.String}
     text = {"user_id": pl.String, "item_id": pl.String, "event_type": pl.String}
@@ -38,7 +41,7 @@ def read_events(file: Path) -> "tuple[list[Event], dict[str, str]]":
     parser = EventParser()
     now = int(datetime.now().timestamp() * 1000)
     events: list[Event] = []
-    categories: dict[str, str] = {}
+    catalogue: dict[str, Item] = {}
     for number, row in enumerate(frame.iter_rows(named=True)):
         fields = {name: row[name] for name in (*text, "timestamp", "value") if row.get(name) is not None}
         try:
@@ -46,8 +49,8 @@ def read_events(file: Path) -> "tuple[list[Event], dict[str, str]]":
         except MessageError as error:
             raise typer.BadParameter(f"{file}, row {number + 1}: {error}") from error
         if row.get("category") is not None and (item_id := events[-1].item_id):
-            categories.setdefault(item_id, str(row["category"]))
-    return sorted(events, key=lambda event: event.timestamp), categories
+            catalogue.setdefault(item_id, Item(item_id, category=[str(row["category"])]))
+    return sorted(events, key=lambda event: event.timestamp), catalogue
 
 
 def register(app: typer.Typer) -> None:
@@ -79,7 +82,7 @@ def register(app: typer.Typer) -> None:
             settings = load_settings(config)
         except SettingsError as error:
             raise typer.BadParameter(str(error)) from error
-        events, categories = read_events(file)
+        events, catalogue = read_events(file)
         lines: list[str] = []
 
         def note(index: int, event: "Event", items: list[str]) -> None:
@@ -88,7 +91,7 @@ def register(app: typer.Typer) -> None:
             lines.append(json.dumps(row))
 
         options = (settings.profile_options(), settings.blend_options())
-        report = run(events, k, exclude_seen, *options, note if dump else None, categories)
+        report = run(events, k, exclude_seen, *options, note if dump else None, catalogue)
         if dump:
             dump.write_text("".join(line + "\n" for line in lines))
         kinds = {"all": report.all, "new": report.new, "carts_and_purchases": report.carts_and_purchases}

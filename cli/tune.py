@@ -66,13 +66,13 @@ def register(app: typer.Typer) -> None:
             settings = load_settings(config)
         except SettingsError as error:
             raise typer.BadParameter(str(error)) from error
-        events, categories = read_events(file)
+        events, catalogue = read_events(file)
         first_half = events[: len(events) // 2]
 
         def quality(trial: "BaseTrial") -> float:
             tried = _with(settings, _ask(trial))
             options = tried.profile_options(), tried.blend_options()
-            return evaluate(first_half, k, exclude_seen, *options, categories=categories).all.means()["ndcg"]
+            return evaluate(first_half, k, exclude_seen, *options, catalogue=catalogue).all.means()["ndcg"]
 
         study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=1))
         present = settings.profiles.model_dump() | settings.models.model_dump()

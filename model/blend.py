@@ -17,7 +17,7 @@ from model.arrays import grown, largest_of, pack_array, unpack_array, unpack_ten
 from model.batch import Batch, Rows, parts_of, to_batch
 from model.candidates import Asked, find_candidates, find_candidates_among
 from model.category_popularity import CategoryPopularity, CategoryPopularityOptions
-from model.content import Content, ContentOptions
+from model.content import Content, ContentOptions, tokens_of
 from model.cooccurrence import Cooccurrence, CooccurrenceDelta, CooccurrenceOptions
 from model.diversity import diversify
 from model.exploration import draws, explore
@@ -29,6 +29,7 @@ from model.popularity import Popularity, PopularityDelta, PopularityOptions
 from model.private_counts import PrivacyOptions, PrivateCounts
 from model.snapshot import Snapshot
 from model.user_neighbours import UserNeighbours, UserNeighboursOptions
+from schema.item import Item
 
 VERSION = 1
 """The version byte of packed deltas and packed recommenders."""
@@ -76,6 +77,11 @@ class CatalogueChange(msgspec.Struct, array_like=True):
     available: bool
     category: str | None = None
     content: bytes = b""
+
+
+def change_of(item: Item) -> CatalogueChange:
+    """What the models take of a catalogue message."""
+    return CatalogueChange(item.item_id, item.available, " > ".join(item.category) or None, tokens_of(item))
 
 
 class Delta(msgspec.Struct, array_like=True):

@@ -12,8 +12,7 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
-from model.blend import BlendOptions, CatalogueChange, Recommender
-from model.content import tokens_of
+from model.blend import BlendOptions, CatalogueChange, Recommender, change_of
 from model.learned_blend import LearnedBlend
 from model.profile import Profile, ProfileOptions, apply_event, snapshot
 from model.snapshot import Snapshot
@@ -46,21 +45,27 @@ class Scores:
 
 @dataclass
 class Report:
-    """What `evaluate` found over the last half of the events: accuracy by kind of event (`light`: of people with one or
-    two items before), the share of the known items that were on a list, and how unequally the places on lists fell to
-    the items (0 all alike, 1 all to one). `quarters` are all events, of each quarter of the stream."""
+    """What `evaluate` found over the last half of the events: accuracy by kind of event, the share of the known items
+    that were on a list, and how unequally the places on lists fell to the items (0 all alike, 1 all to one). `new` are
+    items new to the person, `first` a person's first five items, `light` is of people with one or two before, `heavy`
+    with 50 or more, and `cold` of items that fewer than five people had taken. `quarters` are all events, of each
+    quarter of the stream."""
 
     all: Scores = field(default_factory=Scores)
     new: Scores = field(default_factory=Scores)
     carts_and_purchases: Scores = field(default_factory=Scores)
     light: Scores = field(default_factory=Scores)
+    first: Scores = field(default_factory=Scores)
+    heavy: Scores = field(default_factory=Scores)
+    cold: Scores = field(default_factory=Scores)
     quarters: list[Scores] = field(default_factory=lambda: [Scores() for _ in range(4)])
     coverage: float = 0.0
     gini: float = 0.0
     events_per_second: float = 0.0
 
-    def add(self, number: int, events: int, event: Event, before: set[str], rank: int | None) -> None:
-        """Add the event `number` of so many, whose user had the items `before`, and whose item stood at `rank`."""
+    def add(self, number: int, events: int, event: Event, before: set[str], taken: int, rank: int | None) -> None:
+        """Add the event `number` of so many, whose user had the items `before`, and whose item so many people had
+        `taken` and stood at `rank`."""
         self.quarters[4 * number // events].add(rank)
         if number >= events // 2:
             self.all.add(rank)
@@ -70,6 +75,12 @@ class Report:
                 self.carts_and_purchases.add(rank)
             if 1 <= len(before) <= 2:
                 self.light.add(rank)
+            if len(before) < 5:
+                self.first.add(rank)
+            if len(before) >= 50:
+                self.heavy.add(rank)
+            if taken < 5:
+                self.cold.add(rank)
 
     def spread(self, listed: Counter[str], known: int) -> None:
         """Set coverage and Gini by how often each item was `listed`, of so many that are `known`."""
@@ -96,13 +107,13 @@ def evaluate(
     profile_options: ProfileOptions,
     options: BlendOptions,
     on_list: Callable[[int, Event, list[str]], Any] | None = None,
-    categories: Mapping[str, str] = MappingProxyType({}),
+    catalogue: Mapping[str, Item] = MappingProxyType({}),
     freshness: Freshness = Freshness(),
 ) -> Report:
     """Replay `events`, which must be in time order, through the model of the job.
 
-    `on_list` hears of every event with its index and the list before learning. `categories` are those of items, which
-    the catalogue gives with an item's first event. A list never depends on a later event. The weights of the learned
+    `on_list` hears of every event with its index and the list before learning. What `catalogue` says of an item is
+    known from the item's first event on. A list never depends on a later event. The weights of the learned
     blend follow every event, unless the model stands still. The measured rate includes lists for all events.
     """
     # One recommender learns and makes lists, and learning is on the CPU.
@@ -113,7 +124,7 @@ def evaluate(
     to_learn: list[Snapshot] = []
     to_list: list[CatalogueChange] = []
     to_show: dict[str, Snapshot] = {}
-    report, listed = Report(), Counter[str]()
+    report, listed, taken = Report(), Counter[str](), Counter[str]()
     started, before_ms, half = time.perf_counter(), 0, len(events) // 2
     for number, event in enumerate(events):
         if _due(freshness.model_ms, before_ms, event.timestamp, number <= half):
@@ -133,7 +144,8 @@ def evaluate(
             on_list(number, event, ranked.item_ids)
         if event.item_id is not None:
             rank = ranked.item_ids.index(event.item_id) if event.item_id in ranked.item_ids else None
-            report.add(number, len(events), event, before, rank)
+            report.add(number, len(events), event, before, taken[event.item_id], rank)
+            taken[event.item_id] += event.item_id not in before
             if number >= half:
                 listed.update(ranked.item_ids)
             before.add(event.item_id)
@@ -145,9 +157,8 @@ def evaluate(
         if number < half or freshness.model_ms < math.inf:
             recommender.feedback(after, blend)
         item = event.item_id
-        if item is not None and item in categories and recommender.index.rows([item]) == [-1]:
-            described = Item(item, category=[categories[item]])
-            to_list.append(CatalogueChange(item, True, categories[item], tokens_of(described)))
+        if item is not None and item in catalogue and recommender.index.rows([item]) == [-1]:
+            to_list.append(change_of(catalogue[item]))
     report.events_per_second = len(events) / max(time.perf_counter() - started, 1e-9)
     report.spread(listed, len(recommender.index))
     return report

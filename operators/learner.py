@@ -11,9 +11,8 @@ from pyflink.datastream import KeyedCoProcessFunction, RuntimeContext
 from pyflink.datastream.state import MapStateDescriptor, ValueStateDescriptor
 
 from operators.worker import prepare_worker  # isort: skip, numba comes in with the models
-from model.blend import BlendOptions, CatalogueChange, Recommender, pack_delta
+from model.blend import BlendOptions, CatalogueChange, Recommender, change_of, pack_delta
 from model.blend import SimilarItems as Similar
-from model.content import tokens_of
 from model.snapshot import unpack_snapshot
 from operators.dead_letters import DeadLetters
 from operators.receipts import RECEIPTS
@@ -86,11 +85,7 @@ class LearnerFunction(KeyedCoProcessFunction):
             payload = None if payload is None else bytes(payload)
             try:
                 item_id, item = parse_item(item_id, payload)
-                changes.append(
-                    CatalogueChange(item_id, False)
-                    if item is None
-                    else CatalogueChange(item_id, item.available, " > ".join(item.category) or None, tokens_of(item))
-                )
+                changes.append(CatalogueChange(item_id, False) if item is None else change_of(item))
             except MessageError as error:
                 yield self._dead_letters.of(error, self._items_topic, partition, offset, payload)
         yield from self._take([], changes)

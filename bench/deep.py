@@ -1,0 +1,84 @@
+"""What each source of lists is worth alone and in the blend, by how much is known of the person and of the item."""
+
+import multiprocessing
+import os
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+
+from bench.peers import Popularity
+from bench.quality import ALONE, TAOBAO, K, replay
+from cli.common import progress
+from cli.evaluate import read_events
+from cli.movielens import items, write_csv
+from jobs.settings import load_settings
+from model.evaluate import Report, evaluate
+from schema.item import Item, parse_item
+
+_PEOPLE = ("all", "first", "light", "heavy", "cold", "new")
+POPULARITY, WITHOUT_CONTENT, WITHOUT_CHANCE, WHOLE = (
+    "popularity",
+    "blend, without content",
+    "blend, nothing left to chance",
+    "blend",
+)
+
+
+def run(data: Path) -> dict[str, dict[str, float]]:
+    """A row for each source and data set: nDCG@20 over the last half of the events, seen items left out, of `all`, of a
+    person's `first` five items, of `light` and `heavy` people, of `cold` items, which fewer than five people had taken,
+    and of items `new` to the person; and milliseconds an event, a list and learning from it, on one core that shares
+    its machine with the other rows. Films have titles, genres and years, the shop's items a category."""
+    files = {"movielens": write_csv(data), "shop": TAOBAO}
+    for name, file in list(files.items()):
+        if not file.exists():
+            progress.print(f"{name} left out: no file {file}")
+            del files[name]
+    sources = [POPULARITY, *ALONE, WITHOUT_CONTENT, WITHOUT_CHANCE, WHOLE]
+    tasks = [(name, str(file), source, str(data)) for name, file in files.items() for source in sources]
+    with ProcessPoolExecutor(os.cpu_count(), multiprocessing.get_context("spawn")) as pool:
+        rows = list(pool.map(_row, *zip(*tasks, strict=True)))
+    return {
+        f"{name}: {source.removeprefix('headrace, ')}": row
+        for (name, _, source, _), row in zip(tasks, rows, strict=True)
+    }
+
+
+def films(data: Path) -> dict[str, Item]:
+    """The films' catalogue messages."""
+    parsed = (parse_item(None, msgspec.json.encode(film)) for film in items(data))
+    return {item_id: item for item_id, item in parsed if item is not None}
+
+
+def _row(name: str, file: str, source: str, data: str) -> dict[str, float]:
+    import torch
+
+    torch.set_num_threads(1)
+    events, catalogue = read_events(Path(file))
+    if name == "movielens":
+        catalogue = films(Path(data))
+    if source == POPULARITY:
+        report = replay(Popularity(), events, exclude_seen=True, step=1)
+    else:
+        settings = load_settings()
+        options = settings.blend_options()
+        if source in ALONE:
+            horizon, weights = ALONE[source]
+            fixed = replace(options.learned, learning_rate=0.0)
+            options = replace(options, horizon=horizon, weights=weights, learned=fixed)
+        if source == WITHOUT_CONTENT:
+            # The category stays: it is what the blend knew before.
+            catalogue = {item_id: Item(item_id, category=item.category) for item_id, item in catalogue.items()}
+        if source != WHOLE:
+            options = replace(options, content=replace(options.content, share=0.0))
+        if source in ALONE or source == WITHOUT_CONTENT:
+            options = replace(options, content=replace(options.content, pool=0, recent=0))
+        report = evaluate(events, K, True, settings.profile_options(), options, catalogue=catalogue)
+    return row_of(report)
+
+
+def row_of(report: Report) -> dict[str, float]:
+    """The report as a row of the table."""
+    return {kind: getattr(report, kind).means()["ndcg"] for kind in _PEOPLE} | {"ms": 1000 / report.events_per_second}
