@@ -102,7 +102,8 @@ def _prequential(data: str, file: str, peer: str) -> dict[str, float]:
         if peer in ALONE:
             horizon, weights = ALONE[peer]
             fixed = replace(blend.learned, learning_rate=0.0)
-            blend = replace(blend, horizon=horizon, weights=weights, learned=fixed)
+            unexplored = replace(blend.content, share=0.0)
+            blend = replace(blend, horizon=horizon, weights=weights, learned=fixed, content=unexplored)
         elif peer == NEIGHBOURS:
             blend = replace(blend, user_neighbours=replace(blend.user_neighbours, nearest=50))
         elif peer.startswith(_DIVERSE):
