@@ -4,21 +4,33 @@ import os
 import time
 from pathlib import Path
 
-from bench.pipe import Pipe
+import polars as pl
+
+from bench.pipe import START, USERS, Pipe, views
 from cli.bootstrap import learn_history, send_profiles
-from cli.movielens import write_csv
 from deploy.local.stack import Stack
 from jobs.settings import load_settings
 
+EVENTS = 200_000
+
 
 def run(data: Path) -> dict[str, float]:
-    """MovieLens-100k: seconds until its model is written, and from there until the job has taken in its profiles, not
-    counting the submission between them, which a job without a history takes too; and events/s of both together."""
+    """`EVENTS` views of a Parquet file, drawn as `bench floor` draws its own: seconds until their model is written, and
+    from there until the job has taken in the profiles, not counting the submission between them, which a job without a
+    history takes too; and events/s of both together."""
     stack = Stack(data / "bench", data / "jars")
     model = data / "bench" / "first.model"
     try:
         stack.up(kafka_port=0, flink_port=0, metrics_port=0)
-        file = write_csv(data)
+        file = data / "bench" / "history.parquet"
+        users, items = views(EVENTS, USERS)
+        history_of = {
+            "user_id": [f"u{user}" for user in users],
+            "item_id": [f"i{item}" for item in items],
+            "event_type": ["view"] * EVENTS,
+            "timestamp": [START + n for n in range(EVENTS)],
+        }
+        pl.DataFrame(history_of).write_parquet(file)
         settings = load_settings()
         started = time.monotonic()
         history = learn_history(file, model, settings)

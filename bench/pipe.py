@@ -17,7 +17,16 @@ from deploy.local.topics import Topic, create_topics
 ITEMS, USERS, SEED = 10_000, 20_000, 7
 _DEAD_S, _STEP_S = 900.0, 0.5
 _TOPICS = ("events", "items", "recommendations", "similar_items", "dead_letters", "erasures")
-_START = 1_600_000_000_000
+START = 1_600_000_000_000
+
+
+def views(count: int, users: int, first: int = 0) -> tuple[list[int], list[int]]:
+    """The user and the item of each of so many views, the same for the same `first`: users evenly, items by a Zipf law
+    of exponent 1."""
+    random = np.random.default_rng((SEED, first))
+    popularity = 1 / np.arange(1, ITEMS + 1)
+    items = random.choice(ITEMS, count, p=popularity / popularity.sum())
+    return random.integers(0, users, count).tolist(), items.tolist()
 
 
 class _Made(msgspec.Struct):
@@ -43,12 +52,9 @@ class Pipe:
         self._produce("items", ((f"i{n}".encode(), value) for n, value in enumerate(catalogue)), 0)
 
     def send(self, count: int, users: int = USERS, first_user: int = 0, rate: float = 0) -> None:
-        """So many views: users evenly, from `first_user` on, items by a Zipf law of exponent 1. At `rate` events/s, or
-        at once."""
-        random = np.random.default_rng((SEED, self.sent))
-        popularity = 1 / np.arange(1, ITEMS + 1)
-        items = random.choice(ITEMS, count, p=popularity / popularity.sum())
-        self.send_of((first_user + random.integers(0, users, count)).tolist(), items.tolist(), rate)
+        """So many views: `views`, whose users are numbered from `first_user` on. At `rate` events/s, or at once."""
+        of_users, of_items = views(count, users, self.sent)
+        self.send_of([first_user + user for user in of_users], of_items, rate)
 
     def send_of(self, users: Sequence[int], items: Sequence[int], rate: float = 0) -> None:
         """A view of each of the items by the user beside it."""
@@ -57,7 +63,7 @@ class Pipe:
                 "event_id": str(n),
                 "user_id": f"u{user}",
                 "event_type": "view",
-                "timestamp": _START + n,
+                "timestamp": START + n,
                 "item_id": f"i{item}",
             }
             for n, (user, item) in enumerate(zip(users, items, strict=True), self.sent)

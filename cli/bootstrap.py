@@ -35,6 +35,7 @@ def learn_history(file: Path, model: Path, settings: "Settings") -> History:
 
     from model.blend import Recommender, change_of
     from model.snapshot import unpack_snapshot
+    from schema.item import Item
 
     torch.set_num_threads(1)
     recommender = Recommender(settings.blend_options())
@@ -45,7 +46,7 @@ def learn_history(file: Path, model: Path, settings: "Settings") -> History:
     events = 0
     for kind, found in _received(here):
         if kind == "catalogue":
-            recommender.learn([], [change_of(item) for item in found])
+            recommender.learn([], [change_of(item) for item in msgspec.convert(found, list[Item])])
         elif kind == "snapshots":
             recommender.learn([unpack_snapshot(packed) for packed in found])
             events += len(found)

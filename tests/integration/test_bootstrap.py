@@ -26,8 +26,9 @@ def test_the_job_goes_on_where_the_history_ends(stack: Stack, tmp_path: Path, mo
     history, model = tmp_path / "history.csv", tmp_path / "first.model"
     with history.open("w", newline="") as file:
         rows = csv.writer(file)
-        rows.writerow(("user_id", "item_id", "event_type", "timestamp"))
-        rows.writerows((f"u{n % 10}", f"i{(n * 7 + n // 50) % 30}", "view", START - 1000 + n) for n in range(500))
+        rows.writerow(("user_id", "item_id", "event_type", "timestamp", "category"))
+        items = [(n * 7 + n // 50) % 30 for n in range(500)]
+        rows.writerows((f"u{n % 10}", f"i{i}", "view", START - 1000 + n, i % 3) for n, i in enumerate(items))
     command = [sys.executable, "-m", "cli", "bootstrap", str(history), "--model", str(model), "--json"]
     done = json.loads(subprocess.run(command, check=True, capture_output=True, env=os.environ).stdout)
     assert (done["events"], done["users"]) == (500, 10)
