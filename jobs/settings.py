@@ -54,6 +54,8 @@ class Models(Section):
     start_from: FilePath | None = None
     max_items: Annotated[int, Field(ge=100)] = 200_000
     whole_catalogue: NonNegativeInt = 4096
+    embedding: str = ""
+    embedding_dimensions: Annotated[int, Field(ge=0, le=4096)] = 0
     neighbours: PositiveInt = 384
     dimensions: Annotated[int, Field(ge=2, le=512)] = 64
     reservoir: PositiveInt = 4096
@@ -97,6 +99,12 @@ class Settings(FileSettings):
     privacy: Privacy = Privacy()
     flink: Flink = Flink()
     serving: dict[str, Any] = {}
+
+    @model_validator(mode="after")
+    def _sizes_the_embedding(self) -> "Settings":
+        if self.models.embedding and not self.models.embedding_dimensions:
+            raise ValueError("models.embedding_dimensions must be above 0 where models.embedding names one")
+        return self
 
     @model_validator(mode="after")
     def _bounds_contributions(self) -> "Settings":
@@ -146,7 +154,12 @@ class Settings(FileSettings):
                 learning_rate=0.0 if private else models.blend_learning_rate,
                 remembered_users=models.blend_users,
             ),
-            content=ContentOptions(share=self.lists.new_items_share, new_until=self.lists.new_until),
+            content=ContentOptions(
+                share=self.lists.new_items_share,
+                new_until=self.lists.new_until,
+                embedding=models.embedding,
+                embedding_dimensions=models.embedding_dimensions if models.embedding else 0,
+            ),
             horizon=self.lists.horizon,
             diversity=self.lists.diversity,
             explain=self.lists.explain,

@@ -17,7 +17,7 @@ from model.arrays import grown, largest_of, pack_array, unpack_array, unpack_ten
 from model.batch import Batch, Rows, parts_of, to_batch
 from model.candidates import Asked, find_candidates, find_candidates_among
 from model.category_popularity import CategoryPopularity, CategoryPopularityOptions
-from model.content import Content, ContentOptions, tokens_of
+from model.content import Content, ContentOptions, embedding_of, tokens_of
 from model.cooccurrence import Cooccurrence, CooccurrenceDelta, CooccurrenceOptions
 from model.diversity import diversify
 from model.exploration import draws, explore
@@ -70,18 +70,20 @@ class BlendOptions:
 
 
 class CatalogueChange(msgspec.Struct, array_like=True):
-    """Whether an item may be on lists from now on, its category, None where it is not said, and its tokens as
-    `model.content` packs them, empty where it has none."""
+    """Whether an item may be on lists from now on, its category, None where it is not said, and its tokens and
+    embedding as `model.content` packs them, empty where it has none."""
 
     item_id: str
     available: bool
     category: str | None = None
     content: bytes = b""
+    embedding: bytes = b""
 
 
-def change_of(item: Item) -> CatalogueChange:
-    """What the models take of a catalogue message."""
-    return CatalogueChange(item.item_id, item.available, " > ".join(item.category) or None, tokens_of(item))
+def change_of(item: Item, options: ContentOptions) -> CatalogueChange:
+    """What the models take of a catalogue message. Raises MessageError on an embedding that does not fit."""
+    category = " > ".join(item.category) or None
+    return CatalogueChange(item.item_id, item.available, category, tokens_of(item), embedding_of(item, options))
 
 
 class Delta(msgspec.Struct, array_like=True):
@@ -308,7 +310,8 @@ class Recommender:
             rows = torch.tensor(self.index.rows(c.item_id for c in catalogue), device=self.device)
             self.blocked[rows] = torch.tensor([not c.available for c in catalogue], device=self.device)
             self._blocks = bool(self.blocked.any())
-        self.content.follow(self.index.rows(c.item_id for c in catalogue), (c.content for c in catalogue))
+        contents, embeddings = (c.content for c in catalogue), (c.embedding for c in catalogue)
+        self.content.follow(self.index.rows(c.item_id for c in catalogue), contents, embeddings)
         moved = False
         for change in catalogue:
             if change.category is not None:
@@ -383,6 +386,7 @@ class Recommender:
                 self.cooccurrence.score_candidates(*asked),
                 self.linear.score_candidates(*asked)[None],
                 self.content.score_candidates(*asked)[None],
+                self.content.score_embeddings(*asked)[None],
             ]
         )
         popularity = self.cooccurrence.counts_of(candidates.items)

@@ -1,9 +1,10 @@
-"""What an item is, in words: how well an item that nobody has taken yet goes with what a person takes.
+"""What an item is, by its words and its embedding: how well it goes with what a person takes, before anybody took it.
 
 Items and people are bags of tokens, weighted by inverse document frequency and compared by cosine. Source: Salton and
 Buckley, "Term-weighting approaches in automatic text retrieval", Information Processing & Management 24, 1988; a person
 is the sum of their items as in Rocchio's relevance feedback (1971). Tokens are hashed, as in Weinberger et al.,
-"Feature Hashing for Large Scale Multitask Learning", ICML 2009.
+"Feature Hashing for Large Scale Multitask Learning", ICML 2009. An embedding, of a text, an image or whatever the shop
+knows of an item, is the catalogue's own.
 """
 
 import math
@@ -20,6 +21,7 @@ import numpy.typing as npt
 
 from model.arrays import moved, pack_array, unpack_array
 from model.batch import Rows, Weights
+from schema.errors import MessageError, shown
 from schema.item import Item
 
 TOKENS = 24
@@ -32,8 +34,9 @@ _WORD = re.compile(r"\w+")
 class ContentOptions:
     """A person is their `recent` newest items, of which the n-th counts (1+n)^-`decay`. Of the `pool` newest items of
     the catalogue those with fewer than `new_until` interactions are new, and for each person the `new_items` of them
-    that go best with the person are candidates. `share` of a list's places, rounded down, is given to such items, drawn
-    by a softmax of how well they go, over `temperature`."""
+    that go best with the person, by words and embedding together, are candidates. `share` of a list's places, rounded
+    down, is given to such items, drawn by a softmax of how well they go, over `temperature`. `embedding` names the one
+    of the catalogue's embeddings that counts, of `embedding_dimensions` numbers; "" is none."""
 
     recent: int = 10
     decay: float = 0.5
@@ -42,6 +45,8 @@ class ContentOptions:
     new_items: int = 5
     share: float = 0.05
     temperature: float = 0.1
+    embedding: str = ""
+    embedding_dimensions: int = 0
     seed: int = 1
 
 
@@ -60,6 +65,21 @@ def tokens_of(item: Item) -> bytes:
     return pack_array(np.array(list(tokens)[:TOKENS], np.uint16))
 
 
+def embedding_of(item: Item, options: ContentOptions) -> bytes:
+    """The item's embedding at length 1, float32 [embedding_dimensions]; empty where it has none. Raises MessageError on
+    one of another length, or of zeros."""
+    found = (item.embeddings or {}).get(options.embedding)
+    if not options.embedding or found is None:
+        return b""
+    vector = np.array(found, np.float64)
+    length = np.linalg.norm(vector)
+    if len(vector) != options.embedding_dimensions or not np.isfinite(length) or length == 0:
+        field = f"embeddings.{options.embedding}"
+        reason = f"must hold {options.embedding_dimensions} numbers, not all 0"
+        raise MessageError("bad_embedding", field, shown(found), reason)
+    return pack_array((vector / length).astype(np.float32))
+
+
 def _texts(item: Item) -> Iterator[str]:
     path = [level.strip().lower() for level in item.category]
     yield from (f"category:{levels}" for levels in accumulate(path, lambda one, other: f"{one}>{other}"))
@@ -72,8 +92,9 @@ def _texts(item: Item) -> Iterator[str]:
 
 
 class Content:
-    """`tokens` uint16 [N, TOKENS]: those of each item, of which `used` uint8 [N] come first. On the CPU whatever the
-    device is: a list asks for a few hundred items."""
+    """`tokens` uint16 [N, TOKENS]: those of each item, of which `used` uint8 [N] come first; `vectors` float32
+    [N, embedding_dimensions], 0 where an item has none. On the CPU whatever the device is: a list asks for a few
+    hundred items."""
 
     name = "content"
 
@@ -81,6 +102,7 @@ class Content:
         self.options = options
         self.tokens = np.zeros((0, TOKENS), np.uint16)
         self.used = np.zeros(0, np.uint8)
+        self.vectors = np.zeros((0, options.embedding_dimensions), np.float32)
         self._decay = (1 + np.arange(options.recent, dtype=np.float32)) ** np.float32(-options.decay)
         # The rows with content, in the order in which they came, and how many items have each token.
         self._arrived: dict[int, None] = {}
@@ -95,17 +117,22 @@ class Content:
         if missing > 0:
             self.tokens = np.vstack([self.tokens, np.zeros((missing, TOKENS), np.uint16)])
             self.used = np.append(self.used, np.zeros(missing, np.uint8))
+            self.vectors = np.vstack([self.vectors, np.zeros((missing, self.vectors.shape[1]), np.float32)])
 
     def retain(self, rows: Rows) -> None:
         """Keep only these items, as rows 0, 1, 2."""
         places = moved(rows, len(self.used))
-        self.tokens, self.used = self.tokens[rows], self.used[rows]
+        self.tokens, self.used, self.vectors = self.tokens[rows], self.used[rows], self.vectors[rows]
         self._arrived = {int(places[row]): None for row in self._arrived if places[row] >= 0}
         self._count()
 
-    def follow(self, rows: Iterable[int], contents: Iterable[bytes]) -> None:
-        """Take the tokens of the items in `rows`, as `tokens_of` packs them; nothing where an item has none."""
-        for row, packed in zip(rows, contents, strict=True):
+    def follow(self, rows: Iterable[int], contents: Iterable[bytes], embeddings: Iterable[bytes]) -> None:
+        """Take the tokens and embeddings of the items in `rows`, as `tokens_of` and `embedding_of` pack them; what an
+        item has none of stays as it was."""
+        for row, packed, embedding in zip(rows, contents, embeddings, strict=True):
+            if embedding:
+                self.vectors[row] = unpack_array(embedding, np.float32)
+                self._arrived.setdefault(row)
             if not packed:
                 continue
             tokens = unpack_array(packed, np.uint16)[:TOKENS]
@@ -124,6 +151,13 @@ class Content:
             _score(items, weights, self._decay, candidates, self.tokens, self.used, self._idf, scores)
         return scores
 
+    def score_embeddings(self, items: Rows, weights: Weights, candidates: Rows) -> Weights:
+        """The same by embeddings alone: the cosine with the sum of the history's, 0 where it is less."""
+        scores = np.zeros(candidates.shape, np.float32)
+        if self.vectors.shape[1]:
+            _multiply(items, weights, self._decay, candidates, self.vectors, scores)
+        return scores
+
     def pool(self, counts: Weights, blocked: npt.NDArray[np.bool_]) -> Rows:
         """The rows of new items, the newest first; `counts` float32 [N] are interactions, and `blocked` bool [N] items
         are left out."""
@@ -137,7 +171,8 @@ class Content:
         size = min(self.options.new_items, len(pool))
         found = NewItems(np.full((len(items), size), -1), np.zeros((len(items), size), np.float32))
         if size:
-            content = self.tokens, self.used, self._idf
+            by_embedding = self.score_embeddings(items, weights, np.tile(pool, (len(items), 1)))
+            content = self.tokens, self.used, self._idf, self.vectors, by_embedding
             _best(items, weights, self._decay, pool, excluded, bounds, *content, *found)
         return found
 
@@ -162,14 +197,19 @@ class Content:
             "tokens": pack_array(self.tokens[held]),
             "used": pack_array(self.used),
             "arrived": pack_array(arrived),
+            "vectors": pack_array(self.vectors),
         }
 
     def load(self, arrays: dict[str, bytes]) -> None:
-        """The inverse of `snapshot`."""
+        """The inverse of `snapshot`. Embeddings of another length than is asked for now are not taken: the catalogue
+        has to be sent again."""
         self.used = unpack_array(arrays["used"], np.uint8)
         self.tokens = np.zeros((len(self.used), TOKENS), np.uint16)
         self.tokens[np.arange(TOKENS) < self.used[:, None]] = unpack_array(arrays["tokens"], np.uint16)
         self._arrived = dict.fromkeys(unpack_array(arrays["arrived"], np.int64).tolist())
+        vectors = unpack_array(arrays["vectors"], np.float32)
+        shape = len(self.used), self.options.embedding_dimensions
+        self.vectors = vectors.reshape(shape) if vectors.size == shape[0] * shape[1] else np.zeros(shape, np.float32)
         self._count()
 
 
@@ -238,18 +278,25 @@ def _score(items, weights, decay, candidates, tokens, used, idf, scores):  # typ
 
 
 @numba.njit(
-    "(i8[:,:], f4[:,:], f4[::1], i8[::1], i8[::1], i8[::1], u2[:,::1], u1[::1], f4[::1], i8[:,::1], f4[:,::1])",
+    "(i8[:,:], f4[:,:], f4[::1], i8[::1], i8[::1], i8[::1], u2[:,::1], u1[::1], f4[::1], f4[:,::1], f4[:,::1], "
+    "i8[:,::1], f4[:,::1])",
     cache=True,
     nogil=True,
 )
-def _best(items, weights, decay, pool, excluded, bounds, tokens, used, idf, found, scores):  # type: ignore[no-untyped-def]
+def _best(  # type: ignore[no-untyped-def]
+    items, weights, decay, pool, excluded, bounds, tokens, used, idf, vectors, by_embedding, found, scores
+):
     person = np.zeros(len(idf), np.float32)
     size = found.shape[1]
     for row in range(len(items)):
         known = _add_person(items[row], weights[row], decay, tokens, used, idf, person)
+        for column in range(min(items.shape[1], len(decay))):
+            for d in range(vectors.shape[1]):
+                known |= items[row, column] >= 0 and vectors[items[row, column], d] != 0
         count = 0
-        for item in pool:
-            score = _cosine(item, tokens, used, idf, person)
+        for p in range(len(pool)):
+            item = pool[p]
+            score = _cosine(item, tokens, used, idf, person) + by_embedding[row, p]
             if (known and score == 0) or (count == size and score <= scores[row, size - 1]):
                 continue
             barred = False
@@ -266,3 +313,25 @@ def _best(items, weights, decay, pool, excluded, bounds, tokens, used, idf, foun
             found[row, place], scores[row, place] = item, score
             count = min(count + 1, size)
         _clear_person(items[row], len(decay), tokens, used, person)
+
+
+@numba.njit("(i8[:,:], f4[:,:], f4[::1], i8[:,:], f4[:,::1], f4[:,::1])", cache=True, nogil=True, fastmath=True)
+def _multiply(items, weights, decay, candidates, vectors, scores):  # type: ignore[no-untyped-def]
+    person = np.empty(vectors.shape[1], np.float32)
+    for row in range(len(items)):
+        person[:] = 0
+        for column in range(min(items.shape[1], len(decay))):
+            if items[row, column] >= 0:
+                share = weights[row, column] * decay[column]
+                for d in range(len(person)):
+                    person[d] += share * vectors[items[row, column], d]
+        squares = np.float32(1e-12)
+        for d in range(len(person)):
+            squares += person[d] * person[d]
+        scale = np.float32(1) / np.sqrt(squares)
+        for c in range(candidates.shape[1]):
+            if candidates[row, c] >= 0:
+                product = np.float32(0)
+                for d in range(len(person)):
+                    product += person[d] * vectors[candidates[row, c], d]
+                scores[row, c] = max(product * scale, np.float32(0))

@@ -27,7 +27,7 @@ VERSION = 5
 """The version byte of a packed blend; it counts the features' meanings too."""
 
 SEGMENTS = 5
-FEATURES = 32
+FEATURES = 34
 RECENT = 10
 """How many of the user's newest items the features of category look at."""
 
@@ -159,7 +159,7 @@ class LearnedBlend:
         blend._squares = unpack_array(state.squares, np.float32).reshape(1 + SEGMENTS, -1)
         # Version 1 had no signals, version 2 four of them and no popularity, version 3 no counts and ages of own items,
         # version 4 no content. Features that were not there begin as all did.
-        missing = {1: [16] * 16, 2: [22, 22, *[24] * 6], 3: [26, 26, 27, 27, 27], 4: [26, 26], 5: []}[packed[0]]
+        missing = {1: [16] * 18, 2: [22, 22, *[24] * 8], 3: [*[26] * 4, 27, 27, 27], 4: [26] * 4, 5: []}[packed[0]]
         blend.weights = np.insert(blend.weights, missing, 0, axis=1)
         blend._squares = np.insert(blend._squares, missing, 0.01, axis=1)
         return blend
@@ -179,7 +179,7 @@ def features_of(
     category: Categories,
 ) -> Weights:
     """Features float32 [B, C, FEATURES] of the candidates: from their shares; from other models' scores `signals`
-    float32 [6, B, C]; from how often each was interacted with, `popularity` float32 [B, C]; from what the user did last
+    float32 [7, B, C]; from how often each was interacted with, `popularity` float32 [B, C]; from what the user did last
     with their own items, how often and how long ago; and from each item's `category` int32 [N], -1 where it has none.
     """
     weights = np.array(blend_weights, np.float32)

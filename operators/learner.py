@@ -85,7 +85,9 @@ class LearnerFunction(KeyedCoProcessFunction):
             payload = None if payload is None else bytes(payload)
             try:
                 item_id, item = parse_item(item_id, payload)
-                changes.append(CatalogueChange(item_id, False) if item is None else change_of(item))
+                changes.append(
+                    CatalogueChange(item_id, False) if item is None else change_of(item, self._options.content)
+                )
             except MessageError as error:
                 yield self._dead_letters.of(error, self._items_topic, partition, offset, payload)
         yield from self._take([], changes)

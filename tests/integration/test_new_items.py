@@ -4,6 +4,7 @@ import json
 import time
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import pytest
 
@@ -12,16 +13,24 @@ from tests.integration.test_recommend_job import Topics, job_stack
 
 __all__ = ["job_stack"]
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
-KINDS = {"anna": "running shoe", "bert": "iron pan"}
+KINDS: dict[str, dict[str, Any]] = {
+    "anna": {"title": "Running shoe"},
+    "bert": {"title": "Iron pan"},
+    "carl": {"embeddings": {"look": [0.1, 1.0]}},
+}
 ROUNDS = 6
 
 
-def test_a_new_item_reaches_those_whom_it_suits_within_a_second(job_stack: Stack) -> None:
+def test_a_new_item_reaches_those_whom_it_suits_within_a_second(
+    job_stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HEADRACE_MODELS__EMBEDDING", "look")
+    monkeypatch.setenv("HEADRACE_MODELS__EMBEDDING_DIMENSIONS", "2")
     job = job_stack.submit(Path("jobs/recommend.py"))
     topics, taken = Topics(job_stack.bootstrap_servers), 0
 
-    def describe(item: str, title: str) -> None:
-        topics.send("items", json.dumps({"item_id": item, "title": title}).encode(), key=item.encode())
+    def describe(item: str, details: dict[str, Any]) -> None:
+        topics.send("items", json.dumps({"item_id": item, **details}).encode(), key=item.encode())
 
     def act() -> None:
         """Each person takes one of what they like, and gets a list."""
@@ -31,14 +40,13 @@ def test_a_new_item_reaches_those_whom_it_suits_within_a_second(job_stack: Stack
         taken += 1
         topics.wait(lambda: all(topics.profile_versions().get(user) == taken for user in KINDS))
 
-    def chosen_by_chance(user: str) -> dict[str, float]:
+    def listed(user: str) -> dict[str, dict[str, Any]]:
         newest = topics.newest().get(user)
-        found = [item for item in newest["items"] if item["source"] == "new"] if newest else []
-        return {item["item_id"]: item["propensity"] for item in found}
+        return {item["item_id"]: item for item in newest["items"]} if newest else {}
 
     for user, kind in KINDS.items():
         for n in range(3):
-            describe(f"{user}'s {n}", f"{kind} number {n}")
+            describe(f"{user}'s {n}", kind)
     # Enough for lists that are full of what is not new any more.
     crowd = [(f"crowd {n}", f"thing {item}") for n in range(5) for item in range(60)]
     topics.send("events", *(topics.event(200_000 + n, *pair) for n, pair in enumerate(crowd)))
@@ -47,19 +55,24 @@ def test_a_new_item_reaches_those_whom_it_suits_within_a_second(job_stack: Stack
 
     waits = []
     for n in range(ROUNDS):
-        user, other = list(KINDS)[n % 2], list(KINDS)[1 - n % 2]
+        user, other = list(KINDS)[n % 3], list(KINDS)[(n + 1) % 3]
         item = f"new {n}"
-        describe(item, f"{KINDS[user]} model-{n}x")
+        describe(item, {**KINDS[user], "brand": f"Brand {n}"})
         sent = time.time()
-        while item not in chosen_by_chance(user):
+        while item not in listed(user):
             assert time.time() < sent + 30, topics.newest()
             act()
         newest = topics.newest()[user]
         assert newest is not None
         waits.append(newest["generated_at"] / 1000 - sent)
-        assert 0 < chosen_by_chance(user)[item] <= 1
-        assert item not in chosen_by_chance(other)
+        if listed(user)[item]["source"] == "new":
+            assert 0 < listed(user)[item]["propensity"] <= 1
+        assert item not in listed(other)
     assert median(waits) < 1, waits
+
+    describe("faulty", {"embeddings": {"look": [1.0]}})
+    topics.wait(lambda: bool(topics.dead))
+    assert (topics.dead[0]["error"], topics.dead[0]["topic"]) == ("bad_embedding", "items")
 
     # Once enough people have taken it, it is new no more.
     topics.send("events", *(topics.event(100_000 + n, f"someone {n}", "new 0") for n in range(5)))
@@ -67,6 +80,6 @@ def test_a_new_item_reaches_those_whom_it_suits_within_a_second(job_stack: Stack
     time.sleep(1)
     for _ in range(10):
         act()
-        assert "new 0" not in chosen_by_chance("anna")
+        assert all(item["source"] != "new" for item in listed("anna").values() if item["item_id"] == "new 0")
     topics.close()
     job_stack.cancel(job)

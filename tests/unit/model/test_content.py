@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.content import TOKENS, Content, ContentOptions, tokens_of
+from model.content import TOKENS, Content, ContentOptions, embedding_of, tokens_of
+from schema.errors import MessageError
 from schema.item import Item
 
 pytestmark = pytest.mark.unit
@@ -23,7 +24,7 @@ NOTHING = np.empty(0, np.int64)
 def learned(items: list[Item] = ITEMS, **options: int) -> Content:
     content = Content(ContentOptions(**options))
     content.resize(len(items))
-    content.follow(range(len(items)), map(tokens_of, items))
+    content.follow(range(len(items)), map(tokens_of, items), [b""] * len(items))
     return content
 
 
@@ -103,6 +104,62 @@ def test_without_new_items_there_are_none() -> None:
     assert found.items.shape == found.scores.shape == (1, 0)
 
 
+LOOKS = ContentOptions(embedding="look", embedding_dimensions=2)
+
+
+def looks(*vectors: tuple[float, float]) -> Content:
+    content = Content(LOOKS)
+    content.resize(len(vectors) + 1)
+    items = [Item("x", embeddings={"look": list(vector)}) for vector in vectors]
+    content.follow(range(len(vectors)), [b""] * len(vectors), (embedding_of(item, LOOKS) for item in items))
+    return content
+
+
+def test_embeddings_say_by_their_angle_what_goes_with_a_person() -> None:
+    content = looks((3, 0), (1, 1), (0, 2), (-1, 0))
+    asked = np.array([[0, 1, 2, 3, 4, -1]])
+    root = 2**-0.5
+    assert content.score_embeddings(*history(0), asked)[0] == pytest.approx([1, root, 0, 0, 0, 0], abs=1e-6)
+    both = np.array([1 + root / 2**0.5, root / 2**0.5])
+    both /= np.linalg.norm(both)
+    expected = [both[0], both.sum() * root, both[1], 0, 0, 0]
+    assert content.score_embeddings(*history(0, 1), asked)[0] == pytest.approx(expected, abs=1e-6)
+    assert not content.score_embeddings(*history(4), asked).any()
+
+
+def test_new_items_are_found_by_embedding_where_there_are_no_words_and_state_keeps_it() -> None:
+    content = looks((3, 0), (1, 1), (0, 2), (-1, 0))
+    restored = Content(LOOKS)
+    restored.load(content.snapshot())
+    restored.retain(np.array([0, 1, 2]))
+    for one, size in ((content, 5), (restored, 3)):
+        pool = one.pool(np.zeros(size, np.float32), np.zeros(size, np.bool_))
+        found = one.new_items(*history(2), NOTHING, np.array([0, 0]), pool)
+        assert found.items[0][0] == 1
+        assert found.scores[0][0] == pytest.approx(2**-0.5, abs=1e-6)
+    # Who is known by an embedding gets nothing that has none.
+    assert content.new_items(*history(0), NOTHING, np.array([0, 0]), np.array([4, 2])).items.tolist() == [[-1, -1]]
+    assert content.new_items(*history(4), NOTHING, np.array([0, 0]), np.array([3, 2])).items.tolist() == [[3, 2]]
+    # Another length is asked for: what there was says nothing.
+    other = Content(ContentOptions(embedding="look", embedding_dimensions=3))
+    other.load(content.snapshot())
+    assert not other.score_embeddings(*history(0), ALL[None]).any()
+
+
+@pytest.mark.parametrize("vector", [[1.0], [0.0, 0.0], [1.0, 2.0, 3.0], [1e308, 1e308]])
+def test_an_embedding_that_does_not_fit_is_refused_by_its_name(vector: list[float]) -> None:
+    with pytest.raises(MessageError, match="must hold 2 numbers, not all 0") as refused:
+        embedding_of(Item("x", embeddings={"look": vector}), LOOKS)
+    assert (refused.value.code, refused.value.field) == ("bad_embedding", "embeddings.look")
+
+
+def test_an_embedding_that_is_not_asked_for_or_not_there_is_none() -> None:
+    item = Item("x", embeddings={"look": [1.0]})
+    assert embedding_of(item, ContentOptions()) == b""
+    assert embedding_of(item, ContentOptions(embedding="text", embedding_dimensions=1)) == b""
+    assert embedding_of(Item("x"), LOOKS) == b""
+
+
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 7), st.integers(0, 4)), max_size=20), st.sets(st.integers(0, 7), min_size=1))
 def test_an_item_described_anew_counts_once_and_what_is_kept_is_as_if_nothing_else_had_been(
@@ -113,12 +170,12 @@ def test_an_item_described_anew_counts_once_and_what_is_kept_is_as_if_nothing_el
     again.resize(len(kept))
     last: dict[int, int] = {}
     for row, described in changes:
-        content.follow([row], [tokens_of(ITEMS[described])])
+        content.follow([row], [tokens_of(ITEMS[described])], [b""])
         last[row] = described
     rows = sorted(kept)
     content.retain(np.array(rows))
     told = [row for row in last if row in kept]
-    again.follow(map(rows.index, told), (tokens_of(ITEMS[last[row]]) for row in told))
+    again.follow(map(rows.index, told), (tokens_of(ITEMS[last[row]]) for row in told), [b""] * len(told))
     restored = Content(ContentOptions())
     restored.load(content.snapshot())
     asked = np.array([range(len(rows))]), np.ones((1, len(rows)), np.float32), np.array([range(len(rows))])

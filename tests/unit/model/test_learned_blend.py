@@ -14,7 +14,7 @@ from schema.event import EVENT_TYPES
 
 pytestmark = pytest.mark.unit
 ITEMS = np.arange(6)[None]
-SIGNALS = np.array([[[1, 2, 3, 4, 0, 6]], [[0] * 6], [[0] * 6], [[0] * 6], [[1] * 6], [[0] * 6]], np.float32)
+SIGNALS = np.array([[[1, 2, 3, 4, 0, 6]], [[0] * 6], [[0] * 6], [[0] * 6], [[1] * 6], [[0] * 6], [[0] * 6]], np.float32)
 COUNTS = np.array([[0, 1, 2, 3, 4, 5]], np.float32)
 
 
@@ -54,11 +54,11 @@ def test_signals_are_shares_of_the_largest_that_is_not_the_user_s_own() -> None:
 
 def test_popularity_is_a_feature_of_its_own() -> None:
     found = features(random_shares(np.random.default_rng(7)))[0]
-    assert found[:, 28] == pytest.approx(np.log1p(COUNTS[0]))
+    assert found[:, 30] == pytest.approx(np.log1p(COUNTS[0]))
 
 
 def test_an_own_item_is_known_by_how_often_and_how_long_ago_it_was_taken() -> None:
-    found = features(random_shares(np.random.default_rng(8)))[0, :, 29:]
+    found = features(random_shares(np.random.default_rng(8)))[0, :, 31:]
     assert found[5] == pytest.approx([np.log(3), 20 / 16, 400 / 256])
     assert not found[:5].any()
 
@@ -109,7 +109,7 @@ def test_it_takes_back_what_scores_make_of_popularity() -> None:
         return first
 
     hits(blend, 1000)
-    assert blend.weights[0, 28] + blend.weights[1, 28] < -0.5
+    assert blend.weights[0, 30] + blend.weights[1, 30] < -0.5
     assert hits(blend, 300) > 1.2 * hits(LearnedBlend(LearnedBlendOptions(learning_rate=0.0)), 300)
 
 
@@ -151,7 +151,7 @@ def test_state_comes_back_and_an_unknown_version_is_refused() -> None:
 
 @pytest.mark.parametrize(
     ("version", "kept"),
-    [(1, [*range(16)]), (2, [*range(22), 24, 25]), (3, [*range(26), 28]), (4, [*range(26), *range(28, 32)])],
+    [(1, [*range(16)]), (2, [*range(22), 24, 25]), (3, [*range(26), 30]), (4, [*range(26), *range(30, 34)])],
     ids=["no signals", "four signals", "no counts of own items", "no content"],
 )
 def test_state_written_before_there_were_all_features_is_read(version: int, kept: list[int]) -> None:
