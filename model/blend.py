@@ -104,8 +104,9 @@ class Delta(msgspec.Struct, array_like=True):
 class RankedList(msgspec.Struct):
     """A user's list, best first: item ids, scores (the chance of being taken next, among the candidates) to five
     decimals, where each item comes from (the user's own history, the model that gives most for it, or "new" where
-    chance put a new item there), and which item of the history leads to it by co-occurrence, None where none does or
-    none is asked for; and, where chance put it there, with which `propensities`, else None."""
+    chance put a new item there), and which item of the history leads to it by co-occurrence, or where it is there for
+    its content by that, None where none does or none is asked for; and, where chance put it there, with which
+    `propensities`, else None."""
 
     item_ids: list[str]
     scores: list[float]
@@ -402,15 +403,18 @@ class Recommender:
         drawn = draws([s.event_id for s in snapshots], int(k * chance.share), chance.seed)
         propensities = explore(columns, chances, candidates.items, first_new, new.scores, drawn, chance.temperature)
         ids = self.index.ids
-        names = [*(scorer.name for scorer in self._scorers), self.popularity.name, "history", "new"]
+        names = [*(scorer.name for scorer in self._scorers), self.popularity.name, "history", self.content.name, "new"]
         chosen = (np.arange(len(columns))[:, None], np.maximum(columns, 0))
         shares = candidates.shares[:, *chosen] * np.array([*weights, 1], np.float32)[:, None, None]
-        sources = np.where(candidates.places[chosen] >= 0, len(names) - 2, shares.argmax(0))
+        sources = np.where(shares.max(0) > 0, shares.argmax(0), len(names) - 2)
+        sources[candidates.places[chosen] >= 0] = len(names) - 3
         sources[propensities > 0] = len(names) - 1
         # Of what is merely popular, or was there before, no other item is the cause.
-        by_others = (sources < len(self._scorers)) & (columns >= 0) & self.options.explain
-        listed = np.where(by_others, candidates.items[chosen], -1)
+        explained = (columns >= 0) & self.options.explain
+        listed = np.where(explained & (sources < len(self._scorers)), candidates.items[chosen], -1)
         leading = self.cooccurrence.led_by(batch.items, batch.weights, listed)
+        alike = np.where(explained & (sources >= len(names) - 2), candidates.items[chosen], -1)
+        leading = np.maximum(leading, self.content.led_by(batch.items, alike))
         causes = np.where(leading >= 0, np.take_along_axis(batch.items, np.maximum(leading, 0), 1), -1)
         # All users' lists at once, then cut: a call for each would cost more than what it does.
         there = columns >= 0

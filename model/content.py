@@ -176,6 +176,14 @@ class Content:
             _best(items, weights, self._decay, pool, excluded, bounds, *content, *found)
         return found
 
+    def led_by(self, items: Rows, listed: Rows) -> Rows:
+        """Which of the `recent` newest items of each history int64 [B, H] each of the `listed` int64 [B, K] goes with
+        best: its column int64 [B, K], -1 where it goes with none, and for -1."""
+        columns = np.full(listed.shape, -1)
+        content = self.tokens, self.used, self._idf, self.vectors
+        _closest(items[:, : self.options.recent], listed, *content, columns)
+        return columns
+
     def _weigh(self, tokens: npt.NDArray[np.uint16]) -> None:
         """Bring the inverse document frequencies up to date, where those of `tokens` have changed."""
         documents = 1 << len(self._arrived).bit_length()
@@ -335,3 +343,27 @@ def _multiply(items, weights, decay, candidates, vectors, scores):  # type: igno
                 for d in range(len(person)):
                     product += person[d] * vectors[candidates[row, c], d]
                 scores[row, c] = max(product * scale, np.float32(0))
+
+
+@numba.njit("(i8[:,:], i8[:,:], u2[:,::1], u1[::1], f4[::1], f4[:,::1], i8[:,:])", cache=True, nogil=True)
+def _closest(items, listed, tokens, used, idf, vectors, columns):  # type: ignore[no-untyped-def]
+    for row in range(len(items)):
+        for k in range(listed.shape[1]):
+            item, most = listed[row, k], np.float32(0)
+            if item < 0:
+                continue
+            for column in range(items.shape[1]):
+                own = items[row, column]
+                if own < 0:
+                    continue
+                shared, alike = np.float32(0), np.float32(0)
+                for n in range(used[item]):
+                    for m in range(used[own]):
+                        if tokens[item, n] == tokens[own, m]:
+                            shared += idf[tokens[item, n]] * idf[tokens[item, n]]
+                for d in range(vectors.shape[1]):
+                    alike += vectors[item, d] * vectors[own, d]
+                score = shared / (_length(item, tokens, used, idf) * _length(own, tokens, used, idf))
+                score += max(alike, np.float32(0))
+                if score > most:
+                    most, columns[row, k] = score, column

@@ -117,7 +117,7 @@ async function take(itemId, fromList) {
 function why(item) {
   const names = {
     cooccurrence: "people have it together", factorization: "people alike have it", linear: "goes with the history",
-    popularity: "popular now", history: "seen before", new: "new, and alike",
+    popularity: "popular now", history: "seen before", content: "alike", new: "new, and alike",
   };
   const reason = names[item.source] || item.source;
   return item.because ? `${reason}, because of “${titleOf(item.because)}”` : reason;

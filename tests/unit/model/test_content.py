@@ -146,6 +146,14 @@ def test_new_items_are_found_by_embedding_where_there_are_no_words_and_state_kee
     assert not other.score_embeddings(*history(0), ALL[None]).any()
 
 
+def test_what_leads_to_an_item_is_what_it_has_most_in_common_with() -> None:
+    content = learned(recent=3)
+    listed = np.array([[1, 4, 2, -1]])
+    assert content.led_by(np.array([[3, 2, 0, 1]]), listed).tolist() == [[2, 0, 1, -1]]
+    assert content.led_by(np.array([[-1, 3]]), listed).tolist() == [[-1, 1, -1, -1]]
+    assert looks((3, 0), (1, 1), (0, 2)).led_by(np.array([[0, 2]]), np.array([[1, 3]])).tolist() == [[0, -1]]
+
+
 @pytest.mark.parametrize("vector", [[1.0], [0.0, 0.0], [1.0, 2.0, 3.0], [1e308, 1e308]])
 def test_an_embedding_that_does_not_fit_is_refused_by_its_name(vector: list[float]) -> None:
     with pytest.raises(MessageError, match="must hold 2 numbers, not all 0") as refused:

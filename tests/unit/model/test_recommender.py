@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from model.arrays import pack_array
 from model.blend import BlendOptions, CatalogueChange, Recommender, pack_delta, unpack_delta
+from model.content import ContentOptions, tokens_of
 from model.learned_blend import LearnedBlend
 from model.linear_item_model import LinearItemModelOptions
 from model.matrix_factorization import MatrixFactorizationOptions
@@ -16,6 +17,7 @@ from model.profile import Profile, ProfileOptions, apply_event, pack_profile, sn
 from model.snapshot import Snapshot, unpack_snapshot
 from model.user_neighbours import UserNeighboursOptions
 from schema.event import Event
+from schema.item import Item
 
 pytestmark = pytest.mark.unit
 OPTIONS = ProfileOptions()
@@ -70,6 +72,23 @@ def test_replica_restored_and_single_steps_agree(
     together = learner.recommend(events[-3:], 20)
     for query, ranked in zip(events[-3:], together, strict=True):
         assert ranked.scores == pytest.approx(learner.recommend([query], 20)[0].scores, abs=1e-4)
+
+
+def test_an_item_that_nobody_took_is_listed_for_its_words_or_by_chance() -> None:
+    kinds = ["shoe", "lamp", "shoe", "lamp"]
+    changes = [CatalogueChange(f"i{n}", True, None, tokens_of(Item("x", title=kind))) for n, kind in enumerate(kinds)]
+    events = snapshots([(0, 0), (1, 1)])
+    for share, k, expected in ((0.0, 20, ("i2", "content", "i0", None)), (0.5, 2, ("i2", "new", "i0", 1.0))):
+        options = BlendOptions(content=ContentOptions(share=share, new_until=1))
+        learner, replica = Recommender(options), Recommender(options)
+        replica.apply(unpack_delta(pack_delta(learner.learn([], changes))))
+        replica.apply(unpack_delta(pack_delta(learner.learn(events))))
+        for one in (learner, replica, Recommender.unpack(learner.pack(), options)):
+            (ranked,) = one.recommend(events[:1], k)
+            entries = zip(ranked.item_ids, ranked.sources, ranked.because, ranked.propensities, strict=True)
+            assert expected in list(entries)
+            (alone,) = one.recommend([msgspec.structs.replace(events[0], excluded=["i2"])], k)
+            assert "i2" not in alone.item_ids
 
 
 def test_for_any_time_the_last_item_says_no_more_than_the_first_and_the_next_event_teaches_no_order() -> None:
