@@ -38,7 +38,7 @@ def learn_history(file: Path, model: Path, settings: "Settings") -> History:
     from schema.item import Item
 
     torch.set_num_threads(1)
-    recommender, content = Recommender(settings.blend_options()), settings.blend_options().content
+    recommender = Recommender(settings.blend_options())
     here, there = get_context("spawn").Pipe(duplex=False)
     reader = get_context("spawn").Process(target=_read, args=(file, settings, there), daemon=True)
     reader.start()
@@ -46,7 +46,7 @@ def learn_history(file: Path, model: Path, settings: "Settings") -> History:
     events = 0
     for kind, found in _received(here):
         if kind == "catalogue":
-            recommender.learn([], [change_of(item, content) for item in msgspec.convert(found, list[Item])])
+            recommender.learn([], [change_of(item) for item in msgspec.convert(found, list[Item])])
         elif kind == "snapshots":
             recommender.learn([unpack_snapshot(packed) for packed in found])
             events += len(found)

@@ -77,7 +77,7 @@ class Flink(Section):
     """How the job runs."""
 
     window_ms: Annotated[int, Field(ge=1, le=10_000)] = 25
-    target_freshness_ms: Annotated[int, Field(ge=0, le=60_000)] = 500
+    target_freshness_ms: Annotated[int, Field(ge=0, le=5_000)] = 500
     buffer_timeout_ms: Annotated[int, Field(ge=0)] = 5
     parallelism: PositiveInt = 1
     scorer_gpus: NonNegativeInt = 0

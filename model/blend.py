@@ -17,7 +17,7 @@ from model.arrays import grown, largest_of, pack_array, unpack_array, unpack_ten
 from model.batch import Batch, Rows, parts_of, to_batch
 from model.candidates import Asked, find_candidates, find_candidates_among
 from model.category_popularity import CategoryPopularity, CategoryPopularityOptions
-from model.content import Content, ContentOptions, embedding_of, tokens_of
+from model.content import Content, ContentOptions, tokens_of
 from model.cooccurrence import Cooccurrence, CooccurrenceDelta, CooccurrenceOptions
 from model.diversity import diversify
 from model.exploration import draws, explore
@@ -80,10 +80,10 @@ class CatalogueChange(msgspec.Struct, array_like=True):
     embedding: bytes = b""
 
 
-def change_of(item: Item, options: ContentOptions) -> CatalogueChange:
-    """What the models take of a catalogue message. Raises MessageError on an embedding that does not fit."""
+def change_of(item: Item, embedding: bytes = b"") -> CatalogueChange:
+    """What the models take of a catalogue message."""
     category = " > ".join(item.category) or None
-    return CatalogueChange(item.item_id, item.available, category, tokens_of(item), embedding_of(item, options))
+    return CatalogueChange(item.item_id, item.available, category, tokens_of(item), embedding)
 
 
 class Delta(msgspec.Struct, array_like=True):
@@ -371,6 +371,8 @@ class Recommender:
             near = np.hstack([near, self.user_neighbours.near(batch.users, queries, own)])
         new = self.content.new_items(batch.items, batch.weights, excluded, bounds, pool)
         first_new = own.shape[1] + near.shape[1]
+        # Each candidate once, among the new ones where it is new.
+        near = np.where((near[:, :, None] == new.items[:, None]).any(2), -1, near)
         near = np.hstack([near, new.items])
         given = Asked(excluded, bounds, own, near, count)
         if popular is None:
@@ -400,13 +402,17 @@ class Recommender:
             diversify(columns, chances, self.factorization.directions_of(in_order), k, diversity)
             columns, chances = columns[:, :k], chances[:, :k]
         chance = self.options.content
-        drawn = draws([s.event_id for s in snapshots], int(k * chance.share), chance.seed)
+        # The list for people without history stays for a minute of event time: it is made with every batch.
+        named = [s.event_id if s.history else f"{s.user_id} {s.event_timestamp // 60_000}" for s in snapshots]
+        drawn = draws(named, int(k * chance.share + 1e-9), chance.seed)
         propensities = explore(columns, chances, candidates.items, first_new, new.scores, drawn, chance.temperature)
         ids = self.index.ids
         names = [*(scorer.name for scorer in self._scorers), self.popularity.name, "history", self.content.name, "new"]
         chosen = (np.arange(len(columns))[:, None], np.maximum(columns, 0))
         shares = candidates.shares[:, *chosen] * np.array([*weights, 1], np.float32)[:, None, None]
-        sources = np.where(shares.max(0) > 0, shares.argmax(0), len(names) - 2)
+        # What nothing but its content speaks for.
+        by_content = (shares.max(0) <= 0) & (signals[-2:, *chosen] > 0).any(0)
+        sources = np.where(by_content, len(names) - 2, shares.argmax(0))
         sources[candidates.places[chosen] >= 0] = len(names) - 3
         sources[propensities > 0] = len(names) - 1
         # Of what is merely popular, or was there before, no other item is the cause.
@@ -422,7 +428,7 @@ class Recommender:
         scores = chances[there].astype(np.float64).round(5).tolist()
         origins = list(map(names.__getitem__, sources[there].tolist()))
         led = [None if cause < 0 else ids[cause] for cause in causes[there].tolist()]
-        by_chance = [propensity or None for propensity in propensities[there].astype(np.float64).round(5).tolist()]
+        by_chance = [propensity or None for propensity in propensities[there].astype(np.float64).round(9).tolist()]
         for begin, end in pairwise(accumulate(there.sum(1).tolist(), initial=0)):
             part = slice(begin, end)
             yield RankedList(items[part], scores[part], origins[part], led[part], by_chance[part])

@@ -52,7 +52,7 @@ class ContentOptions:
 
 class NewItems(NamedTuple):
     """For each of B people the new `items` int64 [B, E] that go best with them, best first, -1 for none, and how well:
-    `scores` float32 [B, E] from 0 to 1."""
+    `scores` float32 [B, E] from 0 to 2, as words and embedding count alike."""
 
     items: Rows
     scores: Weights
@@ -61,8 +61,12 @@ class NewItems(NamedTuple):
 def tokens_of(item: Item) -> bytes:
     """The item's tokens, uint16, each once: its category at each level, brand, price (by powers of 1.5, within its
     category), and the words of title and description, as many as there is room for."""
-    tokens = dict.fromkeys(crc32(text.encode()) % _SPACE for text in _texts(item))
-    return pack_array(np.array(list(tokens)[:TOKENS], np.uint16))
+    tokens: dict[int, None] = {}
+    for text in _texts(item):
+        tokens.setdefault(crc32(text.encode()) % _SPACE)
+        if len(tokens) == TOKENS:
+            break
+    return pack_array(np.array(list(tokens), np.uint16))
 
 
 def embedding_of(item: Item, options: ContentOptions) -> bytes:
@@ -81,14 +85,14 @@ def embedding_of(item: Item, options: ContentOptions) -> bytes:
 
 
 def _texts(item: Item) -> Iterator[str]:
-    path = [level.strip().lower() for level in item.category]
+    path = [level.strip().lower() for level in item.category[:TOKENS]]
     yield from (f"category:{levels}" for levels in accumulate(path, lambda one, other: f"{one}>{other}"))
     if item.brand:
         yield f"brand:{item.brand.strip().lower()}"
     if item.price:
         yield f"price:{path[-1] if path else ''}:{item.currency}:{round(math.log(item.price, 1.5))}"
     for text in (item.title, item.description):
-        yield from (f"word:{word}" for word in _WORD.findall((text or "").lower()))
+        yield from (f"word:{word[0]}" for word in _WORD.finditer((text or "").lower()))
 
 
 class Content:
@@ -130,12 +134,14 @@ class Content:
         """Take the tokens and embeddings of the items in `rows`, as `tokens_of` and `embedding_of` pack them; what an
         item has none of stays as it was."""
         for row, packed, embedding in zip(rows, contents, embeddings, strict=True):
-            if embedding:
-                self.vectors[row] = unpack_array(embedding, np.float32)
+            vector, tokens = unpack_array(embedding, np.float32), unpack_array(packed, np.uint16)[:TOKENS]
+            # A log may hold embeddings of another length than is asked for now.
+            if len(vector) and len(vector) == self.vectors.shape[1]:
+                self.vectors[row] = vector
                 self._arrived.setdefault(row)
-            if not packed:
+                self._weigh(tokens[:0])
+            if not len(tokens):
                 continue
-            tokens = unpack_array(packed, np.uint16)[:TOKENS]
             before = self.tokens[row, : self.used[row]].copy()
             self._frequency[before] -= 1
             self._frequency[tokens] += 1
@@ -206,18 +212,20 @@ class Content:
             "used": pack_array(self.used),
             "arrived": pack_array(arrived),
             "vectors": pack_array(self.vectors),
+            "embedding": self.options.embedding.encode(),
         }
 
     def load(self, arrays: dict[str, bytes]) -> None:
-        """The inverse of `snapshot`. Embeddings of another length than is asked for now are not taken: the catalogue
-        has to be sent again."""
+        """The inverse of `snapshot`. Embeddings of another name or length than is asked for now are not taken: the
+        catalogue has to be sent again."""
         self.used = unpack_array(arrays["used"], np.uint8)
         self.tokens = np.zeros((len(self.used), TOKENS), np.uint16)
         self.tokens[np.arange(TOKENS) < self.used[:, None]] = unpack_array(arrays["tokens"], np.uint16)
         self._arrived = dict.fromkeys(unpack_array(arrays["arrived"], np.int64).tolist())
         vectors = unpack_array(arrays["vectors"], np.float32)
         shape = len(self.used), self.options.embedding_dimensions
-        self.vectors = vectors.reshape(shape) if vectors.size == shape[0] * shape[1] else np.zeros(shape, np.float32)
+        same = arrays["embedding"].decode() == self.options.embedding and vectors.size == shape[0] * shape[1]
+        self.vectors = vectors.reshape(shape) if same else np.zeros(shape, np.float32)
         self._count()
 
 

@@ -158,7 +158,7 @@ def evaluate(
             recommender.feedback(after, blend)
         item = event.item_id
         if item is not None and item in catalogue and recommender.index.rows([item]) == [-1]:
-            to_list.append(change_of(catalogue[item], options.content))
+            to_list.append(change_of(catalogue[item]))
     report.events_per_second = len(events) / max(time.perf_counter() - started, 1e-9)
     report.spread(listed, len(recommender.index))
     return report

@@ -5,7 +5,7 @@ exploration); `model.off_policy` is what the propensities are for.
 """
 
 from collections.abc import Sequence
-from zlib import crc32
+from hashlib import blake2b
 
 import numba
 import numpy as np
@@ -15,9 +15,14 @@ from model.batch import Rows, Weights
 
 def draws(names: Sequence[str], slots: int, seed: int) -> Weights:
     """Numbers float32 [B, slots] from 0 to below 1 that depend on `names`, one for each list, and the seed alone: a
-    list does not change with the batch that it is made in."""
-    hashes = [[crc32(f"{seed}:{slot}:{name}".encode()) for slot in range(slots)] for name in names]
-    return (np.array(hashes, np.uint32).reshape(len(names), slots) >> 8).astype(np.float32) / np.float32(2**24)
+    list does not change with the batch that it is made in. Those of two slots, or seeds, are independent."""
+    hashes = [[_hash(f"{seed}:{slot}:{name}") for slot in range(slots)] for name in names]
+    return np.array(hashes, np.float32).reshape(len(names), slots) / np.float32(2**24)
+
+
+def _hash(text: str) -> int:
+    """Three bytes of BLAKE2b. A CRC will not do: those of two slots differ by a constant."""
+    return int.from_bytes(blake2b(text.encode(), digest_size=3).digest(), "big")
 
 
 def explore(
@@ -28,8 +33,9 @@ def explore(
     `columns` int64 [B, K] are the places among the candidates `items` int64 [B, C] (-1 for none) of each list, best
     first, and -1 where it is shorter; `chances` float32 [B, K] are theirs. Drawn from are the candidates from column
     `first` on that are not on the rest of the list, by a softmax of their `scores` float32 [B, E] over `temperature`;
-    one for each of `drawn` float32 [B, S]. Returns the propensities float32 [B, K], 0 for what was not drawn. What was
-    drawn has the chance 0: the blend has not put it there.
+    one for each of `drawn` float32 [B, S], as long as there are any: then what stood there moves on. Returns the
+    propensities float32 [B, K], 0 for what was not drawn. What was drawn has the chance 0: the blend has not put it
+    there.
     """
     propensities = np.zeros(columns.shape, np.float32)
     _explore(columns, chances, items, first, scores, drawn, temperature, propensities)
@@ -38,19 +44,21 @@ def explore(
 
 @numba.njit("(i8[:,:], f4[:,:], i8[:,:], i8, f4[:,:], f4[:,:], f8, f4[:,:])", cache=True, nogil=True)
 def _explore(columns, chances, items, first, scores, drawn, temperature, propensities):  # type: ignore[no-untyped-def]
-    slots, size = drawn.shape[1], scores.shape[1]
-    shares = np.empty(size, np.float32)
+    width, size = columns.shape[1], scores.shape[1]
+    slots = min(drawn.shape[1], width)
+    shares, before, chance_before = np.empty(size, np.float32), np.empty(width, np.int64), np.empty(width, np.float32)
     for row in range(len(columns)):
         listed = 0
-        while listed < columns.shape[1] and columns[row, listed] >= 0:
+        while listed < width and columns[row, listed] >= 0:
+            before[listed], chance_before[listed] = columns[row, listed], chances[row, listed]
             listed += 1
-        kept = min(listed, columns.shape[1] - slots)
+        place = kept = min(listed, width - slots)
         for slot in range(slots):
             total = np.float32(0)
             for e in range(size):
                 there = items[row, first + e] >= 0
-                for place in range(kept + slot):
-                    there &= columns[row, place] != first + e
+                for n in range(place):
+                    there &= columns[row, n] != first + e
                 shares[e] = np.exp((scores[row, e] - 1) / temperature) if there else 0
                 total += shares[e]
             if total == 0:
@@ -60,6 +68,15 @@ def _explore(columns, chances, items, first, scores, drawn, temperature, propens
                 if shares[e] > 0 and (chosen < 0 or rest >= 0):
                     chosen = e
                     rest -= shares[e]
-            place = kept + slot
             columns[row, place], chances[row, place] = first + chosen, 0
             propensities[row, place] = shares[chosen] / total
+            place += 1
+        # Places that nothing was drawn for.
+        for n in range(kept, listed):
+            if place < width:
+                again = False
+                for other in range(kept, place):
+                    again |= columns[row, other] == before[n]
+                if not again:
+                    columns[row, place], chances[row, place] = before[n], chance_before[n]
+                    place += 1

@@ -22,6 +22,8 @@ class CatchUp:
             age = now - appended_at
             wait = min(age // 4, _LONGEST_WAIT * self._target_ms) if age > self._target_ms else 0
             self._due[shard] = now + wait
+        # A clock that was set back must not make it longer.
+        self._due[shard] = min(self._due[shard], now + _LONGEST_WAIT * self._target_ms)
         return max(self._due[shard], now)
 
     def served(self, shard: int) -> None:

@@ -13,6 +13,7 @@ from pyflink.datastream.state import MapStateDescriptor, ValueStateDescriptor
 from operators.worker import prepare_worker  # isort: skip, numba comes in with the models
 from model.blend import BlendOptions, CatalogueChange, Recommender, change_of, pack_delta
 from model.blend import SimilarItems as Similar
+from model.content import embedding_of
 from model.snapshot import unpack_snapshot
 from operators.dead_letters import DeadLetters
 from operators.receipts import RECEIPTS
@@ -85,9 +86,10 @@ class LearnerFunction(KeyedCoProcessFunction):
             payload = None if payload is None else bytes(payload)
             try:
                 item_id, item = parse_item(item_id, payload)
-                changes.append(
-                    CatalogueChange(item_id, False) if item is None else change_of(item, self._options.content)
-                )
+                changes.append(CatalogueChange(item_id, False) if item is None else change_of(item))
+                if item is not None:
+                    # Where it does not fit, the rest of the message counts all the same.
+                    changes[-1].embedding = embedding_of(item, self._options.content)
             except MessageError as error:
                 yield self._dead_letters.of(error, self._items_topic, partition, offset, payload)
         yield from self._take([], changes)

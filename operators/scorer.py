@@ -148,8 +148,9 @@ class ScorerFunction(KeyedCoProcessFunction):
         blend = self._restored(shard)
         started, made = time.perf_counter(), self._lists_made
         newest: dict[str, Snapshot] = {}
-        for request in requests:
-            snapshot = unpack_snapshot(request)
+        snapshots = [unpack_snapshot(request) for request in requests]
+        oldest = min(snapshot.appended_at for snapshot in snapshots)
+        for snapshot in snapshots:
             if snapshot.erased:
                 newest.pop(snapshot.user_id, None)
                 self._sent.pop(snapshot.user_id, None)
@@ -165,7 +166,6 @@ class ScorerFunction(KeyedCoProcessFunction):
                 continue
             newest.pop(snapshot.user_id, None)
             newest[snapshot.user_id] = snapshot
-        appended_at = snapshot.appended_at
         newest[DEFAULT_USER] = Snapshot(DEFAULT_USER, snapshot.event_id, snapshot.event_timestamp, 0, [], [])
         ranked = self._ranked(list(newest.values()), blend)
         self._blend.update(blend.pack())
@@ -178,7 +178,7 @@ class ScorerFunction(KeyedCoProcessFunction):
                 yield Row(user_id, self._encode(snapshot, result, now))
         self._lists_sent.inc(self._lists_made - made)
         self._gauges["batch_size"] = len(requests)
-        self._gauges["freshness_ms"] = now - appended_at
+        self._gauges["freshness_ms"] = now - oldest
         self._gauges["scorer_ms"] = (time.perf_counter() - started) * 1000
 
     def _ranked(self, snapshots: list[Snapshot], blend: LearnedBlend) -> dict[str, RankedList | Exception]:

@@ -140,9 +140,12 @@ def test_new_items_are_found_by_embedding_where_there_are_no_words_and_state_kee
     # Who is known by an embedding gets nothing that has none.
     assert content.new_items(*history(0), NOTHING, np.array([0, 0]), np.array([4, 2])).items.tolist() == [[-1, -1]]
     assert content.new_items(*history(4), NOTHING, np.array([0, 0]), np.array([3, 2])).items.tolist() == [[3, 2]]
-    # Another length is asked for: what there was says nothing.
-    other = Content(ContentOptions(embedding="look", embedding_dimensions=3))
-    other.load(content.snapshot())
+    # Another is asked for: what there was says nothing, whether it comes from the state or from a log.
+    for name, dimensions in (("look", 3), ("sound", 2), ("", 0)):
+        other = Content(ContentOptions(embedding=name, embedding_dimensions=dimensions))
+        other.load(content.snapshot())
+        assert not other.score_embeddings(*history(0), ALL[None]).any()
+    other.follow([0], [b""], [embedding_of(Item("x", embeddings={"look": [1.0, 2.0]}), LOOKS)])
     assert not other.score_embeddings(*history(0), ALL[None]).any()
 
 

@@ -38,6 +38,17 @@ def test_what_is_listed_already_is_not_drawn_and_the_last_is_sure() -> None:
     assert explored([4, 5, 0], [0.5])[0] == [4, 5, 0]
 
 
+def test_where_too_few_can_be_drawn_the_rest_of_the_list_moves_on() -> None:
+    columns, chances, propensities = explored([0, 4, 5, 6], [0.0, 0.0, 0.0])
+    assert columns == [0, 4, 5, 6]
+    assert [propensity > 0 for propensity in propensities] == [False, True, True, False]
+    columns, chances, propensities = explored([4, 0, 1, 5], [0.0, 0.0, 0.0])
+    assert columns == [4, 5, 0, 1]
+    assert chances == [0.5, 0, 0.5, 0.5]
+    # More places than the list has.
+    assert explored([0, 1], [0.0, 0.0, 0.0, 0.0])[0] == [4, 5]
+
+
 def test_no_places_or_no_new_items_change_nothing() -> None:
     assert explored([0, 1, 2], [])[0] == [0, 1, 2]
     listed = np.array([[0, 1, 2]])
@@ -56,6 +67,14 @@ def test_propensities_are_the_shares_of_many_draws() -> None:
     assert sum(told.values()) == pytest.approx(1)
     for column, count in taken.items():
         assert count / len(drawn) == pytest.approx(told[column], abs=0.01)
+
+
+def test_the_draws_of_two_places_and_of_two_seeds_are_independent() -> None:
+    names = [f"e{n}" for n in range(10_000, 40_000)]
+    both = draws(names, 2, 1)
+    for pair in (both, np.stack([both[:, 0], draws(names, 1, 2)[:, 0]], 1)):
+        table, _, _ = np.histogram2d(pair[:, 0], pair[:, 1], 4, ((0, 1), (0, 1)))
+        assert np.abs(table / len(names) - 1 / 16).max() < 0.01
 
 
 def test_a_draw_depends_on_the_name_and_the_seed_alone() -> None:

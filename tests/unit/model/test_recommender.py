@@ -58,12 +58,14 @@ def test_replica_restored_and_single_steps_agree(
         replica.apply(unpack_delta(pack_delta(learner.learn(events[start : start + size]))))
     for event in events:
         single.learn([event])
-    changes = [CatalogueChange(f"i{item}", True, f"c{item % 3}") for item in range(5)]
+    words = [tokens_of(Item("x", title=f"kind {item % 2}")) for item in range(9)]
+    changes = [CatalogueChange(f"i{item}", True, f"c{item % 3}", words[item]) for item in range(9)]
     replica.apply(unpack_delta(pack_delta(learner.learn([], changes))))
     single.learn([], changes)
     restored = Recommender.unpack(learner.pack(), options)
     for query in events[-3:]:
         expected = learner.recommend([query], 20)[0]
+        assert len(set(expected.item_ids)) == len(expected.item_ids)
         for other in (replica, restored, single):
             found = other.recommend([query], 20)[0]
             assert dict(zip(found.item_ids, found.scores, strict=True)) == pytest.approx(

@@ -21,6 +21,12 @@ def test_what_comes_while_a_batch_waits_is_due_with_it() -> None:
     assert catch_up.due(3, NOW, due + 7) == due + 7
 
 
+def test_a_clock_set_back_makes_no_longer_wait() -> None:
+    catch_up = CatchUp(500)
+    catch_up.due(3, NOW - 8_000, NOW)
+    assert catch_up.due(3, NOW, NOW - 3_600_000) == NOW - 3_600_000 + 2_000
+
+
 def test_once_served_a_shard_begins_anew() -> None:
     catch_up = CatchUp(500)
     catch_up.due(3, NOW - 4_000, NOW)
