@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from bench.peers import Popularity
-from bench.quality import ALONE, TAOBAO, K, replay
+from bench.quality import ALONE, TAOBAO, K, alone, replay
 from cli.common import progress
 from cli.evaluate import read_events
 from cli.movielens import items, write_csv
@@ -65,9 +65,7 @@ def _row(name: str, file: str, source: str, data: str) -> dict[str, float]:
         settings = load_settings()
         options = settings.blend_options()
         if source in ALONE:
-            horizon, weights = ALONE[source]
-            fixed = replace(options.learned, learning_rate=0.0)
-            options = replace(options, horizon=horizon, weights=weights, learned=fixed)
+            options = alone(options, source)
         if source == WITHOUT_CONTENT:
             # The category stays: it is what the blend knew before.
             catalogue = {item_id: Item(item_id, category=item.category) for item_id, item in catalogue.items()}

@@ -20,7 +20,7 @@ from cli.evaluate import read_events
 from cli.movielens import events as movielens_events
 from cli.movielens import write_csv
 from jobs.settings import load_settings
-from model.blend import Recommender
+from model.blend import BlendOptions, Recommender
 from model.evaluate import Report, evaluate
 from model.profile import Profile, apply_event, snapshot
 from schema.event import Event
@@ -68,6 +68,13 @@ def run(data: Path) -> dict[str, dict[str, float]]:
     return table
 
 
+def alone(options: BlendOptions, source: str) -> BlendOptions:
+    """The options with which one of `ALONE` makes the lists."""
+    horizon, weights = ALONE[source]
+    fixed, unexplored = replace(options.learned, learning_rate=0.0), replace(options.content, share=0.0)
+    return replace(options, horizon=horizon, weights=weights, learned=fixed, content=unexplored)
+
+
 def _peer(name: str) -> Peer:
     if name == "popularity":
         return Popularity()
@@ -100,10 +107,7 @@ def _prequential(data: str, file: str, peer: str) -> dict[str, float]:
         settings = load_settings()
         blend = settings.blend_options()
         if peer in ALONE:
-            horizon, weights = ALONE[peer]
-            fixed = replace(blend.learned, learning_rate=0.0)
-            unexplored = replace(blend.content, share=0.0)
-            blend = replace(blend, horizon=horizon, weights=weights, learned=fixed, content=unexplored)
+            blend = alone(blend, peer)
         elif peer == NEIGHBOURS:
             blend = replace(blend, user_neighbours=replace(blend.user_neighbours, nearest=50))
         elif peer.startswith(_DIVERSE):

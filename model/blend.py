@@ -311,8 +311,8 @@ class Recommender:
             rows = torch.tensor(self.index.rows(c.item_id for c in catalogue), device=self.device)
             self.blocked[rows] = torch.tensor([not c.available for c in catalogue], device=self.device)
             self._blocks = bool(self.blocked.any())
-        contents, embeddings = (c.content for c in catalogue), (c.embedding for c in catalogue)
-        self.content.follow(self.index.rows(c.item_id for c in catalogue), contents, embeddings)
+            contents, embeddings = (c.content for c in catalogue), (c.embedding for c in catalogue)
+            self.content.follow(rows.tolist(), contents, embeddings)
         moved = False
         for change in catalogue:
             if change.category is not None:

@@ -18,8 +18,9 @@ from zlib import crc32
 import numba
 import numpy as np
 import numpy.typing as npt
+import torch
 
-from model.arrays import moved, pack_array, unpack_array
+from model.arrays import grown, moved, pack_array, unpack_array
 from model.batch import Rows, Weights
 from schema.errors import MessageError, shown
 from schema.item import Item
@@ -104,9 +105,11 @@ class Content:
 
     def __init__(self, options: ContentOptions) -> None:
         self.options = options
-        self.tokens = np.zeros((0, TOKENS), np.uint16)
-        self.used = np.zeros(0, np.uint8)
-        self.vectors = np.zeros((0, options.embedding_dimensions), np.float32)
+        self._hold(
+            torch.zeros(0, TOKENS, dtype=torch.uint16),
+            torch.zeros(0, dtype=torch.uint8),
+            torch.zeros(0, options.embedding_dimensions),
+        )
         self._decay = (1 + np.arange(options.recent, dtype=np.float32)) ** np.float32(-options.decay)
         # The rows with content, in the order in which they came, and how many items have each token.
         self._arrived: dict[int, None] = {}
@@ -117,16 +120,18 @@ class Content:
 
     def resize(self, items: int) -> None:
         """Make room for `items` rows."""
-        missing = items - len(self.used)
-        if missing > 0:
-            self.tokens = np.vstack([self.tokens, np.zeros((missing, TOKENS), np.uint16)])
-            self.used = np.append(self.used, np.zeros(missing, np.uint8))
-            self.vectors = np.vstack([self.vectors, np.zeros((missing, self.vectors.shape[1]), np.float32)])
+        if items > len(self.used):
+            self._hold(*(grown(table, items, 0) for table in self._tables))
+
+    def _hold(self, *tables: torch.Tensor) -> None:
+        """Keep the tables as tensors, which grow in place, and name them as arrays."""
+        self._tables = tables
+        self.tokens, self.used, self.vectors = (table.numpy() for table in tables)
 
     def retain(self, rows: Rows) -> None:
         """Keep only these items, as rows 0, 1, 2."""
         places = moved(rows, len(self.used))
-        self.tokens, self.used, self.vectors = self.tokens[rows], self.used[rows], self.vectors[rows]
+        self._hold(*(torch.from_numpy(array[rows]) for array in (self.tokens, self.used, self.vectors)))
         self._arrived = {int(places[row]): None for row in self._arrived if places[row] >= 0}
         self._count()
 
@@ -218,14 +223,15 @@ class Content:
     def load(self, arrays: dict[str, bytes]) -> None:
         """The inverse of `snapshot`. Embeddings of another name or length than is asked for now are not taken: the
         catalogue has to be sent again."""
-        self.used = unpack_array(arrays["used"], np.uint8)
-        self.tokens = np.zeros((len(self.used), TOKENS), np.uint16)
-        self.tokens[np.arange(TOKENS) < self.used[:, None]] = unpack_array(arrays["tokens"], np.uint16)
+        used = unpack_array(arrays["used"], np.uint8)
+        tokens = np.zeros((len(used), TOKENS), np.uint16)
+        tokens[np.arange(TOKENS) < used[:, None]] = unpack_array(arrays["tokens"], np.uint16)
         self._arrived = dict.fromkeys(unpack_array(arrays["arrived"], np.int64).tolist())
         vectors = unpack_array(arrays["vectors"], np.float32)
-        shape = len(self.used), self.options.embedding_dimensions
+        shape = len(used), self.options.embedding_dimensions
         same = arrays["embedding"].decode() == self.options.embedding and vectors.size == shape[0] * shape[1]
-        self.vectors = vectors.reshape(shape) if same else np.zeros(shape, np.float32)
+        vectors = vectors.reshape(shape) if same else np.zeros(shape, np.float32)
+        self._hold(*map(torch.from_numpy, (tokens, used, vectors)))
         self._count()
 
 
