@@ -14,8 +14,8 @@ import numpy as np
 import torch
 
 from model.arrays import grown, largest_of, pack_array, unpack_array, unpack_tensor
-from model.batch import Batch, Rows, parts_of, to_batch
-from model.candidates import Asked, find_candidates, find_candidates_among
+from model.batch import Batch, Rows, Weights, parts_of, to_batch
+from model.candidates import Asked, Candidates, find_candidates, find_candidates_among
 from model.category_popularity import CategoryPopularity, CategoryPopularityOptions
 from model.content import Content, ContentOptions, tokens_of
 from model.cooccurrence import Cooccurrence, CooccurrenceDelta, CooccurrenceOptions
@@ -406,20 +406,34 @@ class Recommender:
         named = [s.event_id if s.history else f"{s.user_id} {s.event_timestamp // 60_000}" for s in snapshots]
         drawn = draws(named, int(k * chance.share + 1e-9), chance.seed)
         propensities = explore(columns, chances, candidates.items, first_new, new.scores, drawn, chance.temperature)
+        yield from self._explained(batch, candidates, signals, columns, chances, propensities)
+
+    def _explained(
+        self,
+        batch: Batch,
+        candidates: Candidates,
+        signals: Weights,
+        columns: Rows,
+        chances: Weights,
+        propensities: Weights,
+    ) -> Iterator[RankedList]:
+        """The lists, each entry with where it comes from and what led to it."""
         ids = self.index.ids
         names = [*(scorer.name for scorer in self._scorers), self.popularity.name, "history", self.content.name, "new"]
+        history, content, new = range(len(names) - 3, len(names))
         chosen = (np.arange(len(columns))[:, None], np.maximum(columns, 0))
-        shares = candidates.shares[:, *chosen] * np.array([*weights, 1], np.float32)[:, None, None]
+        weights = np.array([*self.options.weights[:-1], 1], np.float32)
+        shares = candidates.shares[:, *chosen] * weights[:, None, None]
         # What nothing but its content speaks for.
         by_content = (shares.max(0) <= 0) & (signals[-2:, *chosen] > 0).any(0)
-        sources = np.where(by_content, len(names) - 2, shares.argmax(0))
-        sources[candidates.places[chosen] >= 0] = len(names) - 3
-        sources[propensities > 0] = len(names) - 1
+        sources = np.where(by_content, content, shares.argmax(0))
+        sources[candidates.places[chosen] >= 0] = history
+        sources[propensities > 0] = new
         # Of what is merely popular, or was there before, no other item is the cause.
         explained = (columns >= 0) & self.options.explain
         listed = np.where(explained & (sources < len(self._scorers)), candidates.items[chosen], -1)
         leading = self.cooccurrence.led_by(batch.items, batch.weights, listed)
-        alike = np.where(explained & (sources >= len(names) - 2), candidates.items[chosen], -1)
+        alike = np.where(explained & (sources >= content), candidates.items[chosen], -1)
         leading = np.maximum(leading, self.content.led_by(batch.items, alike))
         causes = np.where(leading >= 0, np.take_along_axis(batch.items, np.maximum(leading, 0), 1), -1)
         # All users' lists at once, then cut: a call for each would cost more than what it does.
