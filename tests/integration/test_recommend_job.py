@@ -1,5 +1,6 @@
 """The main job on a real broker and cluster: lists, dead letters, erasure, and nothing lost or doubled under faults."""
 
+import contextlib
 import json
 import time
 import urllib.request
@@ -184,13 +185,23 @@ def operator_metrics(stack: Stack, operator: str | None = None) -> dict[str, flo
     prefix, sums = "flink_taskmanager_job_task_operator_headrace_", Counter[str]()
     for name, port in stack.metrics_ports.items():
         if name.startswith("taskmanager-"):
-            page = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10).read().decode()
-            for family in text_string_to_metric_families(page):
+            for family in text_string_to_metric_families(scraped(port)):
                 for sample in family.samples:
                     if sample.name.startswith(prefix) and operator in (None, sample.labels["operator_name"]):
                         key = sample.name.removeprefix(prefix)
                         sums[key] = max(sums[key], sample.value) if key == "model_version" else sums[key] + sample.value
     return dict(sums)
+
+
+def scraped(port: int) -> str:
+    """The metrics at the port. Under load Flink's reporter now and then hangs up without a word; as Prometheus does,
+    ask again soon."""
+    for _ in range(3):
+        with contextlib.suppress(ConnectionError):
+            page: bytes = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10).read()
+            return page.decode()
+        time.sleep(1)
+    raise AssertionError(f"no metrics at port {port}")
 
 
 def test_exactly_once_lists_become_visible_with_checkpoints_and_who_stays_away_is_forgotten(
