@@ -75,7 +75,18 @@ def _batch(items: list[int], users: list[int], histories: list[list[int]]) -> Ba
     weights = (rows >= 0).astype(np.float32)
     types = rows.astype(np.uint8)
     return Batch(
-        rows, weights, types, zeros, zeros, [""] * len(items), [1] * len(items), repeated, types, types, zeros > 0
+        rows,
+        weights,
+        types,
+        zeros,
+        zeros,
+        [""] * len(items),
+        [1] * len(items),
+        repeated,
+        types,
+        types,
+        zeros > 0,
+        types,
     )
 
 

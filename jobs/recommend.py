@@ -179,6 +179,8 @@ def build(
             settings.models.compact_after_events,
             lists.similar_items,
             settings.models.start_from,
+            settings.flink.target_freshness_ms,
+            settings.models.sequence_time_share,
         )
         deltas = (
             keyed_in_jvm(for_learner, BATCH, Types.LONG())

@@ -18,6 +18,7 @@ from model.matrix_factorization import MatrixFactorizationOptions
 from model.popularity import PopularityOptions
 from model.private_counts import PrivacyOptions
 from model.profile import DEFAULT_WEIGHTS, ProfileOptions
+from model.sequence_model import SequenceOptions
 from model.user_neighbours import UserNeighboursOptions
 
 
@@ -67,6 +68,9 @@ class Models(Section):
     linear_regularization: PositiveFloat = 100.0
     popularity_weight: Annotated[float, Field(gt=0)] = 0.01
     user_neighbours: NonNegativeInt = 0
+    sequence: Literal["", "transformer", "gru"] = ""
+    sequence_dimensions: Annotated[int, Field(ge=2, le=512)] = 32
+    sequence_time_share: Annotated[float, Field(gt=0, le=1)] = 0.25
     candidates: Annotated[int, Field(ge=1, le=10_000)] = 50
     blend_learning_rate: Annotated[float, Field(ge=0, le=1)] = 0.3
     blend_users: PositiveInt = 4096
@@ -158,6 +162,12 @@ class Settings(FileSettings):
                 share=self.lists.new_items_share,
                 new_until=self.lists.new_until,
                 embedding=models.embedding,
+                embedding_dimensions=models.embedding_dimensions if models.embedding else 0,
+            ),
+            sequence=SequenceOptions(
+                network="" if private else models.sequence,
+                dimensions=models.sequence_dimensions,
+                history=self.profiles.history_length,
                 embedding_dimensions=models.embedding_dimensions if models.embedding else 0,
             ),
             horizon=self.lists.horizon,

@@ -21,8 +21,9 @@ class Batch:
     `items` int64 [B, H], newest first, -1 where there is none; `weights` float32 [B, H], 0 where there is none;
     `types` uint8 [B, H], the index of the type of each item's last event; `event_index` int64 [B], the column of the
     event's own item or -1; `timestamps` int64 [B], epoch milliseconds; `users` the B user ids; `events` how many events
-    each has; `repeated` bool [B], whether the event's item was in the history before; `counts` and `ages` uint8 [B, H]
-    of the items, as in the snapshot; `erased` bool [B], whether the event was the user's wish to be forgotten.
+    each has; `repeated` bool [B], whether the event's item was in the history before; `counts`, `ages` and
+    `gaps` uint8 [B, H] of the items, as in the snapshot; `erased` bool [B], whether the event was the user's wish to be
+    forgotten.
     """
 
     items: Rows
@@ -36,14 +37,15 @@ class Batch:
     counts: npt.NDArray[np.uint8]
     ages: npt.NDArray[np.uint8]
     erased: npt.NDArray[np.bool_]
+    gaps: npt.NDArray[np.uint8]
 
 
 _FIELDS = tuple(field.name for field in fields(Batch))
 
 
 def to_batch(snapshots: Sequence[Snapshot], index: ItemIndex, learn: bool) -> Batch:
-    """Turn snapshots into arrays; with `learn` unknown items get a row and types, counts and ages stay 0, without it
-    unknown items are left out (-1)."""
+    """Turn snapshots into arrays; with `learn` unknown items get a row and counts and ages stay 0, without it unknown
+    items are left out (-1)."""
     histories = [snapshot.history for snapshot in snapshots]
     rows = index.rows(chain.from_iterable(histories))
     if learn and -1 in rows:
@@ -57,18 +59,20 @@ def to_batch(snapshots: Sequence[Snapshot], index: ItemIndex, learn: bool) -> Ba
     shape = len(snapshots), int(lengths.max(initial=1))
     items = np.full(shape, -1, np.int64)
     weights = np.zeros(shape, np.float32)
-    types, counts, ages = np.zeros((3, *shape), np.uint8)
+    types, counts, ages, gaps = np.zeros((4, *shape), np.uint8)
     # All users' values at once, where each has some: an assignment a user would cost more than the values.
     held = np.arange(shape[1]) < lengths[:, None]
     items[held] = rows
     weights[held] = list(chain.from_iterable(s.weights for s in snapshots))
+    read = [(types, "types"), (gaps, "gaps")]
     if not learn:
         weights *= items >= 0
         # What only lists are made of: the learner is spared it.
-        for array, name in ((types, "types"), (counts, "counts"), (ages, "ages")):
-            # Snapshots that were packed before they had these wait in savepoints.
-            values = (getattr(s, name) or bytes(len(s.history)) for s in snapshots)
-            array[held] = np.frombuffer(b"".join(values), np.uint8)
+        read += [(counts, "counts"), (ages, "ages")]
+    for array, name in read:
+        # Snapshots that were packed before they had these wait in savepoints.
+        values = (getattr(s, name) or bytes(len(s.history)) for s in snapshots)
+        array[held] = np.frombuffer(b"".join(values), np.uint8)
     return Batch(
         items,
         weights,
@@ -81,6 +85,7 @@ def to_batch(snapshots: Sequence[Snapshot], index: ItemIndex, learn: bool) -> Ba
         counts,
         ages,
         np.array([s.erased for s in snapshots], np.bool_),
+        gaps,
     )
 
 

@@ -3,6 +3,7 @@
 The learner holds one and calls `learn`; every scorer holds a replica and calls `apply` with what `learn` returned.
 """
 
+import logging
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -27,15 +28,26 @@ from model.linear_item_model import LinearItemModel, LinearItemModelDelta, Linea
 from model.matrix_factorization import MatrixFactorization, MatrixFactorizationDelta, MatrixFactorizationOptions
 from model.popularity import Popularity, PopularityDelta, PopularityOptions
 from model.private_counts import PrivacyOptions, PrivateCounts
+from model.sequence_model import SequenceDelta, SequenceModel, SequenceOptions
 from model.snapshot import Snapshot
 from model.user_neighbours import UserNeighbours, UserNeighboursOptions
 from schema.item import Item
 
+_log = logging.getLogger(__name__)
 VERSION = 1
 """The version byte of packed deltas and packed recommenders."""
 
 
-_Model = Cooccurrence | MatrixFactorization | Popularity | LinearItemModel | UserNeighbours | PrivateCounts | Content
+_Model = (
+    Cooccurrence
+    | MatrixFactorization
+    | Popularity
+    | LinearItemModel
+    | UserNeighbours
+    | PrivateCounts
+    | Content
+    | SequenceModel
+)
 
 
 @dataclass(frozen=True)
@@ -58,6 +70,7 @@ class BlendOptions:
     category_popularity: CategoryPopularityOptions = field(default_factory=CategoryPopularityOptions)
     user_neighbours: UserNeighboursOptions = field(default_factory=UserNeighboursOptions)
     content: ContentOptions = field(default_factory=ContentOptions)
+    sequence: SequenceOptions = field(default_factory=SequenceOptions)
     learned: LearnedBlendOptions = field(default_factory=LearnedBlendOptions)
     privacy: PrivacyOptions = field(default_factory=PrivacyOptions)
     horizon: str = "next"
@@ -99,6 +112,7 @@ class Delta(msgspec.Struct, array_like=True):
     popularity: PopularityDelta
     catalogue: list[CatalogueChange]
     kept: bytes = b""
+    sequence: SequenceDelta = msgspec.field(default_factory=SequenceDelta)
 
 
 class RankedList(msgspec.Struct):
@@ -189,6 +203,8 @@ class Recommender:
         self.user_neighbours = UserNeighbours(people, *bounds, self.device)
         self.private = PrivateCounts(options.privacy)
         self.content = Content(options.content)
+        self.sequence = SequenceModel(options.sequence, self.device)
+        self.sequence_failures = 0
         # A block of users whose scores stay in a CPU's cache; a GPU wants many at once.
         self._block_size = 64 if self.device.type == "cpu" else 256
         self._scratch = torch.empty(0, device=self.device)
@@ -205,6 +221,7 @@ class Recommender:
             self.user_neighbours,
             self.private,
             self.content,
+            self.sequence,
         )
 
     def _resize(self) -> None:
@@ -222,8 +239,11 @@ class Recommender:
         self._parts.clear()
         self.category = np.append(self.category, np.full(len(self.index) - len(self.category), -1, np.int32))
 
-    def learn(self, snapshots: Sequence[Snapshot], catalogue: Sequence[CatalogueChange] = ()) -> Delta:
-        """Learn from the events, in their order, and from catalogue changes; returns what changed."""
+    def learn(
+        self, snapshots: Sequence[Snapshot], catalogue: Sequence[CatalogueChange] = (), train: bool = True
+    ) -> Delta:
+        """Learn from the events, in their order, and from catalogue changes; returns what changed. Without `train` the
+        sequence model only takes note."""
         kept = np.empty(0, np.int64)
         self.forgotten = []
         if len(self.index) > self.options.max_items:
@@ -248,6 +268,7 @@ class Recommender:
             popularity,
             list(catalogue),
             pack_array(kept),
+            self._learn_sequence(batch, train),
         )
         self.user_neighbours.apply(delta.factorization)
         self._follow_popularity(delta.popularity)
@@ -268,6 +289,23 @@ class Recommender:
         self.cooccurrence.replace(counts, self.private.strong_pairs()[:size, :size])
         return MatrixFactorizationDelta(), self.popularity.replace(counts)
 
+    def _learn_sequence(self, batch: Batch, train: bool) -> SequenceDelta:
+        """A failure of the deepest model costs what it has learned, and no list."""
+        if self.options.privacy.noise:
+            return SequenceDelta()
+        try:
+            return self.sequence.learn(batch, self.content, train)
+        except Exception:
+            _log.exception("the sequence model has failed, and begins anew")
+            self.sequence_failures += 1
+            self._begin_sequence()
+            return SequenceDelta(anew=True)
+
+    def _begin_sequence(self) -> None:
+        self.sequence = SequenceModel(self.options.sequence, self.device)
+        self.sequence.resize(len(self.index))
+        self.models = (*self.models[:-1], self.sequence)
+
     def apply(self, delta: Delta) -> None:
         """Follow the learner by one delta. Raises ValueError where a delta before it is missing."""
         if delta.before != self.version:
@@ -281,6 +319,9 @@ class Recommender:
         self.factorization.apply(delta.factorization)
         self.user_neighbours.apply(delta.factorization)
         self.linear.apply(delta.linear)
+        if delta.sequence.anew:
+            self._begin_sequence()
+        self.sequence.apply(delta.sequence)
         self.popularity.apply(delta.popularity)
         self._follow_popularity(delta.popularity)
         self.version = delta.after
@@ -313,6 +354,7 @@ class Recommender:
             self._blocks = bool(self.blocked.any())
             contents, embeddings = (c.content for c in catalogue), (c.embedding for c in catalogue)
             self.content.follow(rows.tolist(), contents, embeddings)
+            self.sequence.changed(rows.cpu().numpy())
         moved = False
         for change in catalogue:
             if change.category is not None:
@@ -328,9 +370,12 @@ class Recommender:
             sums = self.popularity.sums.cpu().numpy()
             self.category_popularity.follow(unpack_array(delta.items, np.int64), sums, self.category)
 
-    def recommend(self, snapshots: Sequence[Snapshot], k: int, blend: LearnedBlend | None = None) -> list[RankedList]:
+    def recommend(
+        self, snapshots: Sequence[Snapshot], k: int, blend: LearnedBlend | None = None, sequence: bool = True
+    ) -> list[RankedList]:
         """The k best items for each history, best first; fewer where fewer are known. `blend` orders the candidates and
-        remembers them; without it the order is that of the fixed blend.
+        remembers them; without it the order is that of the fixed blend. Without `sequence` the lists are made as if no
+        network were there.
 
         An unknown user is a snapshot with an empty history: popularity alone makes that list.
         """
@@ -343,7 +388,7 @@ class Recommender:
         popular = None if self._scores_all else largest_of(prior.numpy(), self.options.popular, -math.inf)
         new = self.content.pool(self.cooccurrence.counts.cpu().numpy(), self.blocked.cpu().numpy())
         blocks = (snapshots[n : n + self._block_size] for n in range(0, len(snapshots), self._block_size))
-        return [ranked for block in blocks for ranked in self._ranked(block, k, blend, prior, popular, new)]
+        return [ranked for block in blocks for ranked in self._ranked(block, k, blend, prior, popular, new, sequence)]
 
     @property
     def _scores_all(self) -> bool:
@@ -359,6 +404,7 @@ class Recommender:
         prior: torch.Tensor,
         popular: Rows | None,
         pool: Rows,
+        sequence: bool,
     ) -> Iterator[RankedList]:
         batch = to_batch(snapshots, self.index, learn=False)
         queries = self.factorization.query(batch.items, batch.weights)
@@ -390,6 +436,7 @@ class Recommender:
                 self.linear.score_candidates(*asked)[None],
                 self.content.score_candidates(*asked)[None],
                 self.content.score_embeddings(*asked)[None],
+                self._read_sequences(batch, candidates, sequence)[None],
             ]
         )
         popularity = self.cooccurrence.counts_of(candidates.items)
@@ -408,6 +455,17 @@ class Recommender:
         propensities = explore(columns, chances, candidates.items, first_new, new.scores, drawn, chance.temperature)
         yield from self._explained(batch, candidates, signals, columns, chances, propensities)
 
+    def _read_sequences(self, batch: Batch, candidates: Candidates, wanted: bool) -> Weights:
+        """The sequence model's scores float32 [B, C], 0 where it is not wanted, or fails: then lists go on without."""
+        if wanted and self.options.sequence.network:
+            try:
+                queries = self.sequence.query(batch.items, batch.types, batch.gaps, self.content)
+                return self.sequence.score_candidates(queries, candidates.items, self.content)
+            except Exception:
+                _log.exception("the sequence model has failed, and a list is made without it")
+                self.sequence_failures += 1
+        return np.zeros(candidates.items.shape, np.float32)
+
     def _explained(
         self,
         batch: Batch,
@@ -425,7 +483,7 @@ class Recommender:
         weights = np.array([*self.options.weights[:-1], 1], np.float32)
         shares = candidates.shares[:, *chosen] * weights[:, None, None]
         # What nothing but its content speaks for.
-        by_content = (shares.max(0) <= 0) & (signals[-2:, *chosen] > 0).any(0)
+        by_content = (shares.max(0) <= 0) & (signals[-3:-1, *chosen] > 0).any(0)
         sources = np.where(by_content, content, shares.argmax(0))
         sources[candidates.places[chosen] >= 0] = history
         sources[propensities > 0] = new

@@ -27,7 +27,8 @@ from schema.item import Item
 
 TOKENS = 24
 """How many tokens of an item are kept, those of the category first."""
-_SPACE = 1 << 16
+VOCABULARY = 1 << 16
+"""How many tokens there are."""
 _WORD = re.compile(r"\w+")
 
 
@@ -64,7 +65,7 @@ def tokens_of(item: Item) -> bytes:
     category), and the words of title and description, as many as there is room for."""
     tokens: dict[int, None] = {}
     for text in _texts(item):
-        tokens.setdefault(crc32(text.encode()) % _SPACE)
+        tokens.setdefault(crc32(text.encode()) % VOCABULARY)
         if len(tokens) == TOKENS:
             break
     return pack_array(np.array(list(tokens), np.uint16))
@@ -113,10 +114,10 @@ class Content:
         self._decay = (1 + np.arange(options.recent, dtype=np.float32)) ** np.float32(-options.decay)
         # The rows with content, in the order in which they came, and how many items have each token.
         self._arrived: dict[int, None] = {}
-        self._frequency = np.zeros(_SPACE, np.int64)
+        self._frequency = np.zeros(VOCABULARY, np.int64)
         # Inverse document frequency float32, as of `_documents` items: a power of two, so that a further item mostly
         # changes that of its own tokens alone.
-        self._documents, self._idf = 1, np.zeros(_SPACE, np.float32)
+        self._documents, self._idf = 1, np.zeros(VOCABULARY, np.float32)
 
     def resize(self, items: int) -> None:
         """Make room for `items` rows."""
@@ -198,13 +199,13 @@ class Content:
     def _weigh(self, tokens: npt.NDArray[np.uint16]) -> None:
         """Bring the inverse document frequencies up to date, where those of `tokens` have changed."""
         documents = 1 << len(self._arrived).bit_length()
-        changed = tokens if documents == self._documents else np.arange(_SPACE)
+        changed = tokens if documents == self._documents else np.arange(VOCABULARY)
         self._documents = documents
         self._idf[changed] = np.log(1 + documents / (1 + self._frequency[changed]))
 
     def _count(self) -> None:
         held = np.arange(TOKENS) < self.used[:, None]
-        self._frequency = np.bincount(self.tokens[held], minlength=_SPACE)
+        self._frequency = np.bincount(self.tokens[held], minlength=VOCABULARY)
         self._documents = 0
         self._weigh(np.empty(0, np.uint16))
 

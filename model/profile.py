@@ -194,6 +194,10 @@ def _newest_distinct(profile: Profile, limit: int) -> tuple[list[str], list[floa
     return list(places), weights, bytes(kinds), bytes(counts), times
 
 
+def _digits(newer: int, older: int) -> int:
+    return max(newer - older, 0).bit_length()
+
+
 def snapshot(profile: Profile, event: Event, outcome: Outcome, appended_at: int, options: ProfileOptions) -> Snapshot:
     """What the learner and the scorer need to know after `event`: the newest `history_length` distinct items.
 
@@ -225,4 +229,5 @@ def snapshot(profile: Profile, event: Event, outcome: Outcome, appended_at: int,
         counts=counts,
         ages=bytes([max(event.timestamp - time, 0).bit_length() for time in times]),
         last_seen=profile.last_seen,
+        gaps=bytes(map(_digits, times, [*times[1:], *times[-1:]])),
     )

@@ -11,7 +11,8 @@ class Snapshot(msgspec.Struct, array_like=True):
     impression, a late event). `excluded` are items that must not be on the list. `profile_version` is how many events
     the profile has taken. `repeated` says that the event's item was in the history before. Times are epoch
     milliseconds. `counts` says how often each item stands in the profile, at most 255, and `ages` how long before the
-    event each was last taken: how many binary digits the milliseconds have. `partition` and `offset` are the event's
+    event each was last taken: how many binary digits the milliseconds have; so do `gaps` of the time from each to the
+    next older one, 0 for the oldest. `partition` and `offset` are the event's
     place in its topic, -1 where it is not known. `session_only` says that a list may be made of it, and nothing kept.
     `last_seen` is the newest time of the profile's events.
     """
@@ -35,6 +36,7 @@ class Snapshot(msgspec.Struct, array_like=True):
     offset: int = -1
     session_only: bool = False
     last_seen: int = 0
+    gaps: bytes = b""
 
 
 _encoder = msgspec.msgpack.Encoder()

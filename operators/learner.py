@@ -11,13 +11,14 @@ from pyflink.datastream import KeyedCoProcessFunction, RuntimeContext
 from pyflink.datastream.state import MapStateDescriptor, ValueStateDescriptor
 
 from operators.worker import prepare_worker  # isort: skip, numba comes in with the models
-from model.blend import BlendOptions, CatalogueChange, Recommender, change_of, pack_delta
+from model.blend import BlendOptions, CatalogueChange, Delta, Recommender, change_of, pack_delta
 from model.blend import SimilarItems as Similar
 from model.content import embedding_of
-from model.snapshot import unpack_snapshot
+from model.snapshot import Snapshot, unpack_snapshot
 from operators.dead_letters import DeadLetters
 from operators.receipts import RECEIPTS
 from operators.similar import SIMILAR
+from operators.training_budget import TrainingBudget
 from schema.erasure import receipt
 from schema.errors import MessageError
 from schema.item import parse_item
@@ -36,9 +37,10 @@ class LearnerFunction(KeyedCoProcessFunction):
     and so do events that the model fails on.
 
     Keyed state: `base`, the packed recommender, and `log`, what was learned from since, by number. Learning is
-    deterministic, so both give the model. Without either it begins with the packed recommender in the file
-    `start_from`, if one is given. The log is folded into the base after `compact_after_events` events, and when
-    a user is erased: it holds histories under users' names. Then a receipt is sent.
+    deterministic, so both give the model, but for the sequence model's network: that is as it was packed. Without
+    either it begins with the packed recommender in the file `start_from`, if one is given. The log is folded into the
+    base after `compact_after_events` events, and when a user is erased: it holds histories under users' names. Then a
+    receipt is sent.
     """
 
     recommender: type[Recommender] = Recommender
@@ -52,12 +54,15 @@ class LearnerFunction(KeyedCoProcessFunction):
         compact_after_events: int,
         similar_items: int,
         start_from: Path | None,
+        target_freshness_ms: int,
+        sequence_time_share: float,
     ) -> None:
         # Learning is on the CPU, one interaction after another; a GPU is for the scorers.
         self._options = replace(options, device="cpu")
         self._shards, self._events_topic, self._items_topic = shards, events_topic, items_topic
         self._compact_after_events, self._similar_items = compact_after_events, similar_items
         self._start_from = start_from and start_from.resolve()
+        self._target_freshness_ms, self._sequence_time_share = target_freshness_ms, sequence_time_share
 
     def open(self, runtime_context: RuntimeContext) -> None:
         """Register the state and the metrics; the model itself is read with the first batch."""
@@ -72,6 +77,11 @@ class LearnerFunction(KeyedCoProcessFunction):
         self._milliseconds, self._version = 0, 0
         self._metrics.gauge("learner_ms", lambda: self._milliseconds)
         self._metrics.gauge("model_version", lambda: self._version)
+        self._metrics.gauge("sequence_updates", lambda: self._recommender.sequence.updates if self._recommender else 0)
+        self._metrics.gauge(
+            "sequence_failures", lambda: self._recommender.sequence_failures if self._recommender else 0
+        )
+        self._budget = TrainingBudget(self._target_freshness_ms, self._sequence_time_share)
         self._recommender: Recommender | None = None
 
     def process_element1(self, value: Row, ctx: KeyedCoProcessFunction.Context) -> Iterator[object]:
@@ -105,7 +115,7 @@ class LearnerFunction(KeyedCoProcessFunction):
                 # Not even the log may hold them.
                 requests = [r for r, s in zip(requests, snapshots, strict=True) if not s.session_only]
                 snapshots = [snapshot for snapshot in snapshots if not snapshot.session_only]
-            delta = self._recommender.learn(snapshots, changes)
+            delta = self._learned_from(snapshots, changes)
         except Exception as error:
             # What failed has left the model half taught.
             self._recommender = self._restored()
@@ -124,6 +134,16 @@ class LearnerFunction(KeyedCoProcessFunction):
             yield SIMILAR, Row(similar.item_id, self._encode(similar))
         for snapshot in erased:
             yield RECEIPTS, Row(receipt(snapshot.event_id, "model"))
+
+    def _learned_from(self, snapshots: list[Snapshot], changes: list[CatalogueChange]) -> Delta:
+        """What one batch has taught, the sequence model where there is time for it."""
+        assert self._recommender is not None
+        before, now = self._recommender.sequence.updates, time.time()
+        newest = snapshots[-1].appended_at if snapshots else 0
+        delta = self._recommender.learn(snapshots, changes, train=self._budget.allows(newest, int(now * 1000)))
+        if self._recommender.sequence.updates != before:
+            self._budget.spent(time.time() - now)
+        return delta
 
     def _encode(self, similar: Similar) -> bytes:
         items = list(map(SimilarItem, similar.item_ids, similar.scores))
@@ -159,7 +179,8 @@ class LearnerFunction(KeyedCoProcessFunction):
         for _, entry in sorted(self._log.items()):
             self._batches += 1
             requests, changes = msgspec.msgpack.decode(entry, type=tuple[list[bytes], list[CatalogueChange]])
-            recommender.learn([unpack_snapshot(request) for request in requests], changes)
+            # The network goes on from where it was packed: to train it again would take too long.
+            recommender.learn([unpack_snapshot(request) for request in requests], changes, train=False)
             self._logged += len(requests) + len(changes)
         return recommender
 

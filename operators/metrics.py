@@ -20,6 +20,11 @@ METRICS = {
     "interactions_learned": Metric(("learner",), "counter", "Snapshots that the model has learned from"),
     "learner_ms": Metric(("learner",), "gauge", "Milliseconds that learning the newest batch took"),
     "model_version": Metric(("learner", "scorer"), "gauge", "Events and catalogue changes that the model has taken"),
+    "sequence_updates": Metric(("learner",), "gauge", "Updates of the sequence model's network since it began"),
+    "sequence_failures": Metric(("learner", "scorer"), "gauge", "How often the sequence model failed and was left out"),
+    "lists_without_sequence": Metric(
+        ("scorer",), "counter", "Lists that were late, so made without the sequence model"
+    ),
     "lists_sent": Metric(("scorer",), "counter", "Lists sent"),
     "batch_size": Metric(("scorer",), "gauge", "Events of the newest batch"),
     "scorer_ms": Metric(("scorer",), "gauge", "Milliseconds that the lists of the newest batch took"),

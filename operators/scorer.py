@@ -71,6 +71,8 @@ class ScorerFunction(KeyedCoProcessFunction):
         metrics = runtime_context.get_metrics_group().add_group("headrace")
         self._dead_letters = DeadLetters(metrics, "scorer_failed")
         self._lists_sent = metrics.counter("lists_sent")
+        self._without_sequence = metrics.counter("lists_without_sequence")
+        metrics.gauge("sequence_failures", lambda: self._replica.sequence_failures if self._replica else 0)
         self._gauges = {"batch_size": 0.0, "scorer_ms": 0.0, "freshness_ms": 0.0}
         self._gauges |= {"model_version": 0.0, "replica_lag_ms": 0.0}
         # PyFlink's gauges are integers, so the two qualities are in millionths.
@@ -167,7 +169,11 @@ class ScorerFunction(KeyedCoProcessFunction):
             newest.pop(snapshot.user_id, None)
             newest[snapshot.user_id] = snapshot
         newest[DEFAULT_USER] = Snapshot(DEFAULT_USER, snapshot.event_id, snapshot.event_timestamp, 0, [], [])
-        ranked = self._ranked(list(newest.values()), blend)
+        # Late lists are not to wait for the network.
+        late = int(time.time() * 1000) - oldest > self._target_freshness_ms > 0
+        ranked = self._ranked(list(newest.values()), blend, sequence=not late)
+        if late and self._options.sequence.network:
+            self._without_sequence.inc(len(newest))
         self._blend.update(blend.pack())
         now = int(time.time() * 1000)
         for user_id, snapshot in newest.items():
@@ -181,18 +187,20 @@ class ScorerFunction(KeyedCoProcessFunction):
         self._gauges["freshness_ms"] = now - oldest
         self._gauges["scorer_ms"] = (time.perf_counter() - started) * 1000
 
-    def _ranked(self, snapshots: list[Snapshot], blend: LearnedBlend) -> dict[str, RankedList | Exception]:
+    def _ranked(
+        self, snapshots: list[Snapshot], blend: LearnedBlend, sequence: bool
+    ) -> dict[str, RankedList | Exception]:
         """Each user's list, or what its making failed with. Raises that where the list for people without history
         fails too: then the fault is in no event, and the job starts again."""
         assert self._replica is not None
         users = [snapshot.user_id for snapshot in snapshots]
         try:
-            return dict(zip(users, self._replica.recommend(snapshots, self._k, blend), strict=True))
+            return dict(zip(users, self._replica.recommend(snapshots, self._k, blend, sequence), strict=True))
         except Exception:
             ranked: dict[str, RankedList | Exception] = {}
             for user_id, snapshot in zip(users, snapshots, strict=True):
                 try:
-                    (ranked[user_id],) = self._replica.recommend([snapshot], self._k, blend)
+                    (ranked[user_id],) = self._replica.recommend([snapshot], self._k, blend, sequence)
                 except Exception as error:
                     if user_id == DEFAULT_USER:
                         raise

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import HealthCheck, settings
 
 from deploy.local.stack import Stack
@@ -12,6 +13,8 @@ from deploy.local.topics import create_topics, default_topics
 # A busy machine is slow to draw examples, which says nothing of the code; the same examples each time do.
 settings.register_profile("headrace", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("headrace")
+# As in the job's workers.
+torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

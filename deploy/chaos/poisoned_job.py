@@ -17,16 +17,20 @@ POISON = "poison"
 class PoisonedRecommender(Recommender):
     """Fails on each event about the item `POISON`."""
 
-    def learn(self, snapshots: Sequence[Snapshot], catalogue: Sequence[CatalogueChange] = ()) -> Delta:
+    def learn(
+        self, snapshots: Sequence[Snapshot], catalogue: Sequence[CatalogueChange] = (), train: bool = True
+    ) -> Delta:
         """Fails when half of the work is done, as a fault would."""
-        delta = super().learn(snapshots, catalogue)
+        delta = super().learn(snapshots, catalogue, train)
         _fail_at_poison(snapshots)
         return delta
 
-    def recommend(self, snapshots: Sequence[Snapshot], k: int, blend: LearnedBlend | None = None) -> list[RankedList]:
+    def recommend(
+        self, snapshots: Sequence[Snapshot], k: int, blend: LearnedBlend | None = None, sequence: bool = True
+    ) -> list[RankedList]:
         """Fails for the whole block."""
         _fail_at_poison(snapshots)
-        return super().recommend(snapshots, k, blend)
+        return super().recommend(snapshots, k, blend, sequence)
 
 
 class PoisonedLearner(LearnerFunction):

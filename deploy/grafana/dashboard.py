@@ -96,6 +96,15 @@ ROWS: dict[str, list[tuple[str, str, list[tuple[str, str]]]]] = {
                 ("nDCG", f"avg({_OPERATOR}prequential_ndcg) / 1000000"),
             ],
         ),
+        (
+            "Sequence model",
+            "short",
+            [
+                ("updates a second", f"sum(rate({_OPERATOR}sequence_updates[1m]))"),
+                ("failures", f"sum({_OPERATOR}sequence_failures)"),
+                ("late lists without it, a second", f"sum(rate({_OPERATOR}lists_without_sequence[1m]))"),
+            ],
+        ),
         ("Prequential hit at 20, at the topics", "percentunit", [("hit", "avg(headrace_prequential_hit)")]),
     ],
     "State": [

@@ -1,4 +1,5 @@
-"""An item that nobody has taken is on the lists of those whom it suits, a moment after its catalogue message."""
+"""An item that nobody has taken is on the lists of those whom it suits, a moment after its catalogue message; and the
+network learns beside that."""
 
 import json
 import time
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 
 from deploy.local.stack import Stack
-from tests.integration.test_recommend_job import Topics, job_stack
+from tests.integration.test_recommend_job import Topics, job_stack, operator_metrics
 
 __all__ = ["job_stack"]
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
@@ -26,6 +27,7 @@ def test_a_new_item_reaches_those_whom_it_suits_within_a_second(
 ) -> None:
     monkeypatch.setenv("HEADRACE_MODELS__EMBEDDING", "look")
     monkeypatch.setenv("HEADRACE_MODELS__EMBEDDING_DIMENSIONS", "2")
+    monkeypatch.setenv("HEADRACE_MODELS__SEQUENCE", "transformer")
     job = job_stack.submit(Path("jobs/recommend.py"))
     topics, taken, described = Topics(job_stack.bootstrap_servers), 0, 0
 
@@ -89,5 +91,17 @@ def test_a_new_item_reaches_those_whom_it_suits_within_a_second(
     for _ in range(10):
         act()
         assert listed("anna").get("new 0", {}).get("source") != "new"
+
+    # While lists were late the network was not trained.
+    end, number = time.time() + 60, 300_000
+    while not (metrics := operator_metrics(job_stack))["sequence_updates"]:
+        assert time.time() < end
+        crowd = [(f"crowd {n % 50}", f"thing {n % 7}") for n in range(number, number + 300)]
+        topics.send("events", *(topics.event(number + n, *pair) for n, pair in enumerate(crowd)))
+        number += 300
+        act()
+        time.sleep(1)
+    assert metrics["sequence_failures"] == 0
+    act()
     topics.close()
     job_stack.cancel(job)

@@ -89,7 +89,18 @@ def batch_of(rows: list[list[int]]) -> Batch:
     zeros, weights = np.zeros(len(rows), np.int64), (items >= 0).astype(np.float32)
     types = np.zeros(items.shape, np.uint8)
     return Batch(
-        items, weights, types, zeros, zeros, [""] * len(rows), [1] * len(rows), zeros > 0, types, types, zeros > 0
+        items,
+        weights,
+        types,
+        zeros,
+        zeros,
+        [""] * len(rows),
+        [1] * len(rows),
+        zeros > 0,
+        types,
+        types,
+        zeros > 0,
+        types,
     )
 
 

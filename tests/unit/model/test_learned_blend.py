@@ -14,7 +14,9 @@ from schema.event import EVENT_TYPES
 
 pytestmark = pytest.mark.unit
 ITEMS = np.arange(6)[None]
-SIGNALS = np.array([[[1, 2, 3, 4, 0, 6]], [[0] * 6], [[0] * 6], [[0] * 6], [[1] * 6], [[0] * 6], [[0] * 6]], np.float32)
+SIGNALS = np.array(
+    [[[1, 2, 3, 4, 0, 6]], [[0] * 6], [[0] * 6], [[0] * 6], [[1] * 6], [[0] * 6], [[0] * 6], [[0] * 6]], np.float32
+)
 COUNTS = np.array([[0, 1, 2, 3, 4, 5]], np.float32)
 
 
@@ -32,7 +34,9 @@ def features(shares: np.ndarray, category: tuple[int, ...] = (-1,) * 6) -> np.nd
     """The candidates' features, for a user whose newest item is item 5: they took it 3 times, and bought it last."""
     zeros, ones = np.zeros(1, np.int64), np.ones((1, 1), np.uint8)
     types, weights = ones * EVENT_TYPES.index("purchase"), ones.astype(np.float32)
-    batch = Batch(np.array([[5]]), weights, types, zeros, zeros, ["u"], [1], zeros > 0, 3 * ones, 20 * ones, zeros > 0)
+    batch = Batch(
+        np.array([[5]]), weights, types, zeros, zeros, ["u"], [1], zeros > 0, 3 * ones, 20 * ones, zeros > 0, types
+    )
     return features_of(candidates_of(shares), SIGNALS, COUNTS, (1.0, 0.3), batch, np.array(category, np.int32))
 
 
@@ -54,11 +58,11 @@ def test_signals_are_shares_of_the_largest_that_is_not_the_user_s_own() -> None:
 
 def test_popularity_is_a_feature_of_its_own() -> None:
     found = features(random_shares(np.random.default_rng(7)))[0]
-    assert found[:, 30] == pytest.approx(np.log1p(COUNTS[0]))
+    assert found[:, 32] == pytest.approx(np.log1p(COUNTS[0]))
 
 
 def test_an_own_item_is_known_by_how_often_and_how_long_ago_it_was_taken() -> None:
-    found = features(random_shares(np.random.default_rng(8)))[0, :, 31:]
+    found = features(random_shares(np.random.default_rng(8)))[0, :, 33:]
     assert found[5] == pytest.approx([np.log(3), 20 / 16, 400 / 256])
     assert not found[:5].any()
 
@@ -109,7 +113,7 @@ def test_it_takes_back_what_scores_make_of_popularity() -> None:
         return first
 
     hits(blend, 1000)
-    assert blend.weights[0, 30] + blend.weights[1, 30] < -0.5
+    assert blend.weights[0, 32] + blend.weights[1, 32] < -0.5
     assert hits(blend, 300) > 1.2 * hits(LearnedBlend(LearnedBlendOptions(learning_rate=0.0)), 300)
 
 
@@ -151,8 +155,14 @@ def test_state_comes_back_and_an_unknown_version_is_refused() -> None:
 
 @pytest.mark.parametrize(
     ("version", "kept"),
-    [(1, [*range(16)]), (2, [*range(22), 24, 25]), (3, [*range(26), 30]), (4, [*range(26), *range(30, 34)])],
-    ids=["no signals", "four signals", "no counts of own items", "no content"],
+    [
+        (1, [*range(16)]),
+        (2, [*range(22), 24, 25]),
+        (3, [*range(26), 32]),
+        (4, [*range(26), *range(32, 36)]),
+        (5, [*range(30), *range(32, 36)]),
+    ],
+    ids=["no signals", "four signals", "no counts of own items", "no content", "no sequence"],
 )
 def test_state_written_before_there_were_all_features_is_read(version: int, kept: list[int]) -> None:
     weights = np.arange(6 * len(kept), dtype=np.float32).reshape(6, -1)

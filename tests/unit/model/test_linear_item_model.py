@@ -59,7 +59,18 @@ def batches(pairs: list[tuple[int, int]], size: int) -> list[Batch]:
         weights, types = (items >= 0).astype(np.float32), np.zeros(items.shape, np.uint8)
         result.append(
             Batch(
-                items, weights, types, zeros, zeros, [""] * len(items), [1] * len(items), flags, types, types, zeros > 0
+                items,
+                weights,
+                types,
+                zeros,
+                zeros,
+                [""] * len(items),
+                [1] * len(items),
+                flags,
+                types,
+                types,
+                zeros > 0,
+                types,
             )
         )
     return result

@@ -14,6 +14,7 @@ from model.learned_blend import LearnedBlend
 from model.linear_item_model import LinearItemModelOptions
 from model.matrix_factorization import MatrixFactorizationOptions
 from model.profile import Profile, ProfileOptions, apply_event, pack_profile, snapshot, unpack_profile
+from model.sequence_model import SequenceModel, SequenceOptions
 from model.snapshot import Snapshot, unpack_snapshot
 from model.user_neighbours import UserNeighboursOptions
 from schema.event import Event
@@ -45,10 +46,16 @@ ALL_SOURCES = replace(
     SOLVED_OFTEN, user_neighbours=UserNeighboursOptions(3), factorization=MatrixFactorizationOptions(step=10)
 )
 FEW_SCORED = replace(SOLVED_OFTEN, whole_catalogue=4, popular=3)
+WITH_SEQUENCE = replace(
+    SOLVED_OFTEN,
+    sequence=SequenceOptions(
+        network="transformer", dimensions=4, history=8, reservoir=8, step=8, updates=1, learning_rate=0.02
+    ),
+)
 
 
 @settings(max_examples=45, deadline=None)
-@given(streams, st.integers(1, 40), st.sampled_from([SOLVED_OFTEN, ALL_SOURCES, FEW_SCORED]))
+@given(streams, st.integers(1, 40), st.sampled_from([SOLVED_OFTEN, ALL_SOURCES, FEW_SCORED, WITH_SEQUENCE]))
 def test_replica_restored_and_single_steps_agree(
     pairs: list[tuple[int, int]], size: int, options: BlendOptions
 ) -> None:
@@ -287,3 +294,35 @@ def test_a_catalogue_beyond_the_dense_form_is_cut_before_anyone_takes_its_end() 
         replica.apply(learner.learn(snapshots([(0, 1), (0, 2)]), changes))
     assert len(learner.index) == len(replica.index) == 18
     assert learner.linear._gram.sum() > 0
+
+
+def test_lists_go_on_where_the_network_fails_and_both_sides_begin_it_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    learner, replica = Recommender(WITH_SEQUENCE), Recommender(WITH_SEQUENCE)
+    events = snapshots([(number % 5, number * 7 % 13) for number in range(60)])
+    replica.apply(unpack_delta(pack_delta(learner.learn(events))))
+    query, plain = events[-3:], Recommender(SOLVED_OFTEN)
+    plain.learn(events)
+    expected = plain.recommend(query, 20)
+    blend = LearnedBlend(WITH_SEQUENCE.learned)
+    # Were the network not there, its two features would be alike for all.
+    blend.weights[0, 30:32] = 1
+    assert replica.recommend(query, 20, blend, sequence=True) != replica.recommend(query, 20, blend, sequence=False)
+    assert replica.recommend(query, 20, blend, sequence=False) == expected
+
+    with monkeypatch.context() as broken:
+        broken.setattr(SequenceModel, "query", lambda *_: 1 / 0)
+        assert replica.recommend(query, 20, blend) == expected
+    assert replica.sequence_failures == 1
+    assert replica.recommend(query, 20, blend) != expected
+
+    learner.sequence.items.vectors[:] = float("nan")
+    delta = unpack_delta(pack_delta(learner.learn(events)))
+    replica.apply(delta)
+    assert (delta.sequence.anew, learner.sequence_failures) == (True, 1)
+    assert (learner.sequence.updates, replica.recommend(query, 20, blend, sequence=True)) == (
+        0,
+        replica.recommend(query, 20, blend, sequence=False),
+    )
+    replica.apply(unpack_delta(pack_delta(learner.learn(events))))
+    assert learner.sequence.updates > 0
+    assert replica.recommend(query, 20, blend) == learner.recommend(query, 20, blend)

@@ -1,0 +1,474 @@
+"""What a person takes next, by the sequence of what they took and what those items are: two towers that learn from the
+stream.
+
+One tower reads the person's sequence (`model.sequence_networks`). The other is the item: a vector of its own, added to
+vectors of the tokens of its content and a projection of its embedding, so that what is learned of a category or a word
+holds for an item that nobody took yet (Kula, "Metadata embeddings for user and item cold-start recommendations",
+CBRecSys 2015, section 3; Covington, Adams, Sargin, "Deep neural networks for YouTube recommendations", RecSys 2016, for
+the towers). Their product is the logit of the item.
+
+The loss is the cross-entropy over the catalogue, which Petrov, Macdonald, "gSASRec: Reducing overconfidence in
+sequential recommendation trained with negative sampling", RecSys 2023, and Klenitskiy, Vasilev, "Turning dross into
+gold loss: is BERT4Rec really better than SASRec?", RecSys 2023, found to matter more than the architecture. Over a
+large catalogue its normaliser is estimated from items drawn uniformly, with the correction for how they were drawn, as
+in Bengio, Senecal, "Quick training of probabilistic neural nets by importance sampling", AISTATS 2003. Each place of a
+history learns its next few items, as in Pancha et al., "PinnerFormer", KDD 2022, section 3.4.
+"""
+
+import math
+from dataclasses import dataclass
+from zlib import crc32
+
+import msgspec
+import numba
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.nn import Parameter, functional
+from torch.nn.utils import parameters_to_vector, vector_to_parameters
+
+from model.arrays import closed_up, grown, moved, pack_array, unpack_array, unpack_tensor
+from model.batch import Batch, Rows, Weights
+from model.content import TOKENS, VOCABULARY, Content
+from model.sequence_networks import NETWORKS
+from schema.event import EVENT_TYPES
+
+Digits = npt.NDArray[np.uint8]
+_GAPS = 64
+_BLOCK = 256
+_FIRST, _SECOND = 0.9, 0.98
+
+
+@dataclass(frozen=True)
+class SequenceOptions:
+    """`network` is one of `NETWORKS`, or "" for none; it reads the `history` newest items. Every `step` interactions
+    there are `updates` updates, each over the histories of `fresh` of the people who had one of them and `replay` of
+    all in a reservoir of `reservoir` people, and over all items or `negatives` of them. Every place of a history learns
+    the `ahead` next items. `embedding_dimensions` are those of the content's embeddings."""
+
+    network: str = ""
+    dimensions: int = 32
+    history: int = 50
+    reservoir: int = 4096
+    step: int = 256
+    updates: int = 4
+    fresh: int = 32
+    replay: int = 32
+    negatives: int = 2048
+    ahead: int = 2
+    learning_rate: float = 5e-3
+    dropout: float = 0.3
+    embedding_dimensions: int = 0
+    seed: int = 1
+
+
+class SequenceDelta(msgspec.Struct, array_like=True):
+    """The network's weights float32, one after another, empty where there was no update; the items and the tokens int64
+    whose vectors changed, and the vectors float32 [n, dimensions + 1]. `anew` says that the learner's model has failed,
+    and begins once more."""
+
+    weights: bytes = b""
+    items: bytes = b""
+    item_vectors: bytes = b""
+    tokens: bytes = b""
+    token_vectors: bytes = b""
+    anew: bool = False
+
+
+class _Table:
+    """`vectors` float32 [n, width], which move by Adam (Kingma, Ba, ICLR 2015), each when an update looks at it.
+    `moments` float32 [n, 2 * width] are the learner's alone, and there once any has moved."""
+
+    def __init__(self, width: int) -> None:
+        self.vectors, self.moments = torch.zeros(0, width), torch.zeros(0, 2 * width)
+        self._changed: list[Rows] = []
+
+    def resize(self, rows: int, seed: int) -> None:
+        """Make room; a new vector is small and depends on the seed and the row alone."""
+        known, width = self.vectors.shape
+        self.vectors = grown(self.vectors, rows, 0)
+        generator = torch.Generator()
+        # Drawn in blocks, as seeding costs more than drawing.
+        for block in range(known // _BLOCK, -(-rows // _BLOCK)):
+            generator.manual_seed(seed * 1_000_003 + block)
+            drawn = 0.05 * torch.randn(_BLOCK, width - 1, generator=generator)
+            begin, end = max(known, block * _BLOCK), min(rows, (block + 1) * _BLOCK)
+            self.vectors[begin:end, :-1] = drawn[begin - block * _BLOCK : end - block * _BLOCK]
+
+    def move(self, rows: Rows, gradient: torch.Tensor, rate: float, update: int) -> None:
+        """One step of Adam for these rows, each once."""
+        places, self.moments = torch.from_numpy(rows), grown(self.moments, len(self.vectors), 0)
+        moments = self.moments[places]
+        first, second = moments.tensor_split(2, 1)
+        self.vectors[places] -= _adam(first, second, gradient, rate, update)
+        self.moments[places] = moments
+        self._changed.append(rows)
+
+    def changed(self) -> tuple[bytes, bytes]:
+        """The rows that have moved since the last call, and their vectors."""
+        if not self._changed:
+            return b"", b""
+        rows = np.unique(np.concatenate(self._changed))
+        self._changed.clear()
+        return pack_array(rows), pack_array(self.vectors.numpy()[rows])
+
+    def apply(self, rows: bytes, vectors: bytes) -> None:
+        """Take over what `changed` told elsewhere."""
+        values = torch.from_numpy(unpack_array(vectors, np.float32))
+        self.vectors[torch.from_numpy(unpack_array(rows, np.int64))] = values.view(-1, self.vectors.shape[1])
+
+    def retain(self, rows: Rows) -> None:
+        """Keep only these rows, as rows 0, 1, 2."""
+        places = torch.from_numpy(rows)
+        self.vectors = self.vectors[places]
+        self.moments = self.moments[places] if len(self.moments) else self.moments
+
+    def moved(self) -> Rows:
+        """The rows that have ever moved."""
+        return np.flatnonzero(self.moments.numpy().any(1))
+
+    def pack(self, rows: Rows) -> list[bytes]:
+        """These rows, their vectors and their moments."""
+        moments = grown(self.moments, len(self.vectors), 0)
+        return [pack_array(array) for array in (rows, self.vectors.numpy()[rows], moments.numpy()[rows])]
+
+    def load(self, packed: list[bytes]) -> None:
+        """The inverse of `pack`, into rows that are there."""
+        rows, vectors, moments = packed
+        self.apply(rows, vectors)
+        self.moments = grown(self.moments, len(self.vectors), 0)
+        values = torch.from_numpy(unpack_array(moments, np.float32))
+        self.moments[torch.from_numpy(unpack_array(rows, np.int64))] = values.view(-1, self.moments.shape[1])
+
+
+class SequenceModel:
+    """`items` and `tokens` hold the vectors of the items [N, dimensions + 1] and of all tokens; the last number is
+    added to an item's logit whatever the sequence. The reservoir exists on the learner only. The tables are on the CPU
+    whatever the device is: a list asks for a few hundred items."""
+
+    name = "sequence"
+
+    def __init__(self, options: SequenceOptions, device: torch.device) -> None:
+        self.options = options
+        self.device = device
+        self.updates = 0
+        size = options.dimensions
+        self.items, self.tokens = _Table(size + 1), _Table(size + 1)
+        people = options.reservoir if options.network else 0
+        # What each person of the reservoir took, newest first, the types of those events, and how long after the next
+        # older one each was.
+        self._histories = np.full((people, options.history + 1), -1, np.int64)
+        self._types, self._gaps = np.zeros((2, *self._histories.shape), np.uint8)
+        # An ordered set: the people of the open step.
+        self._open_people: dict[int, None] = {}
+        self._open = 0
+        # How many items there were after the last batch.
+        self._known = 0
+        # Items as their vectors, tokens and embeddings make them, where those are of the version.
+        self._composed, self._composed_in = np.zeros((0, size + 1), np.float32), np.zeros(0, np.int64)
+        self._version, self._trained = 1, False
+        if not options.network:
+            return
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(options.seed)
+            self._network = NETWORKS[options.network](size, options.history, options.dropout)
+        for name, rows in (("types", len(EVENT_TYPES)), ("gaps", _GAPS), ("projection", options.embedding_dimensions)):
+            self._network.register_parameter(name, Parameter(torch.zeros(rows, size)))
+        self._network.to(device).eval()
+        self._weights = parameters_to_vector(self._network.parameters()).detach()
+        # From now on the network's parameters are parts of that one vector.
+        vector_to_parameters(self._weights, self._network.parameters())
+        self._weight_moments = torch.zeros(2, len(self._weights))
+        self.tokens.resize(VOCABULARY, options.seed + 1)
+
+    def resize(self, items: int) -> None:
+        """Make room for `items` rows."""
+        if self.options.network and items > len(self.items.vectors):
+            self.items.resize(items, self.options.seed)
+            self._composed = np.zeros((items, self.options.dimensions + 1), np.float32)
+            self._composed_in = np.zeros(items, np.int64)
+
+    def retain(self, rows: Rows) -> None:
+        """Keep only these items, as rows 0, 1, 2."""
+        if not self.options.network:
+            return
+        places = moved(rows, len(self.items.vectors))
+        self.items.retain(rows)
+        self._histories, (types, gaps) = closed_up(places[self._histories], self._types, self._gaps)
+        self._types, self._gaps = types.astype(np.uint8), gaps.astype(np.uint8)
+        self._composed, self._composed_in = self._composed[rows], np.zeros(len(rows), np.int64)
+        self._known = len(rows)
+
+    def changed(self, rows: Rows) -> None:
+        """The content of these items is another."""
+        if self.options.network:
+            self._composed_in[rows] = 0
+
+    def forget_people(self) -> None:
+        """Drop what only a learner needs."""
+        self.items.moments, self.tokens.moments = self.items.moments[:0], self.tokens.moments[:0]
+        self._histories, self._types, self._gaps = self._histories[:0], self._types[:0], self._gaps[:0]
+
+    def learn(self, batch: Batch, content: Content, train: bool) -> SequenceDelta:
+        """Take the interactions one by one; every `step` of them there are updates, wherever a batch is cut;
+        without `train` there are none."""
+        if not self.options.network:
+            return SequenceDelta()
+        before, known = self.updates, np.maximum.accumulate(batch.items.max(1, initial=-1)) + 1
+        length = self.options.history + 1
+        for n, at in enumerate(batch.event_index.tolist()):
+            row = crc32(batch.users[n].encode()) % len(self._histories)
+            if batch.erased[n]:
+                self._histories[row] = -1
+                self._open_people.pop(row, None)
+            if at < 0:
+                continue
+            history = batch.items[n, :length]
+            self._histories[row, : len(history)], self._histories[row, len(history) :] = history, -1
+            self._types[row, : len(history)] = batch.types[n, :length]
+            self._gaps[row, : len(history)] = batch.gaps[n, :length]
+            self._open_people.setdefault(row)
+            self._open += 1
+            if self._open >= self.options.step:
+                # Not those that come later in the batch, wherever it is cut.
+                size = max(self._known, int(known[n]))
+                for _ in range(self.options.updates if train else 0):
+                    self._update(content, size)
+                self._open_people.clear()
+                self._open = 0
+        self._known = len(self.items.vectors)
+        if self.updates == before:
+            return SequenceDelta()
+        self._version, self._trained = self._version + 1, True
+        return SequenceDelta(pack_array(self._weights.numpy()), *self.items.changed(), *self.tokens.changed())
+
+    def apply(self, delta: SequenceDelta) -> None:
+        """Follow the learner."""
+        if self.options.network and delta.weights:
+            self._weights.copy_(unpack_tensor(delta.weights, np.float32, self.device))
+            self.items.apply(delta.items, delta.item_vectors)
+            self.tokens.apply(delta.tokens, delta.token_vectors)
+            self._version, self._trained = self._version + 1, True
+
+    def query(self, items: Rows, types: Digits, gaps: Digits, content: Content) -> Weights:
+        """What follows each history `items` int64 [B, H], newest first, with the `types` and `gaps` uint8 [B, H] of its
+        events: float32 [B, dimensions + 1], the product of which with an item's vector is its logit; 0 for an empty
+        one."""
+        queries = np.zeros((len(items), self.options.dimensions + 1), np.float32)
+        if not self._trained or not len(items):
+            return queries
+        items, length = np.ascontiguousarray(items[:, : self.options.history]), self.options.history
+        self._compose(items, content)
+        vectors = torch.from_numpy(self._composed[np.maximum(items, 0), :-1]).to(self.device)
+        held = torch.from_numpy(items >= 0).to(self.device)
+        with torch.no_grad():
+            found = self._read(vectors, types[:, :length], gaps[:, :length], held, 1)[:, 0]
+        queries[:, :-1], queries[:, -1] = found.cpu().numpy(), 1
+        return queries * (items[:, :1] >= 0)
+
+    def score_candidates(self, queries: Weights, candidates: Rows, content: Content) -> Weights:
+        """How likely each of the `candidates` int64 [B, C] (-1 for none) is by `queries`, as a share of the likeliest:
+        float32 [B, C], 0 where nothing is known."""
+        scores = np.zeros(candidates.shape, np.float32)
+        if self._trained:
+            self._compose(candidates, content)
+            _score(queries, candidates, self._composed, scores)
+        return scores
+
+    def _compose(self, rows: Rows, content: Content) -> None:
+        """Bring what `_composed` holds of these items up to date."""
+        projection = self._network.get_parameter("projection").detach().cpu().numpy()
+        tables = self.items.vectors.numpy(), self.tokens.vectors.numpy()
+        known = content.tokens, content.used, content.vectors, projection
+        _compose(rows.ravel(), self._version, self._composed_in, self._composed, *tables, *known)
+
+    def _read(self, vectors: torch.Tensor, types: Digits, gaps: Digits, held: torch.Tensor, asked: int) -> torch.Tensor:
+        tables = ((types, "types"), (gaps, "gaps"))
+        added = [
+            self._network.get_parameter(name)[torch.from_numpy(values.astype(np.int64)).to(self.device)]
+            for values, name in tables
+        ]
+        embedded = (vectors * math.sqrt(self.options.dimensions) + added[0] + added[1]) * held[..., None]
+        result: torch.Tensor = self._network(embedded, held, asked)
+        return result
+
+    def _update(self, content: Content, size: int) -> None:
+        """One step on the mean loss over some people's histories, among the first `size` items."""
+        options, chance = self.options, np.random.default_rng((self.options.seed, self.updates))
+        people = self._drawn(chance)
+        if not len(people):
+            return
+        length = int((self._histories[people] >= 0).sum(1).max())
+        history = self._histories[people, :length]
+        everything = size <= options.negatives
+        negatives = np.arange(size) if everything else np.sort(chance.choice(size, options.negatives, replace=False))
+        rows = negatives if everything else np.union1d(history[history >= 0], negatives)
+        vectors, moving = self._composed_of(rows, content)
+        places = torch.from_numpy(np.searchsorted(rows, np.maximum(history, 0)))
+        held = torch.from_numpy(history >= 0)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(options.seed * 1_000_003 + self.updates)
+            self._network.train()
+            read = self._read(
+                functional.embedding(places[:, 1:], vectors[:, :-1]),
+                self._types[people, 1:length],
+                self._gaps[people, 1:length],
+                held[:, 1:],
+                length - 1,
+            )
+            self._network.eval()
+        person, place = held[:, 1:].nonzero(as_tuple=True)
+        queries = read[person, place]
+        among = vectors if everything else vectors[torch.from_numpy(np.searchsorted(rows, negatives))]
+        normaliser = functional.linear(queries, among[:, :-1], among[:, -1]).logsumexp(1)
+        loss, taught = queries.new_zeros(()), 0
+        for ahead in range(options.ahead):
+            there = place >= ahead
+            taken = vectors[places[person[there], place[there] - ahead]]
+            logit = (queries[there] * taken[:, :-1]).sum(1) + taken[:, -1]
+            bound = normaliser[there]
+            if not everything:
+                bound = torch.logaddexp(logit, bound + math.log((size - 1) / len(negatives)))
+            loss, taught = loss + (bound - logit).sum(), taught + len(logit)
+        (loss / taught).backward()
+        self.updates += 1
+        self._move(moving)
+
+    def _drawn(self, chance: np.random.Generator) -> Rows:
+        """The people that an update is made of: those with two items at least, some of the open step, some of all."""
+        fresh = np.fromiter(self._open_people, np.int64)
+        fresh = chance.permutation(fresh[self._histories[fresh, 1] >= 0])[: self.options.fresh]
+        known = np.flatnonzero(self._histories[:, 1] >= 0)
+        return np.union1d(fresh, chance.choice(known, min(self.options.replay, len(known)), replace=False))
+
+    def _composed_of(
+        self, rows: Rows, content: Content
+    ) -> tuple[torch.Tensor, list[tuple[_Table, Rows, torch.Tensor]]]:
+        """The items of `rows` as their vectors, tokens and embeddings make them, and what a loss on that moves."""
+        own = self.items.vectors[torch.from_numpy(rows)].requires_grad_()
+        used = content.used[rows].astype(np.int64)
+        ids = content.tokens[rows][np.arange(TOKENS) < used[:, None]].astype(np.int64)
+        moving = [(self.items, rows, own)]
+        vectors = own
+        if len(ids):
+            known, places = np.unique(ids, return_inverse=True)
+            of_tokens = self.tokens.vectors[torch.from_numpy(known)].requires_grad_()
+            offsets = torch.from_numpy(np.cumsum(used) - used)
+            bags = functional.embedding_bag(torch.from_numpy(places), of_tokens, offsets, mode="sum")
+            vectors = vectors + bags / torch.from_numpy(np.sqrt(np.maximum(used, 1), dtype=np.float32))[:, None]
+            moving.append((self.tokens, known, of_tokens))
+        if content.vectors.shape[1]:
+            projected = torch.from_numpy(content.vectors[rows]) @ self._network.get_parameter("projection")
+            vectors = vectors + functional.pad(projected, (0, 1))
+        return vectors, moving
+
+    def _move(self, moving: list[tuple[_Table, Rows, torch.Tensor]]) -> None:
+        parameters = list(self._network.parameters())
+        gradient = parameters_to_vector([torch.zeros_like(p) if p.grad is None else p.grad for p in parameters])
+        gradients = [gradient, *(values.grad for _, _, values in moving if values.grad is not None)]
+        if not all(bool(part.isfinite().all()) for part in gradients):
+            raise FloatingPointError(f"the gradient of the sequence model's update {self.updates} is not finite")
+        rate = self.options.learning_rate
+        first, second = self._weight_moments
+        self._weights -= _adam(first, second, gradient, rate, self.updates)
+        for parameter in parameters:
+            parameter.grad = None
+        for (table, rows, _), part in zip(moving, gradients[1:], strict=True):
+            table.move(rows, part, rate, self.updates)
+
+    def snapshot(self) -> dict[str, bytes]:
+        """The network, the tables and the reservoir as packed arrays."""
+        if not self.options.network:
+            return {}
+        arrays = {
+            "weights": self._weights.cpu().numpy(),
+            "weight_moments": self._weight_moments.numpy(),
+            "histories": self._histories,
+            "types": self._types,
+            "gaps": self._gaps,
+            "open_people": np.fromiter(self._open_people, np.int64),
+            "counts": np.array([self._open, self.updates]),
+        }
+        packed = {name: pack_array(array) for name, array in arrays.items()} | {"shape": repr(self._shape).encode()}
+        # What never moved is as the seed makes it; of items that holds no longer once some were forgotten.
+        tables = (
+            ("items", self.items.pack(np.arange(len(self.items.vectors)))),
+            ("tokens", self.tokens.pack(self.tokens.moved())),
+        )
+        return packed | {name: msgspec.msgpack.encode(table) for name, table in tables}
+
+    @property
+    def _shape(self) -> tuple[object, ...]:
+        """What a packed state must have been made with."""
+        options = self.options
+        return options.network, options.dimensions, options.history, options.reservoir, options.embedding_dimensions
+
+    def load(self, arrays: dict[str, bytes]) -> None:
+        """The inverse of `snapshot`. A network of other options is not taken: it begins anew."""
+        if not self.options.network or arrays.get("shape") != repr(self._shape).encode():
+            return
+        self._weights.copy_(unpack_tensor(arrays["weights"], np.float32, self.device))
+        self._weight_moments = torch.from_numpy(unpack_array(arrays["weight_moments"], np.float32)).view(2, -1)
+        for name, table in (("items", self.items), ("tokens", self.tokens)):
+            table.load(msgspec.msgpack.decode(arrays[name], type=list[bytes]))
+        shape = self._histories.shape
+        self._histories = unpack_array(arrays["histories"], np.int64).reshape(-1, shape[1])
+        self._types = unpack_array(arrays["types"], np.uint8).reshape(-1, shape[1])
+        self._gaps = unpack_array(arrays["gaps"], np.uint8).reshape(-1, shape[1])
+        self._open_people = dict.fromkeys(unpack_array(arrays["open_people"], np.int64).tolist())
+        self._open, self.updates = unpack_array(arrays["counts"], np.int64).tolist()
+        self._known = len(self.items.vectors)
+        self._version, self._trained = self._version + 1, self.updates > 0
+
+
+def _adam(first: torch.Tensor, second: torch.Tensor, gradient: torch.Tensor, rate: float, update: int) -> torch.Tensor:
+    """The step of Adam's algorithm 1 at the `update`-th update, from 1; both moments are moved in place."""
+    first.mul_(_FIRST).add_(gradient, alpha=1 - _FIRST)
+    second.mul_(_SECOND).addcmul_(gradient, gradient, value=1 - _SECOND)
+    scale = 1 - _SECOND**update
+    return rate / (1 - _FIRST**update) * first / ((second / scale).sqrt() + 1e-8)
+
+
+@numba.njit(
+    "(i8[:], i8, i8[::1], f4[:,::1], f4[:,::1], f4[:,::1], u2[:,::1], u1[::1], f4[:,::1], f4[:,::1])",
+    cache=True,
+    nogil=True,
+)
+def _compose(rows, version, made, composed, items, tokens, item_tokens, used, embeddings, projection):  # type: ignore[no-untyped-def]
+    width = composed.shape[1]
+    for row in rows:
+        if row < 0 or made[row] == version:
+            continue
+        made[row] = version
+        for d in range(width):
+            composed[row, d] = 0
+        for n in range(used[row]):
+            token = item_tokens[row, n]
+            for d in range(width):
+                composed[row, d] += tokens[token, d]
+        scale = np.float32(1 / np.sqrt(max(used[row], 1)))
+        for d in range(width):
+            composed[row, d] = composed[row, d] * scale + items[row, d]
+        for e in range(embeddings.shape[1]):
+            if embeddings[row, e] != 0:
+                for d in range(width - 1):
+                    composed[row, d] += embeddings[row, e] * projection[e, d]
+
+
+@numba.njit("(f4[:,::1], i8[:,:], f4[:,::1], f4[:,::1])", cache=True, nogil=True, fastmath={"contract", "reassoc"})
+def _score(queries, candidates, composed, scores):  # type: ignore[no-untyped-def]
+    for n in range(len(candidates)):
+        if queries[n, -1] == 0:
+            continue
+        largest = np.float32(-np.inf)
+        for c in range(candidates.shape[1]):
+            item = candidates[n, c]
+            if item >= 0:
+                logit = np.float32(0)
+                for d in range(queries.shape[1]):
+                    logit += queries[n, d] * composed[item, d]
+                scores[n, c] = logit
+                largest = max(largest, logit)
+        for c in range(candidates.shape[1]):
+            if candidates[n, c] >= 0:
+                scores[n, c] = np.exp(scores[n, c] - largest)

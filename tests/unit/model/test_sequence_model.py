@@ -1,0 +1,210 @@
+"""The sequence model: it finds an order that counts do not know, and learns the same however batches are cut."""
+
+from dataclasses import replace
+from itertools import pairwise
+from zlib import crc32
+
+import msgspec
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from model.arrays import pack_array
+from model.batch import Batch, Rows, to_batch
+from model.content import Content, ContentOptions
+from model.item_index import ItemIndex
+from model.sequence_model import SequenceDelta, SequenceModel, SequenceOptions, _adam
+from model.sequence_networks import NETWORKS, Recurrent, Transformer
+from model.snapshot import Snapshot
+
+pytestmark = pytest.mark.unit
+ITEMS, HISTORY = 9, 6
+SMALL = SequenceOptions(
+    network="transformer",
+    dimensions=8,
+    history=HISTORY,
+    reservoir=16,
+    step=8,
+    updates=2,
+    fresh=4,
+    replay=4,
+    negatives=16,
+    learning_rate=0.01,
+)
+
+
+def content_of(items: int = ITEMS, dimensions: int = 0) -> Content:
+    """Content in which item n has the token n % 3, and the n-th unit vector for an embedding."""
+    content = Content(ContentOptions(embedding="e", embedding_dimensions=dimensions))
+    content.resize(items)
+    tokens = [pack_array(np.array([item % 3], np.uint16)) for item in range(items)]
+    vectors = map(pack_array, np.eye(items, max(dimensions, 1), dtype=np.float32)[:, :dimensions])
+    content.follow(range(items), tokens, vectors)
+    return content
+
+
+def model_of(options: SequenceOptions = SMALL, items: int = ITEMS) -> SequenceModel:
+    model = SequenceModel(options, torch.device("cpu"))
+    model.resize(items)
+    # All items are there before the first event.
+    model.learn(batch_of([]), content_of(items), train=True)
+    return model
+
+
+def batch_of(pairs: list[tuple[int, int]]) -> Batch:
+    """One row for each (user, item), after the user's earlier ones."""
+    index = ItemIndex(map(str, range(ITEMS)))
+    histories: dict[int, list[str]] = {}
+    taken = []
+    for user, item in pairs:
+        before = [other for other in histories.get(user, []) if other != str(item)]
+        histories[user] = history = [str(item), *before]
+        gaps = bytes(range(len(history), 0, -1))
+        taken.append(Snapshot(f"u{user}", "e", 0, 0, history, [1.0] * len(history), 0, gaps=gaps))
+    return to_batch(taken, index, learn=True)
+
+
+def rows_of(batch: Batch, places: slice) -> Batch:
+    return Batch(**{name: getattr(batch, name)[places] for name in Batch.__dataclass_fields__})
+
+
+def scores(model: SequenceModel, content: Content, *histories: list[int]) -> np.ndarray:
+    """What the model gives every item after each history."""
+    items = np.full((len(histories), HISTORY), -1)
+    for row, history in enumerate(histories):
+        items[row, : len(history)] = history
+    none = np.zeros(items.shape, np.uint8)
+    queries = model.query(items, none, none, content)
+    return model.score_candidates(queries, np.tile(np.arange(ITEMS), (len(items), 1)), content)
+
+
+def walks(people: int, length: int) -> list[tuple[int, int]]:
+    """People who go through the items in a circle, each from another place on."""
+    return [(user, (user + step) % ITEMS) for step in range(length) for user in range(people)]
+
+
+@pytest.mark.parametrize("negatives", [16, 4], ids=["all items", "some items"])
+@pytest.mark.parametrize("network", list(NETWORKS))
+def test_it_learns_an_order_that_counts_do_not_know(network: str, negatives: int) -> None:
+    options = replace(SMALL, network=network, negatives=negatives, ahead=1, dropout=0.0, updates=8)
+    model, content = model_of(options), content_of()
+    for _ in range(12):
+        model.learn(batch_of(walks(9, 6)), content, train=True)
+    histories = [[(item - back) % ITEMS for back in range(4)] for item in range(ITEMS)]
+    assert scores(model, content, *histories).argmax(1).tolist() == [(item + 1) % ITEMS for item in range(ITEMS)]
+
+
+events = st.lists(st.tuples(st.integers(0, 5), st.integers(0, ITEMS - 1)), min_size=20, max_size=80)
+
+
+@settings(max_examples=25, deadline=None)
+@given(events, st.lists(st.integers(0, 80), max_size=5), st.sampled_from([(16, 0), (4, 3)]))
+def test_wherever_batches_are_cut_a_replica_and_what_was_packed_agree(
+    pairs: list[tuple[int, int]], cuts: list[int], sizes: tuple[int, int]
+) -> None:
+    options = replace(SMALL, negatives=sizes[0], embedding_dimensions=sizes[1])
+    content, batch = content_of(dimensions=sizes[1]), batch_of(pairs)
+    whole, cut, replica = model_of(options), model_of(options), model_of(options)
+    whole.learn(batch, content, train=True)
+    for begin, end in pairwise([0, *sorted(min(cut, len(pairs)) for cut in cuts), len(pairs)]):
+        delta = cut.learn(rows_of(batch, slice(begin, end)), content, train=True)
+        replica.apply(msgspec.msgpack.decode(msgspec.msgpack.encode(delta), type=SequenceDelta))
+        restored = model_of(options)
+        restored.load(cut.snapshot())
+        cut = restored
+    assert whole.updates == cut.updates
+    queries = [[], [1], [2, 5, 7], [0, 1, 2, 3, 4, 5]]
+    expected = scores(whole, content, *queries)
+    assert expected.any() == (whole.updates > 0)
+    for other in (cut, replica):
+        np.testing.assert_allclose(scores(other, content, *queries), expected, atol=1e-6)
+    for row, query in enumerate(queries):
+        np.testing.assert_allclose(scores(whole, content, query)[0], expected[row], atol=1e-5)
+
+
+@pytest.mark.parametrize("network", [Transformer, Recurrent])
+def test_no_place_is_told_of_a_newer_one_nor_of_what_is_not_held(network: type[Transformer] | type[Recurrent]) -> None:
+    torch.manual_seed(1)
+    read = network(4, HISTORY, 0.5).eval()
+    embedded, held = torch.randn(2, HISTORY, 4), torch.arange(HISTORY) < torch.tensor([[HISTORY], [3]])
+    embedded = embedded * held[..., None]
+    found = read(embedded, held, HISTORY)
+    torch.testing.assert_close(read(embedded, held, 1), found[:, :1])
+    torch.testing.assert_close(read(embedded[1:, :3], held[1:, :3], 3), found[1:, :3])
+    # The oldest two alone are what those places know of.
+    torch.testing.assert_close(read(embedded[:1, -2:], held[:1, -2:], 2), found[:1, -2:])
+
+
+def test_what_is_learned_of_a_token_holds_for_an_item_that_nobody_took() -> None:
+    # Items 0 to 5 are taken, by people who stay with one token; 6, 7 and 8 have the tokens 0, 1 and 2.
+    pairs = [(user, (user % 3) + 3 * (step % 2)) for step in range(6) for user in range(9)]
+    model, content = model_of(replace(SMALL, updates=8, dropout=0.0)), content_of()
+    for _ in range(8):
+        model.learn(batch_of(pairs), content, train=True)
+    found = scores(model, content, [0, 3], [1, 4], [2, 5])[:, 6:]
+    assert found.argmax(1).tolist() == [0, 1, 2]
+    content.follow([6], [pack_array(np.array([1], np.uint16))], [b""])
+    model.changed(np.array([6]))
+    again = scores(model, content, [1, 4])[0]
+    assert again[6] > found[1, 0]
+    assert again[6] > again[8]
+
+
+def test_the_step_is_that_of_adam() -> None:
+    torch.manual_seed(1)
+    weights = torch.randn(5, requires_grad=True)
+    ours, moments = weights.detach().clone(), torch.zeros(2, 5)
+    reference = torch.optim.Adam([weights], lr=0.1, betas=(0.9, 0.98))
+    for update in range(1, 6):
+        weights.grad = torch.randn(5)
+        ours -= _adam(*moments, weights.grad, 0.1, update)
+        reference.step()
+    torch.testing.assert_close(ours, weights.detach())
+
+
+def test_an_erased_person_is_no_longer_learned_from_and_forgotten_items_leave_histories() -> None:
+    model, content = model_of(), content_of()
+    model.learn(batch_of([(1, 3), (1, 4), (1, 5), (2, 3)]), content, train=True)
+    row = crc32(b"u1") % SMALL.reservoir
+    assert model._histories[row].tolist() == [5, 4, 3, -1, -1, -1, -1]
+    model.retain(np.array([3, 5]))
+    assert model._histories[row].tolist() == [1, 0, -1, -1, -1, -1, -1]
+    erased = Snapshot("u1", "e", 0, 0, [], [], erased=True)
+    model.learn(to_batch([erased], ItemIndex(), learn=True), content, train=True)
+    assert (model._histories[row] == -1).all()
+    assert len(model.items.vectors) == 2
+
+
+def test_a_gradient_that_is_not_finite_moves_nothing() -> None:
+    model, content = model_of(), content_of()
+    model.learn(batch_of(walks(4, 2)), content, train=True)
+    before = model._weights.clone()
+    model.items.vectors[3] = torch.nan
+    with pytest.raises(FloatingPointError, match="not finite"):
+        model.learn(batch_of(walks(4, 4)), content, train=True)
+    torch.testing.assert_close(model._weights, before)
+
+
+def test_state_of_other_options_is_not_taken_and_without_a_network_there_is_nothing() -> None:
+    model, content = model_of(), content_of()
+    model.learn(batch_of(walks(4, 4)), content, train=True)
+    other = model_of(replace(SMALL, dimensions=4))
+    other.load(model.snapshot())
+    assert other.updates == 0
+    assert not scores(other, content, [1, 2]).any()
+    nothing = model_of(SequenceOptions())
+    assert nothing.learn(batch_of(walks(40, 8)), content, train=True) == SequenceDelta()
+    assert nothing.snapshot() == {}
+    nothing.load(model.snapshot())
+    nothing.retain(np.array([1]))
+    assert not scores(nothing, content, [1, 2]).any()
+
+
+def test_without_training_it_only_takes_note() -> None:
+    model, content = model_of(), content_of()
+    assert model.learn(batch_of(walks(4, 4)), content, train=False) == SequenceDelta()
+    assert model.updates == 0
+    row: Rows = model._histories[crc32(b"u2") % SMALL.reservoir]
+    assert row[:4].tolist() == [5, 4, 3, 2]
