@@ -21,6 +21,7 @@ from jobs.flink import (
 from jobs.settings import Settings, load_settings
 from operators.dead_letters import DEAD_LETTERS
 from operators.door import PseudonymFunction
+from operators.item_encoder import ItemEncoderFunction
 from operators.learner import DELTA, DELTAS, LearnerFunction
 from operators.profile import SNAPSHOTS, ProfileFunction
 from operators.receipts import RECEIPTS
@@ -171,6 +172,14 @@ def build(
     )
 
     with process_mode(environment):
+        models = settings.models
+        if models.text_encoder:
+            encoder = ItemEncoderFunction(models.text_encoder, models.embedding, models.device)
+            catalogue = (
+                catalogue.process(encoder, Types.ROW([Types.LONG(), CATALOGUE]))
+                .name("item_encoder")
+                .uid("item-encoder")
+            )
         model_learner = learner(
             settings.blend_options(),
             shards,

@@ -19,6 +19,7 @@ from model.popularity import PopularityOptions
 from model.private_counts import PrivacyOptions
 from model.profile import DEFAULT_WEIGHTS, ProfileOptions
 from model.sequence_model import SequenceOptions
+from model.text_encoder import dimensions_of, find_encoder
 from model.user_neighbours import UserNeighboursOptions
 
 
@@ -56,6 +57,7 @@ class Models(Section):
     max_items: Annotated[int, Field(ge=100)] = 200_000
     whole_catalogue: NonNegativeInt = 4096
     embedding: str = ""
+    text_encoder: str = ""
     embedding_dimensions: Annotated[int, Field(ge=0, le=4096)] = 0
     neighbours: PositiveInt = 384
     dimensions: Annotated[int, Field(ge=2, le=512)] = 64
@@ -108,6 +110,19 @@ class Settings(FileSettings):
     def _sizes_the_embedding(self) -> "Settings":
         if self.models.embedding and not self.models.embedding_dimensions:
             raise ValueError("models.embedding_dimensions must be above 0 where models.embedding names one")
+        return self
+
+    @model_validator(mode="after")
+    def _finds_the_encoder(self) -> "Settings":
+        if self.models.text_encoder:
+            if not self.models.embedding:
+                raise ValueError("models.embedding must name the embedding that models.text_encoder makes")
+            try:
+                made = dimensions_of(find_encoder(self.models.text_encoder))
+            except ValueError as error:
+                raise ValueError(f"models.text_encoder: {error}") from error
+            if made not in (None, self.models.embedding_dimensions):
+                raise ValueError(f"models.embedding_dimensions must be {made}, as models.text_encoder makes them")
         return self
 
     @model_validator(mode="after")

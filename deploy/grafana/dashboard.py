@@ -105,6 +105,14 @@ ROWS: dict[str, list[tuple[str, str, list[tuple[str, str]]]]] = {
                 ("late lists without it, a second", f"sum(rate({_OPERATOR}lists_without_sequence[1m]))"),
             ],
         ),
+        (
+            "Text encoder",
+            "short",
+            [
+                ("items a second", f"sum(rate({_OPERATOR}items_encoded[1m]))"),
+                ("failed, since its start", f"sum({_OPERATOR}encoder_failures)"),
+            ],
+        ),
         ("Prequential hit at 20, at the topics", "percentunit", [("hit", "avg(headrace_prequential_hit)")]),
     ],
     "State": [

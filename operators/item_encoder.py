@@ -1,0 +1,66 @@
+"""Gives catalogue messages the embedding of their text, where the shop sent none."""
+
+import logging
+from collections.abc import Iterator
+
+import msgspec
+from pyflink.common import Row
+from pyflink.datastream import ProcessFunction, RuntimeContext
+
+from operators.worker import prepare_worker  # isort: skip, numba comes in with the models
+from model.batch import Weights
+from model.text_encoder import TextEncoder, text_of
+from schema.errors import MessageError
+from schema.item import parse_item
+
+_log = logging.getLogger(__name__)
+
+
+class ItemEncoderFunction(ProcessFunction):
+    """In and out: Row(key, Row(rows (item_id, payload, partition, offset))) of the catalogue. A payload with a title,
+    brand, category or description, and no embedding `embedding`, comes out with one of `encoder`; any other, malformed
+    ones among them, as it came in. Where the encoder fails, all of that batch go on as they came."""
+
+    def __init__(self, encoder: str, embedding: str, device: str) -> None:
+        self._name, self._embedding, self._device = encoder, embedding, device
+
+    def open(self, runtime_context: RuntimeContext) -> None:
+        """Register the metrics."""
+        prepare_worker()
+        self._encoder: TextEncoder | None = None
+        metrics = runtime_context.get_metrics_group().add_group("headrace")
+        self._encoded, self._failures = metrics.counter("items_encoded"), 0
+        metrics.gauge("encoder_failures", lambda: self._failures)
+
+    def process_element(self, value: Row, ctx: ProcessFunction.Context) -> Iterator[Row]:
+        """Encode one micro-batch."""
+        key, (rows,) = value
+        rows = list(rows)
+        texts = {n: text for n, row in enumerate(rows) if (text := self._text_of(row))}
+        vectors: list[Weights] = []
+        try:
+            vectors = self._encode(list(texts.values())) if texts else []
+        except Exception:
+            _log.exception("the encoder has failed on %d items, which go on without", len(texts))
+            self._failures += len(texts)
+        for n, vector in zip(texts, vectors, strict=False):
+            fields = msgspec.json.decode(bytes(rows[n][1]))
+            fields["embeddings"] = {**(fields.get("embeddings") or {}), self._embedding: vector.tolist()}
+            item_id, _, partition, offset = rows[n]
+            rows[n] = Row(item_id, msgspec.json.encode(fields), partition, offset)
+        self._encoded.inc(len(vectors))
+        yield Row(key, Row(rows))
+
+    def _encode(self, texts: list[str]) -> list[Weights]:
+        # Not when the job starts: what fails here is to cost embeddings, not lists.
+        self._encoder = self._encoder or TextEncoder(self._name, self._device)
+        return list(self._encoder.encode(texts))
+
+    def _text_of(self, row: Row) -> str:
+        """What is to be encoded; "" where nothing is, or the learner will refuse the message."""
+        item_id, payload, _, _ = row
+        try:
+            _, item = parse_item(item_id, None if payload is None else bytes(payload))
+        except MessageError:
+            return ""
+        return "" if item is None or self._embedding in (item.embeddings or {}) else text_of(item)
