@@ -37,8 +37,8 @@ def run(data: Path) -> dict[str, dict[str, float]]:
     """A row for each source and data set: nDCG@20 over the last half of the events, seen items left out, of `all`, of a
     person's `first` five items, of `light` and `heavy` people, of `cold` items, which fewer than five people had taken,
     and of items `new` to the person; and milliseconds an event, a list and learning from it, on one core that shares
-    its machine with the other rows. Films have titles, genres and years, the shop's items a category and no words, so no
-    row with a text encoder."""
+    its machine with the other rows. Films have titles, genres and years, the shop's items a category and no words, so
+    no row with a text encoder."""
     files = {"movielens": write_csv(data), "shop": TAOBAO}
     for name, file in list(files.items()):
         if not file.exists():
