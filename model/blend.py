@@ -28,6 +28,7 @@ from model.linear_item_model import LinearItemModel, LinearItemModelDelta, Linea
 from model.matrix_factorization import MatrixFactorization, MatrixFactorizationDelta, MatrixFactorizationOptions
 from model.popularity import Popularity, PopularityDelta, PopularityOptions
 from model.private_counts import PrivacyOptions, PrivateCounts
+from model.relations import Related, Relations, RelationsOptions
 from model.sequence_model import SequenceDelta, SequenceModel, SequenceOptions
 from model.snapshot import Snapshot
 from model.user_neighbours import UserNeighbours, UserNeighboursOptions
@@ -70,6 +71,7 @@ class BlendOptions:
     category_popularity: CategoryPopularityOptions = field(default_factory=CategoryPopularityOptions)
     user_neighbours: UserNeighboursOptions = field(default_factory=UserNeighboursOptions)
     content: ContentOptions = field(default_factory=ContentOptions)
+    relations: RelationsOptions = field(default_factory=RelationsOptions)
     sequence: SequenceOptions = field(default_factory=SequenceOptions)
     learned: LearnedBlendOptions = field(default_factory=LearnedBlendOptions)
     privacy: PrivacyOptions = field(default_factory=PrivacyOptions)
@@ -83,20 +85,23 @@ class BlendOptions:
 
 
 class CatalogueChange(msgspec.Struct, array_like=True):
-    """Whether an item may be on lists from now on, its category, None where it is not said, and its tokens and
-    embedding as `model.content` packs them, empty where it has none."""
+    """Whether an item may be on lists from now on, its category, None where it is not said, its tokens and embedding as
+    `model.content` packs them, empty where it has none, and the items that it is related to, None where it is not
+    said."""
 
     item_id: str
     available: bool
     category: str | None = None
     content: bytes = b""
     embedding: bytes = b""
+    related: list[str] | None = None
 
 
 def change_of(item: Item, embedding: bytes = b"") -> CatalogueChange:
     """What the models take of a catalogue message."""
     category = " > ".join(item.category) or None
-    return CatalogueChange(item.item_id, item.available, category, tokens_of(item), embedding)
+    related = None if item.relations is None else list(chain.from_iterable(item.relations.values()))
+    return CatalogueChange(item.item_id, item.available, category, tokens_of(item), embedding, related)
 
 
 class Delta(msgspec.Struct, array_like=True):
@@ -119,8 +124,8 @@ class RankedList(msgspec.Struct):
     """A user's list, best first: item ids, scores (the chance of being taken next, among the candidates) to five
     decimals, where each item comes from (the user's own history, the model that gives most for it, or "new" where
     chance put a new item there), and which item of the history leads to it by co-occurrence, or where it is there for
-    its content by that, None where none does or none is asked for; and, where chance put it there, with which
-    `propensities`, else None."""
+    its content or a relation by that, None where none does or none is asked for; and, where chance put it
+    there, with which `propensities`, else None."""
 
     item_ids: list[str]
     scores: list[float]
@@ -146,6 +151,7 @@ class _Packed(msgspec.Struct, array_like=True):
     category: bytes = b""
     withdrawn: list[str] = []
     private: bool = False
+    relations: dict[str, list[str]] = {}
 
 
 _delta_encoder, _delta_decoder = msgspec.msgpack.Encoder(), msgspec.msgpack.Decoder(Delta)
@@ -166,6 +172,11 @@ def unpack_delta(packed: bytes) -> Delta:
 def _require_version(packed: bytes) -> None:
     if packed[0] != VERSION:
         raise ValueError(f"model state has version {packed[0]}, this code reads {VERSION}")
+
+
+def _without(items: Rows, others: Rows) -> Rows:
+    """`items` int64 [B, I] but for the row's `others` int64 [B, O], which become -1."""
+    return np.where((items[:, :, None] == others[:, None]).any(2), -1, items)
 
 
 def pick_device(name: str) -> torch.device:
@@ -203,6 +214,7 @@ class Recommender:
         self.user_neighbours = UserNeighbours(people, *bounds, self.device)
         self.private = PrivateCounts(options.privacy)
         self.content = Content(options.content)
+        self.relations = Relations(options.relations)
         self.sequence = SequenceModel(options.sequence, self.device)
         self.sequence_failures = 0
         # A block of users whose scores stay in a CPU's cache; a GPU wants many at once.
@@ -341,6 +353,7 @@ class Recommender:
         for model in self.models:
             model.retain(rows)
         self.index = ItemIndex(self.index.ids[row] for row in rows)
+        self.relations.retain(self.index)
         self.blocked = torch.from_numpy(blocked[rows]).to(self.device)
         self._blocks = bool(self.blocked.any())
         self.category = self.category[rows]
@@ -355,6 +368,9 @@ class Recommender:
             contents, embeddings = (c.content for c in catalogue), (c.embedding for c in catalogue)
             self.content.follow(rows.tolist(), contents, embeddings)
             self.sequence.changed(rows.cpu().numpy())
+            for change in catalogue:
+                if change.related is not None:
+                    self.relations.follow(change.item_id, change.related)
         moved = False
         for change in catalogue:
             if change.category is not None:
@@ -416,11 +432,11 @@ class Recommender:
         if self.options.user_neighbours.nearest:
             near = np.hstack([near, self.user_neighbours.near(batch.users, queries, own)])
         new = self.content.new_items(batch.items, batch.weights, excluded, bounds, pool)
-        first_new = own.shape[1] + near.shape[1]
+        related = self.relations.near(batch.items, batch.weights, self.index)
         # Each candidate once, among the new ones where it is new.
-        near = np.where((near[:, :, None] == new.items[:, None]).any(2), -1, near)
-        near = np.hstack([near, new.items])
-        given = Asked(excluded, bounds, own, near, count)
+        near = _without(np.hstack([_without(near, related.items), related.items]), new.items)
+        first_new = own.shape[1] + near.shape[1]
+        given = Asked(excluded, bounds, own, np.hstack([near, new.items]), count)
         if popular is None:
             candidates = find_candidates(self._scores(batch, queries), weights, prior, given)
         else:
@@ -437,6 +453,7 @@ class Recommender:
                 self.content.score_candidates(*asked)[None],
                 self.content.score_embeddings(*asked)[None],
                 self._read_sequences(batch, candidates, sequence)[None],
+                related.scores_of(candidates.items)[None],
             ]
         )
         popularity = self.cooccurrence.counts_of(candidates.items)
@@ -453,7 +470,7 @@ class Recommender:
         named = [s.event_id if s.history else f"{s.user_id} {s.event_timestamp // 60_000}" for s in snapshots]
         drawn = draws(named, int(k * chance.share + 1e-9), chance.seed)
         propensities = explore(columns, chances, candidates.items, first_new, new.scores, drawn, chance.temperature)
-        yield from self._explained(batch, candidates, signals, columns, chances, propensities)
+        yield from self._explained(batch, candidates, signals, related, columns, chances, propensities)
 
     def _read_sequences(self, batch: Batch, candidates: Candidates, wanted: bool) -> Weights:
         """The sequence model's scores float32 [B, C], 0 where it is not wanted, or fails: then lists go on without."""
@@ -471,28 +488,33 @@ class Recommender:
         batch: Batch,
         candidates: Candidates,
         signals: Weights,
+        related: Related,
         columns: Rows,
         chances: Weights,
         propensities: Weights,
     ) -> Iterator[RankedList]:
         """The lists, each entry with where it comes from and what led to it."""
         ids = self.index.ids
-        names = [*(scorer.name for scorer in self._scorers), self.popularity.name, "history", self.content.name, "new"]
-        history, content, new = range(len(names) - 3, len(names))
+        names = [*(scorer.name for scorer in self._scorers), self.popularity.name]
+        names += ["history", self.content.name, self.relations.name, "new"]
+        history, content, relation, new = range(len(names) - 4, len(names))
         chosen = (np.arange(len(columns))[:, None], np.maximum(columns, 0))
         weights = np.array([*self.options.weights[:-1], 1], np.float32)
         shares = candidates.shares[:, *chosen] * weights[:, None, None]
-        # What nothing but its content speaks for.
-        by_content = (shares.max(0) <= 0) & (signals[-3:-1, *chosen] > 0).any(0)
-        sources = np.where(by_content, content, shares.argmax(0))
+        # What nothing speaks for but what the shop says of it.
+        unknown = shares.max(0) <= 0
+        sources = np.where(unknown & (signals[-4:-2, *chosen] > 0).any(0), content, shares.argmax(0))
+        sources[unknown & (signals[-1, *chosen] > 0)] = relation
         sources[candidates.places[chosen] >= 0] = history
         sources[propensities > 0] = new
         # Of what is merely popular, or was there before, no other item is the cause.
         explained = (columns >= 0) & self.options.explain
         listed = np.where(explained & (sources < len(self._scorers)), candidates.items[chosen], -1)
         leading = self.cooccurrence.led_by(batch.items, batch.weights, listed)
-        alike = np.where(explained & (sources >= content), candidates.items[chosen], -1)
+        alike = np.where(explained & ((sources == content) | (sources == new)), candidates.items[chosen], -1)
         leading = np.maximum(leading, self.content.led_by(batch.items, alike))
+        belonging = np.where(explained & (sources == relation), candidates.items[chosen], -1)
+        leading = np.maximum(leading, related.causes_of(belonging))
         causes = np.where(leading >= 0, np.take_along_axis(batch.items, np.maximum(leading, 0), 1), -1)
         # All users' lists at once, then cut: a call for each would cost more than what it does.
         there = columns >= 0
@@ -548,6 +570,7 @@ class Recommender:
         packed = _Packed(self.version, self.index.ids, blocked, [model.snapshot() for model in self.models])
         packed.categories, packed.category = self.categories.ids, pack_array(self.category)
         packed.withdrawn, packed.private = sorted(self._withdrawn), self.options.privacy.noise > 0
+        packed.relations = self.relations.named
         return bytes((VERSION,)) + _delta_encoder.encode(packed)
 
     @classmethod
@@ -564,6 +587,8 @@ class Recommender:
         recommender.blocked = unpack_tensor(state.blocked, np.bool_, recommender.device)
         recommender._blocks = bool(recommender.blocked.any())
         recommender.categories.extend(state.categories)
+        for item, others in state.relations.items():
+            recommender.relations.follow(item, others)
         if state.category:
             recommender.category = unpack_array(state.category, np.int32)
         if state.private or not options.privacy.noise:

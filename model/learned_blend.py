@@ -27,7 +27,7 @@ VERSION = 6
 """The version byte of a packed blend; it counts the features' meanings too."""
 
 SEGMENTS = 5
-FEATURES = 36
+FEATURES = 38
 RECENT = 10
 """How many of the user's newest items the features of category look at."""
 
@@ -158,13 +158,13 @@ class LearnedBlend:
         blend.weights = unpack_array(state.weights, np.float32).reshape(1 + SEGMENTS, -1)
         blend._squares = unpack_array(state.squares, np.float32).reshape(1 + SEGMENTS, -1)
         # Version 1 had no signals, version 2 four of them and no popularity, version 3 no counts and ages of own items,
-        # version 4 no content, version 5 no sequence. Features that were not there begin as all did.
+        # version 4 no content, version 5 no sequence and no relations. Features that were not there begin as all did.
         missing = {
-            1: [16] * 20,
-            2: [22, 22, *[24] * 10],
-            3: [*[26] * 6, 27, 27, 27],
-            4: [26] * 6,
-            5: [30] * 2,
+            1: [16] * 22,
+            2: [22, 22, *[24] * 12],
+            3: [*[26] * 8, 27, 27, 27],
+            4: [26] * 8,
+            5: [30] * 4,
             6: [],
         }[packed[0]]
         blend.weights = np.insert(blend.weights, missing, 0, axis=1)
@@ -186,7 +186,7 @@ def features_of(
     category: Categories,
 ) -> Weights:
     """Features float32 [B, C, FEATURES] of the candidates: from their shares; from other models' scores `signals`
-    float32 [8, B, C]; from how often each was interacted with, `popularity` float32 [B, C]; from what the user did last
+    float32 [9, B, C]; from how often each was interacted with, `popularity` float32 [B, C]; from what the user did last
     with their own items, how often and how long ago; and from each item's `category` int32 [N], -1 where it has none.
     """
     weights = np.array(blend_weights, np.float32)

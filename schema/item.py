@@ -11,7 +11,8 @@ _EARLIEST_MS, _LATEST_MS = -62_135_596_800_000, 253_402_300_799_999
 
 
 class Item(msgspec.Struct, omit_defaults=True):
-    """One article. `category` runs from broad to narrow, `created_at` is in epoch milliseconds."""
+    """One article. `category` runs from broad to narrow, `created_at` is in epoch milliseconds. `relations` name,
+    by what the shop calls the relation, the items that this one belongs to: a case those that it is an accessory of."""
 
     # May be absent on the wire, where the key then stands for it.
     item_id: Id = ""
@@ -25,6 +26,7 @@ class Item(msgspec.Struct, omit_defaults=True):
     created_at: Millis | None = None
     image_url: str | None = None
     embeddings: dict[str, list[Number]] | None = None
+    relations: dict[str, list[Id]] | None = None
 
 
 _DECODER = msgspec.json.Decoder(Item)
@@ -41,6 +43,8 @@ def parse_item(key: str | None, raw: bytes | None, max_bytes: int = 1_048_576) -
     if item is None:
         return item_id, None
     item.item_id = item_id
+    for kind, others in (item.relations or {}).items():
+        others[:] = [id_text(f"relations.{kind}", other, MAX_ID_LENGTH) for other in others]
     if item.created_at is not None:
         item.created_at = epoch_ms("created_at", item.created_at)
     if item.created_at is not None and not _EARLIEST_MS <= item.created_at <= _LATEST_MS:

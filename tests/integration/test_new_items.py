@@ -76,6 +76,15 @@ def test_a_new_item_reaches_those_whom_it_suits_within_a_second(
     assert min(waits) < 1, waits
     assert median(waits) < 5, waits
 
+    # Nothing else says whom it suits.
+    describe("lace", {"relations": {"accessory_of": ["anna's 0", "not sold yet"]}})
+    end = time.time() + 30
+    while "lace" not in listed("anna"):
+        assert time.time() < end, topics.newest()
+        act()
+    assert (listed("anna")["lace"]["source"], listed("anna")["lace"]["because"]) == ("relation", "anna's 0")
+    assert "lace" not in listed("bert")
+
     describe("faulty", {"embeddings": {"look": [1.0]}})
     topics.wait(lambda: bool(topics.dead))
     assert (topics.dead[0]["error"], topics.dead[0]["topic"]) == ("bad_embedding", "items")

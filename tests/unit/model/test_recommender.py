@@ -326,3 +326,19 @@ def test_lists_go_on_where_the_network_fails_and_both_sides_begin_it_anew(monkey
     replica.apply(unpack_delta(pack_delta(learner.learn(events))))
     assert learner.sequence.updates > 0
     assert replica.recommend(query, 20, blend) == learner.recommend(query, 20, blend)
+
+
+def test_what_belongs_to_a_persons_items_is_listed_and_says_why() -> None:
+    changes = [CatalogueChange(f"i{n}", True, related=["i0", "later"] if n == 7 else None) for n in range(30)]
+    options = BlendOptions(content=ContentOptions(share=0.0), whole_catalogue=0, popular=1)
+    learner, replica = Recommender(options), Recommender(options)
+    events = snapshots([(0, 0), (1, 1)])
+    replica.apply(unpack_delta(pack_delta(learner.learn([], changes))))
+    replica.apply(unpack_delta(pack_delta(learner.learn(events))))
+    for one in (learner, replica, Recommender.unpack(learner.pack(), options)):
+        had, other = one.recommend(events, 20)
+        entries = list(zip(had.item_ids, had.sources, had.because, strict=True))
+        assert ("i7", "relation", "i0") in entries
+        assert "i7" not in other.item_ids
+    learner.learn([], [CatalogueChange("i7", True, related=[])])
+    assert "i7" not in learner.recommend(events[:1], 20)[0].item_ids

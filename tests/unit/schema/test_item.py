@@ -20,6 +20,7 @@ pytestmark = pytest.mark.unit
         ("k" * 257, None, "id_too_long", "item_id", "'kkk"),
         ("k", b'{"category":"shoes"}', "wrong_type", "category", '"shoes"'),
         ("k", b'{"price":-2}', "absurd_number", "price", "-2"),
+        ("k", b'{"relations":{"accessory_of":["i1",""]}}', "empty_id", "relations.accessory_of", "''"),
         ("k", b'{"embeddings":{"text":[1e300]}}', "absurd_number", "embeddings", '{"text":[1e300]}'),
         ("k", b'{"created_at":999999999999999}', "absurd_timestamp", "created_at", "999999999999999"),
     ],
@@ -42,6 +43,7 @@ def test_the_id_comes_from_the_value_else_from_the_key() -> None:
     assert parse_item("k", b'{"item_id":5}') == ("5", Item("5"))
     assert parse_item("k", b'{"title":"t"}') == ("k", Item("k", title="t"))
     assert parse_item(None, b'{"item_id":"v"}') == ("v", Item("v"))
+    assert parse_item("k", b'{"relations":{"series":["i1",7]}}') == ("k", Item("k", relations={"series": ["i1", "7"]}))
 
 
 def test_what_is_not_said_has_defaults() -> None:
@@ -57,6 +59,7 @@ ITEMS = st.builds(
     price=st.none() | st.floats(0, 1e12),
     available=st.booleans(),
     created_at=st.none() | st.integers(0, 10**13),
+    relations=st.none() | st.dictionaries(st.text(), st.lists(st.text(min_size=1, max_size=9), max_size=3), max_size=2),
     embeddings=st.none() | st.dictionaries(st.text(), st.lists(st.floats(-1e12, 1e12), max_size=3), max_size=2),
 )
 

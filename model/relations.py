@@ -1,0 +1,100 @@
+"""What the shop knows of how items belong together: "accessory_of", "same_series", whatever it calls it.
+
+A relation of an item says after which others the item is to be looked at: who took a phone is a candidate for the case
+that is an accessory of it, not the other way round. It is knowledge beside what people do, as the item-item edges of
+Wang et al., "KGAT: Knowledge graph attention network for recommendation", KDD 2019, section 2, of one step.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from model.batch import Rows, Weights
+from model.item_index import ItemIndex
+
+
+@dataclass(frozen=True)
+class RelationsOptions:
+    """A person is their `recent` newest items, of which the n-th counts (1+n)^-`decay`. Of what is related to them at
+    most `items` are candidates, those of the newest first; of an item's relations the first `named` count."""
+
+    recent: int = 10
+    decay: float = 0.5
+    items: int = 10
+    named: int = 64
+
+
+class Related(NamedTuple):
+    """What is related to B people's items: the `items` int64 [B, E], each once, -1 where there are no more; how much,
+    `scores` float32 [B, E]; and `causes` int64 [B, E], the column of the newest item that leads there."""
+
+    items: Rows
+    scores: Weights
+    causes: Rows
+
+    def scores_of(self, candidates: Rows) -> Weights:
+        """The scores of `candidates` int64 [B, C]: float32 [B, C], 0 for what is not related."""
+        if not self.items.shape[1]:
+            return np.zeros(candidates.shape, np.float32)
+        found: Weights = ((candidates[:, :, None] == self.items[:, None]) * self.scores[:, None]).sum(2)
+        return found
+
+    def causes_of(self, listed: Rows) -> Rows:
+        """The causes of `listed` int64 [B, K]: int64 [B, K], -1 for what is not related."""
+        if not self.items.shape[1]:
+            return np.full(listed.shape, -1)
+        there = (listed[:, :, None] == self.items[:, None]) & (self.items >= 0)[:, None]
+        found: Rows = np.where(there, self.causes[:, None], -1).max(2)
+        return found
+
+
+class Relations:
+    """`named`: of each item the others that it is related to, by their ids, which need not be known."""
+
+    name = "relation"
+
+    def __init__(self, options: RelationsOptions) -> None:
+        self.options = options
+        self.named: dict[str, list[str]] = {}
+        # The other way round, in the order in which they were told.
+        self._following: dict[str, dict[str, None]] = {}
+        self._decay = ((1 + np.arange(options.recent)) ** -options.decay).tolist()
+
+    def follow(self, item: str, others: Sequence[str]) -> None:
+        """Take what the item is related to, in the place of what it was before."""
+        for other in self.named.pop(item, ()):
+            del self._following[other][item]
+            if not self._following[other]:
+                del self._following[other]
+        if others:
+            self.named[item] = list(dict.fromkeys(others))[: self.options.named]
+            for other in self.named[item]:
+                self._following.setdefault(other, {})[item] = None
+
+    def retain(self, index: ItemIndex) -> None:
+        """Forget the relations of items that `index` does not know."""
+        for item, row in zip(list(self.named), index.rows(self.named), strict=True):
+            if row < 0:
+                self.follow(item, ())
+
+    def near(self, items: Rows, weights: Weights, index: ItemIndex) -> Related:
+        """What is related to the newest of each history `items` int64 [B, H], newest first, -1 for none, with `weights`
+        float32 [B, H]."""
+        size = self.options.items if self.named else 0
+        found = Related(
+            np.full((len(items), size), -1), np.zeros((len(items), size), np.float32), np.full((len(items), size), -1)
+        )
+        if self.named:
+            for n, history in enumerate(items[:, : self.options.recent].tolist()):
+                places: dict[str, int] = {}
+                for column, row in enumerate(history):
+                    for item in self._following.get(index.ids[row], ()) if row >= 0 else ():
+                        if item not in places and len(places) < size:
+                            places[item] = len(places)
+                            found.causes[n, places[item]] = column
+                        if item in places:
+                            found.scores[n, places[item]] += weights[n, column] * self._decay[column]
+                found.items[n, : len(places)] = index.rows(places)
+        return found
