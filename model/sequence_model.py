@@ -233,13 +233,12 @@ class SequenceModel:
                 # Not those that come later in the batch, wherever it is cut.
                 size = max(self._known, int(known[n]))
                 for _ in range(self.options.updates if train else 0):
-                    self._update(content, size)
+                    self.update(content, size)
                 self._open_people.clear()
                 self._open = 0
         self._known = len(self.items.vectors)
         if self.updates == before:
             return SequenceDelta()
-        self._version, self._trained = self._version + 1, True
         return SequenceDelta(pack_array(self._weights.numpy()), *self.items.changed(), *self.tokens.changed())
 
     def apply(self, delta: SequenceDelta) -> None:
@@ -292,7 +291,7 @@ class SequenceModel:
         result: torch.Tensor = self._network(embedded, held, asked)
         return result
 
-    def _update(self, content: Content, size: int) -> None:
+    def update(self, content: Content, size: int) -> None:
         """One step on the mean loss over some people's histories, among the first `size` items."""
         options, chance = self.options, np.random.default_rng((self.options.seed, self.updates))
         people = self._drawn(chance)
@@ -333,6 +332,7 @@ class SequenceModel:
         (loss / taught).backward()
         self.updates += 1
         self._move(moving)
+        self._version, self._trained = self._version + 1, True
 
     def _drawn(self, chance: np.random.Generator) -> Rows:
         """The people that an update is made of: those with two items at least, some of the open step, some of all."""
