@@ -103,7 +103,8 @@ def _row(name: str, file: str, source: str, data: str) -> dict[str, float]:
             options = replace(options, content=replace(options.content, share=0.0))
         if source in ALONE or source == WITHOUT_CONTENT:
             options = replace(options, content=replace(options.content, pool=0, recent=0))
-        report = evaluate(events, K, True, settings.profile_options(), options, catalogue=catalogue)
+        profiles = replace(settings.profile_options(), gaps=source in _NETWORKS)
+        report = evaluate(events, K, True, profiles, options, catalogue=catalogue)
     return row_of(report)
 
 

@@ -49,7 +49,7 @@ def run(data: Path) -> dict[str, dict[str, float]]:
 
 
 def sequences(file: Path) -> list[Rows]:
-    """Each person's items, oldest first, as rows by their first appearance; ties keep the file's order."""
+    """Each person's items, oldest first, by number; ties keep the file's order."""
     frame = pl.read_csv(file, separator="\t", quote_char=None, new_columns=["user", "item", "rating", "at"])
     frame = frame.sort("at", maintain_order=True)
     frame = frame.with_columns(pl.col("item").rank("dense").cast(pl.Int64) - 1)
@@ -90,7 +90,8 @@ def _row(file: str, network: str) -> dict[str, float]:
             for row, items in enumerate(part):
                 target = items[len(items) - last]
                 scores[row, items[: len(items) - last]] = -1
-                ranks.append(int((scores[row] > scores[row, target]).sum()))
+                # Of equals it comes last.
+                ranks.append(int((scores[row] >= scores[row, target]).sum()) - 1)
         found = np.array(ranks)
         gains = np.where(found < K, 1 / np.log2(found + 2), 0)
         return float((found < K).mean()), float(gains.mean())

@@ -46,7 +46,8 @@ def learn_history(file: Path, model: Path, settings: "Settings") -> History:
     events = 0
     for kind, found in _received(here):
         if kind == "catalogue":
-            recommender.learn([], [change_of(item) for item in msgspec.convert(found, list[Item])])
+            items, content = msgspec.convert(found, list[Item]), recommender.options.content
+            recommender.learn([], [change_of(item, content)[0] for item in items])
         elif kind == "snapshots":
             recommender.learn([unpack_snapshot(packed) for packed in found])
             events += len(found)

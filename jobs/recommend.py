@@ -174,12 +174,10 @@ def build(
     with process_mode(environment):
         models = settings.models
         if models.text_encoder:
-            encoder = ItemEncoderFunction(models.text_encoder, models.embedding, models.device)
-            catalogue = (
-                catalogue.process(encoder, Types.ROW([Types.LONG(), CATALOGUE]))
-                .name("item_encoder")
-                .uid("item-encoder")
-            )
+            encoder = ItemEncoderFunction(models.text_encoder, models.embedding)
+            encoded = catalogue.process(encoder, Types.ROW([Types.LONG(), CATALOGUE]))
+            # One, so that messages keep their order.
+            catalogue = encoded.name("item_encoder").uid("item-encoder").set_parallelism(1)
         model_learner = learner(
             settings.blend_options(),
             shards,

@@ -21,6 +21,7 @@ from model.profile import DEFAULT_WEIGHTS, ProfileOptions
 from model.sequence_model import SequenceOptions
 from model.text_encoder import dimensions_of, find_encoder
 from model.user_neighbours import UserNeighboursOptions
+from model.user_segments import UserSegmentsOptions
 
 
 class Profiles(Section):
@@ -70,6 +71,7 @@ class Models(Section):
     linear_regularization: PositiveFloat = 100.0
     popularity_weight: Annotated[float, Field(gt=0)] = 0.01
     user_neighbours: NonNegativeInt = 0
+    user_segments: Annotated[int, Field(ge=0, le=256)] = 8
     sequence: Literal["", "transformer", "gru"] = ""
     sequence_dimensions: Annotated[int, Field(ge=2, le=512)] = 32
     sequence_time_share: Annotated[float, Field(gt=0, le=1)] = 0.25
@@ -144,6 +146,7 @@ class Settings(FileSettings):
             allowed_lateness_ms=self.profiles.allowed_lateness_s * 1000,
             exclude=self.lists.exclude,
             weights=DEFAULT_WEIGHTS | self.events.weights,
+            gaps=bool(self.models.sequence),
         )
 
     def blend_options(self) -> BlendOptions:
@@ -163,6 +166,7 @@ class Settings(FileSettings):
                 models.popularity_weight,
             ),
             user_neighbours=UserNeighboursOptions(nearest=0 if private else models.user_neighbours),
+            user_segments=UserSegmentsOptions(segments=models.user_segments),
             privacy=PrivacyOptions(
                 noise_multiplier=self.privacy.noise_multiplier,
                 contributions=self.privacy.max_contributions,
@@ -172,6 +176,7 @@ class Settings(FileSettings):
                 candidates=models.candidates,
                 learning_rate=0.0 if private else models.blend_learning_rate,
                 remembered_users=models.blend_users,
+                clusters=models.user_segments,
             ),
             content=ContentOptions(
                 share=self.lists.new_items_share,

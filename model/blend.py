@@ -7,7 +7,7 @@ import logging
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import accumulate, chain, pairwise
+from itertools import accumulate, chain, islice, pairwise
 from typing import NamedTuple
 
 import msgspec
@@ -18,7 +18,7 @@ from model.arrays import grown, largest_of, pack_array, unpack_array, unpack_ten
 from model.batch import Batch, Rows, Weights, parts_of, to_batch
 from model.candidates import Asked, Candidates, find_candidates, find_candidates_among
 from model.category_popularity import CategoryPopularity, CategoryPopularityOptions
-from model.content import Content, ContentOptions, tokens_of
+from model.content import Content, ContentOptions, embedding_of, tokens_of
 from model.cooccurrence import Cooccurrence, CooccurrenceDelta, CooccurrenceOptions
 from model.diversity import diversify
 from model.exploration import draws, explore
@@ -28,10 +28,12 @@ from model.linear_item_model import LinearItemModel, LinearItemModelDelta, Linea
 from model.matrix_factorization import MatrixFactorization, MatrixFactorizationDelta, MatrixFactorizationOptions
 from model.popularity import Popularity, PopularityDelta, PopularityOptions
 from model.private_counts import PrivacyOptions, PrivateCounts
-from model.relations import Related, Relations, RelationsOptions
+from model.relations import NAMED, Related, Relations, RelationsOptions
 from model.sequence_model import SequenceDelta, SequenceModel, SequenceOptions
 from model.snapshot import Snapshot
 from model.user_neighbours import UserNeighbours, UserNeighboursOptions
+from model.user_segments import UserSegments, UserSegmentsOptions
+from schema.errors import MessageError
 from schema.item import Item
 
 _log = logging.getLogger(__name__)
@@ -70,6 +72,7 @@ class BlendOptions:
     weights: tuple[float, float, float] = (1.0, 0.3, 0.01)
     category_popularity: CategoryPopularityOptions = field(default_factory=CategoryPopularityOptions)
     user_neighbours: UserNeighboursOptions = field(default_factory=UserNeighboursOptions)
+    user_segments: UserSegmentsOptions = field(default_factory=UserSegmentsOptions)
     content: ContentOptions = field(default_factory=ContentOptions)
     relations: RelationsOptions = field(default_factory=RelationsOptions)
     sequence: SequenceOptions = field(default_factory=SequenceOptions)
@@ -97,11 +100,19 @@ class CatalogueChange(msgspec.Struct, array_like=True):
     related: list[str] | None = None
 
 
-def change_of(item: Item, embedding: bytes = b"") -> CatalogueChange:
-    """What the models take of a catalogue message."""
+def change_of(item: Item, options: ContentOptions) -> tuple[CatalogueChange, MessageError | None]:
+    """What the models take of a catalogue message, and what is wrong with its embedding, if anything: the rest counts
+    all the same."""
     category = " > ".join(item.category) or None
-    related = None if item.relations is None else list(chain.from_iterable(item.relations.values()))
-    return CatalogueChange(item.item_id, item.available, category, tokens_of(item), embedding, related)
+    # No more than count: the log holds them too.
+    named = dict.fromkeys(chain.from_iterable((item.relations or {}).values()))
+    related = None if item.relations is None else list(islice(named, NAMED))
+    change = CatalogueChange(item.item_id, item.available, category, tokens_of(item), b"", related)
+    try:
+        change.embedding = embedding_of(item, options)
+    except MessageError as error:
+        return change, error
+    return change, None
 
 
 class Delta(msgspec.Struct, array_like=True):
@@ -118,6 +129,7 @@ class Delta(msgspec.Struct, array_like=True):
     catalogue: list[CatalogueChange]
     kept: bytes = b""
     sequence: SequenceDelta = msgspec.field(default_factory=SequenceDelta)
+    user_segments: bytes = b""
 
 
 class RankedList(msgspec.Struct):
@@ -125,13 +137,14 @@ class RankedList(msgspec.Struct):
     decimals, where each item comes from (the user's own history, the model that gives most for it, or "new" where
     chance put a new item there), and which item of the history leads to it by co-occurrence, or where it is there for
     its content or a relation by that, None where none does or none is asked for; and, where chance put it
-    there, with which `propensities`, else None."""
+    there, with which `propensities`, else None. `segment` is that of the person, None where it is not known."""
 
     item_ids: list[str]
     scores: list[float]
     sources: list[str]
     because: list[str | None]
     propensities: list[float | None]
+    segment: int | None = None
 
 
 class SimilarItems(NamedTuple):
@@ -152,6 +165,7 @@ class _Packed(msgspec.Struct, array_like=True):
     withdrawn: list[str] = []
     private: bool = False
     relations: dict[str, list[str]] = {}
+    user_segments: dict[str, bytes] = {}
 
 
 _delta_encoder, _delta_decoder = msgspec.msgpack.Encoder(), msgspec.msgpack.Decoder(Delta)
@@ -212,6 +226,7 @@ class Recommender:
         self.category_popularity = CategoryPopularity(options.category_popularity)
         bounds = factorization.reservoir, factorization.history, factorization.dimensions
         self.user_neighbours = UserNeighbours(people, *bounds, self.device)
+        self.user_segments = UserSegments(options.user_segments, factorization.dimensions)
         self.private = PrivateCounts(options.privacy)
         self.content = Content(options.content)
         self.relations = Relations(options.relations)
@@ -281,6 +296,7 @@ class Recommender:
             list(catalogue),
             pack_array(kept),
             self._learn_sequence(batch, train),
+            self.user_segments.learn(self.factorization.folded),
         )
         self.user_neighbours.apply(delta.factorization)
         self._follow_popularity(delta.popularity)
@@ -331,6 +347,7 @@ class Recommender:
         self.factorization.apply(delta.factorization)
         self.user_neighbours.apply(delta.factorization)
         self.linear.apply(delta.linear)
+        self.user_segments.apply(delta.user_segments)
         if delta.sequence.anew:
             self._begin_sequence()
         self.sequence.apply(delta.sequence)
@@ -432,7 +449,7 @@ class Recommender:
         if self.options.user_neighbours.nearest:
             near = np.hstack([near, self.user_neighbours.near(batch.users, queries, own)])
         new = self.content.new_items(batch.items, batch.weights, excluded, bounds, pool)
-        related = self.relations.near(batch.items, batch.weights, self.index)
+        related = self.relations.near(batch.items, batch.weights, self.index, self.blocked.cpu().numpy())
         # Each candidate once, among the new ones where it is new.
         near = _without(np.hstack([_without(near, related.items), related.items]), new.items)
         first_new = own.shape[1] + near.shape[1]
@@ -460,7 +477,8 @@ class Recommender:
         features = features_of(candidates, signals, popularity, weights, batch, self.category)
         diversity = self.options.diversity
         ordered = candidates.items.shape[1] if diversity else k
-        columns, chances = blend.order(batch.users, batch.events, candidates, features, ordered)
+        clusters = self.user_segments.of(queries.cpu().numpy())
+        columns, chances = blend.order(batch.users, batch.events, clusters, candidates, features, ordered)
         if diversity:
             in_order = np.take_along_axis(candidates.items, np.maximum(columns, 0), 1)
             diversify(columns, chances, self.factorization.directions_of(in_order), k, diversity)
@@ -470,7 +488,10 @@ class Recommender:
         named = [s.event_id if s.history else f"{s.user_id} {s.event_timestamp // 60_000}" for s in snapshots]
         drawn = draws(named, int(k * chance.share + 1e-9), chance.seed)
         propensities = explore(columns, chances, candidates.items, first_new, new.scores, drawn, chance.temperature)
-        yield from self._explained(batch, candidates, signals, related, columns, chances, propensities)
+        lists = self._explained(batch, candidates, signals, related, columns, chances, propensities)
+        for ranked, cluster in zip(lists, clusters.tolist(), strict=True):
+            ranked.segment = None if cluster < 0 else cluster
+            yield ranked
 
     def _read_sequences(self, batch: Batch, candidates: Candidates, wanted: bool) -> Weights:
         """The sequence model's scores float32 [B, C], 0 where it is not wanted, or fails: then lists go on without."""
@@ -564,13 +585,14 @@ class Recommender:
         self.factorization.forget_people()
         self.private = PrivateCounts(self.options.privacy)
 
-    def pack(self) -> bytes:
-        """The whole recommender, for a learner's state or a new replica."""
+    def pack(self, learning: bool = True) -> bytes:
+        """The whole recommender, for a learner's state, or without `learning` for a replica."""
         blocked = pack_array(self.blocked.cpu().numpy())
-        packed = _Packed(self.version, self.index.ids, blocked, [model.snapshot() for model in self.models])
+        models = [*(model.snapshot() for model in self.models[:-1]), self.sequence.snapshot(learning)]
+        packed = _Packed(self.version, self.index.ids, blocked, models)
         packed.categories, packed.category = self.categories.ids, pack_array(self.category)
         packed.withdrawn, packed.private = sorted(self._withdrawn), self.options.privacy.noise > 0
-        packed.relations = self.relations.named
+        packed.relations, packed.user_segments = self.relations.named, self.user_segments.snapshot()
         return bytes((VERSION,)) + _delta_encoder.encode(packed)
 
     @classmethod
@@ -594,5 +616,7 @@ class Recommender:
         if state.private or not options.privacy.noise:
             for model, arrays in zip(recommender.models, state.models, strict=False):
                 model.load(arrays)
+            if state.user_segments:
+                recommender.user_segments.load(state.user_segments)
         recommender.category_popularity.rebuild(recommender.popularity.sums.cpu().numpy(), recommender.category)
         return recommender

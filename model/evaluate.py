@@ -13,7 +13,6 @@ from types import MappingProxyType
 from typing import Any
 
 from model.blend import BlendOptions, CatalogueChange, Recommender, change_of
-from model.content import embedding_of
 from model.learned_blend import LearnedBlend
 from model.profile import Profile, ProfileOptions, apply_event, snapshot
 from model.snapshot import Snapshot
@@ -159,7 +158,7 @@ def evaluate(
             recommender.feedback(after, blend)
         item = event.item_id
         if item is not None and item in catalogue and recommender.index.rows([item]) == [-1]:
-            to_list.append(change_of(catalogue[item], embedding_of(catalogue[item], options.content)))
+            to_list.append(change_of(catalogue[item], options.content)[0])
     report.events_per_second = len(events) / max(time.perf_counter() - started, 1e-9)
     report.spread(listed, len(recommender.index))
     return report

@@ -3,7 +3,7 @@
 The chance of a candidate is the softmax of its weighted features (McFadden, "Conditional logit analysis of qualitative
 choice behavior", 1974). Each event that meets a list made before it is one step of Adagrad (Duchi, Hazan, Singer, JMLR
 12, 2011) on the log loss, so the weights are never fitted to what they are tested on. A weight is a common part plus
-one for the person's segment: how many events they have.
+one for how many events the person has, and one for the segment that they are of.
 
 An event's negatives are the other candidates of the list; no others are sampled. The popular are candidates more often
 than they are taken. That their popularity is a feature lets the weights take this back, as the log-Q correction of a
@@ -26,7 +26,7 @@ from schema.event import EVENT_TYPES
 VERSION = 6
 """The version byte of a packed blend; it counts the features' meanings too."""
 
-SEGMENTS = 5
+LEVELS = 5
 FEATURES = 38
 RECENT = 10
 """How many of the user's newest items the features of category look at."""
@@ -37,19 +37,20 @@ _OWN_TYPES = np.array([EVENT_TYPES.index(name) for name in ("add_to_cart", "favo
 @dataclass(frozen=True)
 class LearnedBlendOptions:
     """The person's `own_items` newest and `candidates` others are looked at for a list. The features of the last list
-    of at most `remembered_users` wait for those users' next event."""
+    of at most `remembered_users` wait for those users' next event. There are so many `clusters` of people."""
 
     candidates: int = 50
     own_items: int = 50
     learning_rate: float = 0.3
     remembered_users: int = 4096
+    clusters: int = 8
 
 
 class ShownLists:
     """What the last lists of at most `capacity` users were made of; who was shown one longest ago is forgotten first.
 
-    `items` int64 [capacity, C], -1 for none, `features` float32 [capacity, C, FEATURES] and `segments` int64 [capacity]
-    are written round and round, so that a batch is kept by one copy."""
+    `items` int64 [capacity, C], -1 for none, `features` float32 [capacity, C, FEATURES] and `parts` int64 [capacity, 2]
+    (rows of weights) are written round and round, so that a batch is kept by one copy."""
 
     def __init__(self, capacity: int) -> None:
         self._capacity, self._next = capacity, 0
@@ -58,12 +59,12 @@ class ShownLists:
         self._users: list[str | None] = [None] * capacity
         self._items = np.empty((capacity, 0), np.int64)
         self._features = np.empty((capacity, 0, FEATURES), np.float32)
-        self._segments = np.zeros(capacity, np.int64)
+        self._parts = np.zeros((capacity, 2), np.int64)
 
-    def put(self, users: list[str], items: Rows, features: Weights, segments: Rows) -> None:
+    def put(self, users: list[str], items: Rows, features: Weights, parts: Rows) -> None:
         """Keep a batch's lists in the place of the users' earlier ones; of more than `capacity`, the last."""
         first = max(len(users) - self._capacity, 0)
-        users, items, features, segments = users[first:], items[first:], features[first:], segments[first:]
+        users, items, features, parts = users[first:], items[first:], features[first:], parts[first:]
         columns = items.shape[1]
         known = self._items.shape[1]
         if columns > known:
@@ -75,7 +76,7 @@ class ShownLists:
         places = (self._next + np.arange(len(users))) % self._capacity
         self._next = (self._next + len(users)) % self._capacity
         self._items[places, :columns], self._items[places, columns:] = items, -1
-        self._features[places, :columns], self._segments[places] = features, segments
+        self._features[places, :columns], self._parts[places] = features, parts
         for user, place in zip(users, places.tolist(), strict=True):
             self.pop(user)
             other = self._users[place]
@@ -83,14 +84,14 @@ class ShownLists:
                 del self._places[other]
             self._users[place], self._places[user] = user, place
 
-    def pop(self, user: str) -> tuple[Rows, Weights, int] | None:
-        """The user's list as item rows [C], features [C, FEATURES] and segment, views until the next `put`. It is kept
-        no longer. None where none is."""
+    def pop(self, user: str) -> tuple[Rows, Weights, Rows] | None:
+        """The user's list as item rows [C], features [C, FEATURES] and rows of weights [2], views until the next `put`.
+        It is kept no longer. None where none is."""
         place = self._places.pop(user, None)
         if place is None:
             return None
         self._users[place] = None
-        return self._items[place], self._features[place], int(self._segments[place])
+        return self._items[place], self._features[place], self._parts[place]
 
 
 class _Packed(msgspec.Struct, array_like=True):
@@ -99,32 +100,33 @@ class _Packed(msgspec.Struct, array_like=True):
 
 
 class LearnedBlend:
-    """`weights` float32 [1 + SEGMENTS, FEATURES]: the common part, then each segment's. Before anything is learned the
-    order is that of the fixed blend."""
+    """`weights` float32 [1 + LEVELS + clusters, FEATURES]: the common part, then each level's, then each cluster's.
+    Before anything is learned the order is that of the fixed blend."""
 
     def __init__(self, options: LearnedBlendOptions) -> None:
         self.options = options
-        self.weights = np.zeros((1 + SEGMENTS, FEATURES), np.float32)
+        self.weights = np.zeros((1 + LEVELS + options.clusters, FEATURES), np.float32)
         self.weights[0, 0] = 1.0
         self._squares = np.full_like(self.weights, 0.01)
         self._shown = ShownLists(options.remembered_users)
 
     def order(
-        self, users: list[str], events: list[int], candidates: Candidates, features: Weights, k: int
+        self, users: list[str], events: list[int], clusters: Rows, candidates: Candidates, features: Weights, k: int
     ) -> tuple[Rows, Weights]:
         """The k best candidates of each row, best first: their columns int64 [B, k], -1 where there are no more, and
         their chances among the row's candidates float32 [B, k].
 
-        `features` is float32 [B, C, FEATURES], `events` how many events each user has. Users with a history are
-        remembered until their next event.
+        `features` is float32 [B, C, FEATURES], `events` how many events each user has, `clusters` int64 [B] which
+        cluster each is of, -1 for none. Users with a history are remembered until their next event.
         """
-        segments = np.array([segment(count) for count in events], np.int64)
-        chosen, chances = _order(candidates.items, features, self.weights, segments, k)
+        levels = 1 + np.array([level(count) for count in events], np.int64)
+        parts = np.stack([levels, np.where(clusters < 0, -1, 1 + LEVELS + clusters)], 1)
+        chosen, chances = _order(candidates.items, features, self.weights, parts, k)
         told = np.flatnonzero(events)
         if len(told) == len(users):
-            self._shown.put(users, candidates.items, features, segments)
+            self._shown.put(users, candidates.items, features, parts)
         else:
-            shown = candidates.items[told], features[told], segments[told]
+            shown = candidates.items[told], features[told], parts[told]
             self._shown.put([users[n] for n in told.tolist()], *shown)
         return chosen, chances
 
@@ -155,8 +157,6 @@ class LearnedBlend:
             raise ValueError(f"blend state has version {packed[0]}, this code reads 1 to {VERSION}")
         state = msgspec.msgpack.decode(memoryview(packed)[1:], type=_Packed)
         blend = cls(options)
-        blend.weights = unpack_array(state.weights, np.float32).reshape(1 + SEGMENTS, -1)
-        blend._squares = unpack_array(state.squares, np.float32).reshape(1 + SEGMENTS, -1)
         # Version 1 had no signals, version 2 four of them and no popularity, version 3 no counts and ages of own items,
         # version 4 no content, version 5 no sequence and no relations. Features that were not there begin as all did.
         missing = {
@@ -167,14 +167,18 @@ class LearnedBlend:
             5: [30] * 4,
             6: [],
         }[packed[0]]
-        blend.weights = np.insert(blend.weights, missing, 0, axis=1)
-        blend._squares = np.insert(blend._squares, missing, 0.01, axis=1)
+        known = FEATURES - len(missing)
+        weights = np.insert(unpack_array(state.weights, np.float32).reshape(-1, known), missing, 0, axis=1)
+        squares = np.insert(unpack_array(state.squares, np.float32).reshape(-1, known), missing, 0.01, axis=1)
+        # Before version 6 there were no clusters; of another number of them none is the same.
+        rows = len(weights) if len(weights) == len(blend.weights) else 1 + LEVELS
+        blend.weights[:rows], blend._squares[:rows] = weights[:rows], squares[:rows]
         return blend
 
 
-def segment(events: int) -> int:
+def level(events: int) -> int:
     """0 for up to 2 events, then 1 up to 14, 2 up to 62, 3 up to 254, and 4."""
-    return min((events + 1).bit_length() - 1, 2 * SEGMENTS - 1) // 2
+    return min((events + 1).bit_length() - 1, 2 * LEVELS - 1) // 2
 
 
 def features_of(
@@ -269,17 +273,20 @@ def _features(  # type: ignore[no-untyped-def]
 
 
 @numba.njit(
-    "Tuple((i8[:,::1], f4[:,::1]))(i8[:,::1], f4[:,:,::1], f4[:,::1], i8[::1], i8)",
+    "Tuple((i8[:,::1], f4[:,::1]))(i8[:,::1], f4[:,:,::1], f4[:,::1], i8[:,::1], i8)",
     cache=True,
     nogil=True,
     fastmath=True,
 )
-def _order(items, features, weights, segments, k):  # type: ignore[no-untyped-def]
+def _order(items, features, weights, parts, k):  # type: ignore[no-untyped-def]
     rows, columns, size = features.shape
     chosen, chances = np.full((rows, k), -1, np.int64), np.zeros((rows, k), np.float32)
     scores, best = np.empty(columns, np.float32), np.empty(k, np.float32)
     for n in range(rows):
-        weight = weights[0] + weights[1 + segments[n]]
+        weight = weights[0].copy()
+        for part in parts[n]:
+            if part >= 0:
+                weight += weights[part]
         found = 0
         for c in range(columns):
             if items[n, c] < 0:
@@ -309,11 +316,14 @@ def _order(items, features, weights, segments, k):  # type: ignore[no-untyped-de
     return chosen, chances
 
 
-@numba.njit("(i8[::1], f4[:,::1], i8, i8, f8, f4[:,::1], f4[:,::1])", cache=True, nogil=True, fastmath=True)
-def _learn(items, features, segment, item, rate, weights, squares):  # type: ignore[no-untyped-def]
-    """One step on -log softmax(features @ (weights[0] + weights[1 + segment])) at the item's column."""
+@numba.njit("(i8[::1], f4[:,::1], i8[::1], i8, f8, f4[:,::1], f4[:,::1])", cache=True, nogil=True, fastmath=True)
+def _learn(items, features, parts, item, rate, weights, squares):  # type: ignore[no-untyped-def]
+    """One step on -log softmax(features @ (weights[0] + the sum of weights[parts])) at the item's column."""
     columns, size = features.shape
-    weight = weights[0] + weights[1 + segment]
+    weight = weights[0].copy()
+    for part in parts:
+        if part >= 0:
+            weight += weights[part]
     scores = np.empty(columns, np.float32)
     taken, largest, total = -1, np.float32(-1e30), np.float32(0)
     for c in range(columns):
@@ -337,7 +347,7 @@ def _learn(items, features, segment, item, rate, weights, squares):  # type: ign
             chance = scores[c] / total - np.float32(1 if c == taken else 0)
             for f in range(size):
                 gradient[f] += chance * features[c, f]
-    for row, step in ((0, rate), (1 + segment, rate / 2)):
-        for f in range(size):
+    for row, step in ((0, rate), (parts[0], rate / 2), (parts[1], rate / 2)):
+        for f in range(size if row >= 0 else 0):
             squares[row, f] += gradient[f] * gradient[f]
             weights[row, f] -= step * gradient[f] / np.sqrt(squares[row, f])

@@ -77,6 +77,8 @@ class MatrixFactorization:
         # An ordered set: the users of the open step, by their newest interaction.
         self._open_users: dict[int, None] = {}
         self._open = 0
+        # The vectors of those whom the last batch had folded in, in that order.
+        self.folded = np.zeros((0, size), np.float32)
         self._bind()
 
     def resize(self, items: int) -> None:
@@ -96,6 +98,7 @@ class MatrixFactorization:
     def learn(self, batch: Batch) -> MatrixFactorizationDelta:
         """Take the interactions one by one; every `step` of them item vectors move, wherever a batch is cut."""
         changed, folded = [], []
+        self.folded = self.folded[:0]
         for n, at in enumerate(batch.event_index.tolist()):
             row = crc32(batch.users[n].encode()) % self.options.reservoir
             if batch.erased[n]:
@@ -114,6 +117,7 @@ class MatrixFactorization:
                 items, users = self._step()
                 changed.append(items)
                 folded.append((users, self._reservoir[users], self._users[users]))
+                self.folded = np.concatenate([self.folded, self._users[users]])
         if not changed and not (folded and self.options.share_users):
             return MatrixFactorizationDelta()
         items = np.unique(np.concatenate([np.empty(0, np.int64), *changed]))

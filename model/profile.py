@@ -4,6 +4,7 @@ from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
+from itertools import pairwise
 from typing import NamedTuple
 
 import msgspec
@@ -31,7 +32,8 @@ DEFAULT_WEIGHTS = {
 
 @dataclass(frozen=True)
 class ProfileOptions:
-    """Bounds and rules of a profile. Times are milliseconds of event time."""
+    """Bounds and rules of a profile. Times are milliseconds of event time. With `gaps` snapshots tell the time between
+    events, which only the sequence model reads."""
 
     max_interactions: int = 200
     max_event_ids: int = 64
@@ -40,6 +42,7 @@ class ProfileOptions:
     allowed_lateness_ms: int = 86_400_000
     exclude: str = "purchased"
     weights: Mapping[str, float] = field(default_factory=lambda: dict(DEFAULT_WEIGHTS))
+    gaps: bool = False
 
 
 class Profile(msgspec.Struct, array_like=True):
@@ -194,8 +197,9 @@ def _newest_distinct(profile: Profile, limit: int) -> tuple[list[str], list[floa
     return list(places), weights, bytes(kinds), bytes(counts), times
 
 
-def _digits(newer: int, older: int) -> int:
-    return max(newer - older, 0).bit_length()
+def _gaps(times: list[int]) -> bytes:
+    """How many binary digits the time from each to the next older one has."""
+    return bytes([max(newer - older, 0).bit_length() for newer, older in pairwise([*times, *times[-1:]])])
 
 
 def snapshot(profile: Profile, event: Event, outcome: Outcome, appended_at: int, options: ProfileOptions) -> Snapshot:
@@ -229,5 +233,5 @@ def snapshot(profile: Profile, event: Event, outcome: Outcome, appended_at: int,
         counts=counts,
         ages=bytes([max(event.timestamp - time, 0).bit_length() for time in times]),
         last_seen=profile.last_seen,
-        gaps=bytes(map(_digits, times, [*times[1:], *times[-1:]])),
+        gaps=_gaps(times) if options.gaps else b"",
     )

@@ -7,23 +7,29 @@ Wang et al., "KGAT: Knowledge graph attention network for recommendation", KDD 2
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from model.batch import Rows, Weights
 from model.item_index import ItemIndex
+
+NAMED = 64
+"""How many of an item's relations count, the first."""
 
 
 @dataclass(frozen=True)
 class RelationsOptions:
     """A person is their `recent` newest items, of which the n-th counts (1+n)^-`decay`. Of what is related to them at
-    most `items` are candidates, those of the newest first; of an item's relations the first `named` count."""
+    most `items` are candidates, those of the newest first; the first `looked_at` that belong to an item are looked at.
+    """
 
     recent: int = 10
     decay: float = 0.5
     items: int = 10
-    named: int = 64
+    looked_at: int = 64
 
 
 class Related(NamedTuple):
@@ -69,7 +75,7 @@ class Relations:
             if not self._following[other]:
                 del self._following[other]
         if others:
-            self.named[item] = list(dict.fromkeys(others))[: self.options.named]
+            self.named[item] = list(dict.fromkeys(others))[:NAMED]
             for other in self.named[item]:
                 self._following.setdefault(other, {})[item] = None
 
@@ -79,22 +85,25 @@ class Relations:
             if row < 0:
                 self.follow(item, ())
 
-    def near(self, items: Rows, weights: Weights, index: ItemIndex) -> Related:
+    def near(self, items: Rows, weights: Weights, index: ItemIndex, blocked: npt.NDArray[np.bool_]) -> Related:
         """What is related to the newest of each history `items` int64 [B, H], newest first, -1 for none, with `weights`
-        float32 [B, H]."""
+        float32 [B, H]: none of the history itself, nor of `blocked` bool [N]."""
         size = self.options.items if self.named else 0
         found = Related(
             np.full((len(items), size), -1), np.zeros((len(items), size), np.float32), np.full((len(items), size), -1)
         )
         if self.named:
             for n, history in enumerate(items[:, : self.options.recent].tolist()):
-                places: dict[str, int] = {}
+                places: dict[int, int] = {}
+                # With -1, of what is not known.
+                own = {-1, *items[n].tolist()}
                 for column, row in enumerate(history):
-                    for item in self._following.get(index.ids[row], ()) if row >= 0 else ():
-                        if item not in places and len(places) < size:
+                    following = self._following.get(index.ids[row], ()) if row >= 0 else ()
+                    for item in index.rows(islice(following, self.options.looked_at)):
+                        if item not in places and len(places) < size and item not in own and not blocked[item]:
                             places[item] = len(places)
                             found.causes[n, places[item]] = column
                         if item in places:
                             found.scores[n, places[item]] += weights[n, column] * self._decay[column]
-                found.items[n, : len(places)] = index.rows(places)
+                found.items[n, : len(places)] = list(places)
         return found

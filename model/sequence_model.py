@@ -10,9 +10,9 @@ the towers). Their product is the logit of the item.
 The loss is the cross-entropy over the catalogue, which Petrov, Macdonald, "gSASRec: Reducing overconfidence in
 sequential recommendation trained with negative sampling", RecSys 2023, and Klenitskiy, Vasilev, "Turning dross into
 gold loss: is BERT4Rec really better than SASRec?", RecSys 2023, found to matter more than the architecture. Over a
-large catalogue its normaliser is estimated from items drawn uniformly, with the correction for how they were drawn, as
-in Bengio, Senecal, "Quick training of probabilistic neural nets by importance sampling", AISTATS 2003. Each place of a
-history learns its next few items, as in Pancha et al., "PinnerFormer", KDD 2022, section 3.4.
+large catalogue its normaliser is estimated from the item itself and others drawn uniformly, weighted by how few of all
+they are, as in Bengio, Senecal, "Quick training of probabilistic neural nets by importance sampling", AISTATS 2003.
+Each place of a history learns its next few items, as in Pancha et al., "PinnerFormer", KDD 2022, section 3.4.
 """
 
 import math
@@ -127,18 +127,20 @@ class _Table:
         """The rows that have ever moved."""
         return np.flatnonzero(self.moments.numpy().any(1))
 
-    def pack(self, rows: Rows) -> list[bytes]:
-        """These rows, their vectors and their moments."""
-        moments = grown(self.moments, len(self.vectors), 0)
-        return [pack_array(array) for array in (rows, self.vectors.numpy()[rows], moments.numpy()[rows])]
+    def pack(self, rows: Rows, learning: bool) -> list[bytes]:
+        """These rows and their vectors, and, for `learning`, those that have ever moved and their moments."""
+        moved = self.moved() if learning else np.empty(0, np.int64)
+        arrays = rows, self.vectors.numpy()[rows], moved, self.moments.numpy()[moved]
+        return [pack_array(array) for array in arrays]
 
     def load(self, packed: list[bytes]) -> None:
         """The inverse of `pack`, into rows that are there."""
-        rows, vectors, moments = packed
+        rows, vectors, moved, moments = packed
         self.apply(rows, vectors)
-        self.moments = grown(self.moments, len(self.vectors), 0)
-        values = torch.from_numpy(unpack_array(moments, np.float32))
-        self.moments[torch.from_numpy(unpack_array(rows, np.int64))] = values.view(-1, self.moments.shape[1])
+        if moved:
+            self.moments = grown(self.moments, len(self.vectors), 0)
+            values = torch.from_numpy(unpack_array(moments, np.float32))
+            self.moments[torch.from_numpy(unpack_array(moved, np.int64))] = values.view(-1, self.moments.shape[1])
 
 
 class SequenceModel:
@@ -204,11 +206,6 @@ class SequenceModel:
         if self.options.network:
             self._composed_in[rows] = 0
 
-    def forget_people(self) -> None:
-        """Drop what only a learner needs."""
-        self.items.moments, self.tokens.moments = self.items.moments[:0], self.tokens.moments[:0]
-        self._histories, self._types, self._gaps = self._histories[:0], self._types[:0], self._gaps[:0]
-
     def learn(self, batch: Batch, content: Content, train: bool) -> SequenceDelta:
         """Take the interactions one by one; every `step` of them there are updates, wherever a batch is cut;
         without `train` there are none."""
@@ -219,12 +216,13 @@ class SequenceModel:
         for n, at in enumerate(batch.event_index.tolist()):
             row = crc32(batch.users[n].encode()) % len(self._histories)
             if batch.erased[n]:
-                self._histories[row] = -1
+                self._histories[row], self._types[row], self._gaps[row] = -1, 0, 0
                 self._open_people.pop(row, None)
             if at < 0:
                 continue
             history = batch.items[n, :length]
-            self._histories[row, : len(history)], self._histories[row, len(history) :] = history, -1
+            self._histories[row], self._types[row], self._gaps[row] = -1, 0, 0
+            self._histories[row, : len(history)] = history
             self._types[row, : len(history)] = batch.types[n, :length]
             self._gaps[row, : len(history)] = batch.gaps[n, :length]
             self._open_people.setdefault(row)
@@ -364,8 +362,8 @@ class SequenceModel:
 
     def _move(self, moving: list[tuple[_Table, Rows, torch.Tensor]]) -> None:
         parameters = list(self._network.parameters())
-        gradient = parameters_to_vector([torch.zeros_like(p) if p.grad is None else p.grad for p in parameters])
-        gradients = [gradient, *(values.grad for _, _, values in moving if values.grad is not None)]
+        gradient = parameters_to_vector(map(_gradient, parameters))
+        gradients = [gradient, *(_gradient(values) for _, _, values in moving)]
         if not all(bool(part.isfinite().all()) for part in gradients):
             raise FloatingPointError(f"the gradient of the sequence model's update {self.updates} is not finite")
         rate = self.options.learning_rate
@@ -376,24 +374,23 @@ class SequenceModel:
         for (table, rows, _), part in zip(moving, gradients[1:], strict=True):
             table.move(rows, part, rate, self.updates)
 
-    def snapshot(self) -> dict[str, bytes]:
-        """The network, the tables and the reservoir as packed arrays."""
+    def snapshot(self, learning: bool = True) -> dict[str, bytes]:
+        """The network and the tables as packed arrays, and, for `learning`, moments and people."""
         if not self.options.network:
             return {}
         arrays = {
             "weights": self._weights.cpu().numpy(),
-            "weight_moments": self._weight_moments.numpy(),
-            "histories": self._histories,
-            "types": self._types,
-            "gaps": self._gaps,
-            "open_people": np.fromiter(self._open_people, np.int64),
             "counts": np.array([self._open, self.updates]),
         }
+        if learning:
+            arrays["weight_moments"] = self._weight_moments.numpy()
+            arrays |= {"histories": self._histories, "types": self._types, "gaps": self._gaps}
+            arrays["open_people"] = np.fromiter(self._open_people, np.int64)
         packed = {name: pack_array(array) for name, array in arrays.items()} | {"shape": repr(self._shape).encode()}
         # What never moved is as the seed makes it; of items that holds no longer once some were forgotten.
         tables = (
-            ("items", self.items.pack(np.arange(len(self.items.vectors)))),
-            ("tokens", self.tokens.pack(self.tokens.moved())),
+            ("items", self.items.pack(np.arange(len(self.items.vectors)), learning)),
+            ("tokens", self.tokens.pack(self.tokens.moved(), learning)),
         )
         return packed | {name: msgspec.msgpack.encode(table) for name, table in tables}
 
@@ -401,24 +398,30 @@ class SequenceModel:
     def _shape(self) -> tuple[object, ...]:
         """What a packed state must have been made with."""
         options = self.options
-        return options.network, options.dimensions, options.history, options.reservoir, options.embedding_dimensions
+        made = options.network, options.dimensions, options.history, options.reservoir, options.embedding_dimensions
+        return *made, len(self._weights), VOCABULARY
 
     def load(self, arrays: dict[str, bytes]) -> None:
         """The inverse of `snapshot`. A network of other options is not taken: it begins anew."""
         if not self.options.network or arrays.get("shape") != repr(self._shape).encode():
             return
         self._weights.copy_(unpack_tensor(arrays["weights"], np.float32, self.device))
-        self._weight_moments = torch.from_numpy(unpack_array(arrays["weight_moments"], np.float32)).view(2, -1)
         for name, table in (("items", self.items), ("tokens", self.tokens)):
             table.load(msgspec.msgpack.decode(arrays[name], type=list[bytes]))
-        shape = self._histories.shape
-        self._histories = unpack_array(arrays["histories"], np.int64).reshape(-1, shape[1])
-        self._types = unpack_array(arrays["types"], np.uint8).reshape(-1, shape[1])
-        self._gaps = unpack_array(arrays["gaps"], np.uint8).reshape(-1, shape[1])
-        self._open_people = dict.fromkeys(unpack_array(arrays["open_people"], np.int64).tolist())
+        if "histories" in arrays:
+            self._weight_moments = torch.from_numpy(unpack_array(arrays["weight_moments"], np.float32)).view(2, -1)
+            shape = self._histories.shape
+            self._histories = unpack_array(arrays["histories"], np.int64).reshape(shape)
+            self._types = unpack_array(arrays["types"], np.uint8).reshape(shape)
+            self._gaps = unpack_array(arrays["gaps"], np.uint8).reshape(shape)
+            self._open_people = dict.fromkeys(unpack_array(arrays["open_people"], np.int64).tolist())
         self._open, self.updates = unpack_array(arrays["counts"], np.int64).tolist()
         self._known = len(self.items.vectors)
         self._version, self._trained = self._version + 1, self.updates > 0
+
+
+def _gradient(values: torch.Tensor) -> torch.Tensor:
+    return torch.zeros_like(values) if values.grad is None else values.grad
 
 
 def _adam(first: torch.Tensor, second: torch.Tensor, gradient: torch.Tensor, rate: float, update: int) -> torch.Tensor:

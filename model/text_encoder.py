@@ -28,10 +28,10 @@ def find_encoder(name: str) -> Path:
         return Path(name).resolve()
     if not name.isidentifier() or find_spec(name) is None:
         raise ValueError(f"{name} is no folder, nor a package that is installed")
-    package = import_module(name)
-    if not hasattr(package, "get_model_path"):
-        raise ValueError(f"the package {name} carries no model")
-    return Path(package.get_model_path())
+    try:
+        return Path(import_module(name).get_model_path())
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"the package {name} carries no model: {error}") from error
 
 
 def dimensions_of(folder: Path) -> int | None:
@@ -41,17 +41,15 @@ def dimensions_of(folder: Path) -> int | None:
 
 
 class TextEncoder:
-    """A model of sentence-transformers, on one device; `auto` is a GPU where there is one. Raises ValueError where
-    there is none of that name."""
+    """A model of sentence-transformers, on a GPU where there is one. Raises ValueError where there is none of that
+    name."""
 
-    def __init__(self, name: str, device: str = "cpu") -> None:
+    def __init__(self, name: str) -> None:
         folder = find_encoder(name)
         # Takes seconds, which only who encodes is to spend.
         from sentence_transformers import SentenceTransformer
 
-        self._model = SentenceTransformer(
-            str(folder), device=None if device == "auto" else device, local_files_only=True
-        )
+        self._model = SentenceTransformer(str(folder), local_files_only=True)
 
     def encode(self, texts: Sequence[str]) -> Weights:
         """The texts at length 1: float32 [n, dimensions of the model]."""

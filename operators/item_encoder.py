@@ -2,16 +2,16 @@
 
 import logging
 from collections.abc import Iterator
+from pathlib import Path
 
-import msgspec
 from pyflink.common import Row
 from pyflink.datastream import ProcessFunction, RuntimeContext
 
 from operators.worker import prepare_worker  # isort: skip, numba comes in with the models
 from model.batch import Weights
-from model.text_encoder import TextEncoder, text_of
+from model.text_encoder import TextEncoder, find_encoder, text_of
 from schema.errors import MessageError
-from schema.item import parse_item
+from schema.item import parse_item, with_embedding
 
 _log = logging.getLogger(__name__)
 
@@ -21,8 +21,10 @@ class ItemEncoderFunction(ProcessFunction):
     brand, category or description, and no embedding `embedding`, comes out with one of `encoder`; any other, malformed
     ones among them, as it came in. Where the encoder fails, all of that batch go on as they came."""
 
-    def __init__(self, encoder: str, embedding: str, device: str) -> None:
-        self._name, self._embedding, self._device = encoder, embedding, device
+    def __init__(self, encoder: str, embedding: str) -> None:
+        # The workers have another working directory.
+        self._name = str(find_encoder(encoder)) if Path(encoder).is_dir() else encoder
+        self._embedding = embedding
 
     def open(self, runtime_context: RuntimeContext) -> None:
         """Register the metrics."""
@@ -44,16 +46,14 @@ class ItemEncoderFunction(ProcessFunction):
             _log.exception("the encoder has failed on %d items, which go on without", len(texts))
             self._failures += len(texts)
         for n, vector in zip(texts, vectors, strict=False):
-            fields = msgspec.json.decode(bytes(rows[n][1]))
-            fields["embeddings"] = {**(fields.get("embeddings") or {}), self._embedding: vector.tolist()}
-            item_id, _, partition, offset = rows[n]
-            rows[n] = Row(item_id, msgspec.json.encode(fields), partition, offset)
+            item_id, payload, partition, offset = rows[n]
+            rows[n] = Row(item_id, with_embedding(bytes(payload), self._embedding, vector), partition, offset)
         self._encoded.inc(len(vectors))
         yield Row(key, Row(rows))
 
     def _encode(self, texts: list[str]) -> list[Weights]:
         # Not when the job starts: what fails here is to cost embeddings, not lists.
-        self._encoder = self._encoder or TextEncoder(self._name, self._device)
+        self._encoder = self._encoder or TextEncoder(self._name)
         return list(self._encoder.encode(texts))
 
     def _text_of(self, row: Row) -> str:

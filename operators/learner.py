@@ -13,7 +13,6 @@ from pyflink.datastream.state import MapStateDescriptor, ValueStateDescriptor
 from operators.worker import prepare_worker  # isort: skip, numba comes in with the models
 from model.blend import BlendOptions, CatalogueChange, Delta, Recommender, change_of, pack_delta
 from model.blend import SimilarItems as Similar
-from model.content import embedding_of
 from model.snapshot import Snapshot, unpack_snapshot
 from operators.dead_letters import DeadLetters
 from operators.receipts import RECEIPTS
@@ -96,19 +95,22 @@ class LearnerFunction(KeyedCoProcessFunction):
             payload = None if payload is None else bytes(payload)
             try:
                 item_id, item = parse_item(item_id, payload)
-                changes.append(CatalogueChange(item_id, False) if item is None else change_of(item))
-                if item is not None:
-                    # Where it does not fit, the rest of the message counts all the same.
-                    changes[-1].embedding = embedding_of(item, self._options.content)
             except MessageError as error:
                 yield self._dead_letters.of(error, self._items_topic, partition, offset, payload)
+                continue
+            change, fault = CatalogueChange(item_id, False), None
+            if item is not None:
+                change, fault = change_of(item, self._options.content)
+            changes.append(change)
+            if fault is not None:
+                yield self._dead_letters.of(fault, self._items_topic, partition, offset, payload)
         yield from self._take([], changes)
 
     def _take(self, requests: list[bytes], changes: list[CatalogueChange]) -> Iterator[object]:
         started = time.perf_counter()
         if self._recommender is None:
             self._recommender = self._restored()
-            yield from self._sent(True, self._recommender.pack())
+            yield from self._sent(True, self._recommender.pack(learning=False))
         try:
             snapshots = [unpack_snapshot(request) for request in requests]
             if any(snapshot.session_only for snapshot in snapshots):
@@ -119,6 +121,9 @@ class LearnerFunction(KeyedCoProcessFunction):
         except Exception as error:
             # What failed has left the model half taught.
             self._recommender = self._restored()
+            if self._options.sequence.network:
+                # Its network is an older one than the scorers have.
+                yield from self._sent(True, self._recommender.pack(learning=False))
             if not requests:
                 raise
             yield from self._one_by_one(requests, changes, error)
@@ -138,11 +143,12 @@ class LearnerFunction(KeyedCoProcessFunction):
     def _learned_from(self, snapshots: list[Snapshot], changes: list[CatalogueChange]) -> Delta:
         """What one batch has taught, the sequence model where there is time for it."""
         assert self._recommender is not None
-        before, now = self._recommender.sequence.updates, time.time()
-        newest = snapshots[-1].appended_at if snapshots else 0
-        delta = self._recommender.learn(snapshots, changes, train=self._budget.allows(newest, int(now * 1000)))
+        before, started = self._recommender.sequence.updates, time.perf_counter()
+        newest = max((snapshot.appended_at for snapshot in snapshots), default=0)
+        train = self._budget.allows(newest, int(time.time() * 1000))
+        delta = self._recommender.learn(snapshots, changes, train)
         if self._recommender.sequence.updates != before:
-            self._budget.spent(time.time() - now)
+            self._budget.spent(time.perf_counter() - started)
         return delta
 
     def _encode(self, similar: Similar) -> bytes:

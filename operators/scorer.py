@@ -247,6 +247,7 @@ class ScorerFunction(KeyedCoProcessFunction):
             ),
             profile_version=snapshot.profile_version,
             last_seen=snapshot.last_seen or None,
+            segment=ranked.segment,
         )
         return encode_recommendation(recommendation)
 

@@ -1,11 +1,15 @@
 """What the shop sells: the compacted topic `items`."""
 
+import math
+from collections.abc import Iterable
+
 import msgspec
 
 from schema.errors import MessageError, shown
 from schema.wire import Amount, Id, Millis, Number, decode, epoch_ms, id_text
 
 MAX_ID_LENGTH = 256
+MAX_BYTES = 1_048_576
 # Years 1 and 9999: a catalogue also holds old books and things still to come.
 _EARLIEST_MS, _LATEST_MS = -62_135_596_800_000, 253_402_300_799_999
 
@@ -33,7 +37,7 @@ _DECODER = msgspec.json.Decoder(Item)
 _ENCODER = msgspec.json.Encoder()
 
 
-def parse_item(key: str | None, raw: bytes | None, max_bytes: int = 1_048_576) -> tuple[str, Item | None]:
+def parse_item(key: str | None, raw: bytes | None, max_bytes: int = MAX_BYTES) -> tuple[str, Item | None]:
     """The item's id and the item, None where it is removed (no value, or JSON null); raises MessageError."""
     item = None if raw is None or raw == b"null" else decode(_DECODER, raw, max_bytes)
     item_id: str | None = key if item is None or item.item_id == "" else item.item_id
@@ -51,6 +55,19 @@ def parse_item(key: str | None, raw: bytes | None, max_bytes: int = 1_048_576) -
         reason = "must lie in the years 1 to 9999, as epoch milliseconds"
         raise MessageError("absurd_timestamp", "created_at", shown(item.created_at), reason)
     return item_id, item
+
+
+def with_embedding(raw: bytes, name: str, vector: Iterable[float]) -> bytes:
+    """The message `raw`, which `parse_item` takes, with one embedding more, and else as it was; or as it was where it
+    would be too large, or the vector holds what is no number."""
+    # Fields that nobody knows need not even be valid.
+    fields = msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
+    embeddings = msgspec.json.decode(fields.get("embeddings", msgspec.Raw(b"null")), type=dict[str, msgspec.Raw] | None)
+    numbers = [round(float(number), 6) for number in vector]
+    added = {**(embeddings or {}), name: msgspec.Raw(msgspec.json.encode(numbers))}
+    fields["embeddings"] = msgspec.Raw(msgspec.json.encode(added))
+    encoded = msgspec.json.encode(fields)
+    return encoded if len(encoded) <= MAX_BYTES and all(map(math.isfinite, numbers)) else raw
 
 
 def encode_item(item: Item) -> bytes:

@@ -36,6 +36,8 @@ class Recommendation(msgspec.Struct):
     profile_version: int = 0
     # The newest time of those events: it tells a profile that began anew, once it had expired, from an older version.
     last_seen: int | None = None
+    # Which of the model's segments the person is of; None while that is not known.
+    segment: int | None = None
 
 
 _DECODER = msgspec.json.Decoder(Recommendation)

@@ -30,6 +30,8 @@ def fill(bootstrap_servers: str) -> None:
                 "currency": "EUR",
             }
             producer.send("items", json.dumps(described).encode(), key=item.encode())
+    # What nobody knows of need not even be a number.
+    producer.send("items", b'{"title":"Odd","unknown":1e999}', key=b"odd")
     for number in range(360):
         person, kind = number % 30, KINDS[number % 30 % 3]
         event = {

@@ -9,12 +9,13 @@ from hypothesis import strategies as st
 from model.arrays import pack_array
 from model.batch import Batch
 from model.candidates import Candidates
-from model.learned_blend import FEATURES, LearnedBlend, LearnedBlendOptions, ShownLists, features_of, segment
+from model.learned_blend import FEATURES, LearnedBlend, LearnedBlendOptions, ShownLists, features_of, level
 from schema.event import EVENT_TYPES
 
 pytestmark = pytest.mark.unit
 ITEMS = np.arange(6)[None]
 SIGNALS = np.array([[[1, 2, 3, 4, 0, 6]], *[[[0] * 6]] * 3, [[1] * 6], *[[[0] * 6]] * 4], np.float32)
+NOBODY = np.array([-1])
 COUNTS = np.array([[0, 1, 2, 3, 4, 5]], np.float32)
 
 
@@ -67,7 +68,9 @@ def test_an_own_item_is_known_by_how_often_and_how_long_ago_it_was_taken() -> No
 
 def test_before_it_learns_the_order_is_that_of_the_fixed_blend() -> None:
     shares = random_shares(np.random.default_rng(1))
-    columns, chances = LearnedBlend(LearnedBlendOptions()).order(["u"], [1], candidates_of(shares), features(shares), 6)
+    columns, chances = LearnedBlend(LearnedBlendOptions()).order(
+        ["u"], [1], NOBODY, candidates_of(shares), features(shares), 6
+    )
     total = shares[0, 0] + np.float32(0.3) * shares[1, 0] + shares[2, 0]
     assert columns[0].tolist() == np.argsort(-total).tolist()
     assert chances.sum() == pytest.approx(1.0, abs=1e-5)
@@ -82,7 +85,7 @@ def test_it_learns_that_people_follow_the_second_model() -> None:
         shares = random_shares(random)
         taken = int(shares[1, 0].argmax())
         for blend in (taught, untaught):
-            columns, _ = blend.order(["u"], [5], candidates_of(shares), features(shares), 1)
+            columns, _ = blend.order(["u"], [5], NOBODY, candidates_of(shares), features(shares), 1)
             hits[blend is taught].append(columns[0, 0] == taken)
             blend.learn("u", taken)
     assert np.mean(hits[False]) < 0.5
@@ -105,7 +108,7 @@ def test_it_takes_back_what_scores_make_of_popularity() -> None:
         first = 0
         for _ in range(rounds):
             shares, taken = shown()
-            columns, _ = blend.order(["u"], [1], candidates_of(shares), features(shares), 1)
+            columns, _ = blend.order(["u"], [1], NOBODY, candidates_of(shares), features(shares), 1)
             first += columns[0, 0] == taken
             blend.learn("u", taken)
         return first
@@ -119,7 +122,7 @@ def test_a_list_teaches_once_and_only_its_own_user_s_event() -> None:
     shares = random_shares(np.random.default_rng(3))
     blend = LearnedBlend(LearnedBlendOptions(remembered_users=2))
     for user in ("a", "b", "c"):
-        blend.order([user], [5], candidates_of(shares), features(shares), 3)
+        blend.order([user], [5], NOBODY, candidates_of(shares), features(shares), 3)
     untaught = blend.weights.copy()
     blend.learn("a", 2)
     blend.learn("nobody", 2)
@@ -127,7 +130,7 @@ def test_a_list_teaches_once_and_only_its_own_user_s_event() -> None:
     blend.learn("c", 2)
     blend.learn("b", 99)
     np.testing.assert_array_equal(blend.weights, untaught)
-    blend.order(["b"], [5], candidates_of(shares), features(shares), 3)
+    blend.order(["b"], [5], NOBODY, candidates_of(shares), features(shares), 3)
     blend.learn("b", 2)
     taught = blend.weights.copy()
     assert not np.array_equal(taught, untaught)
@@ -139,11 +142,11 @@ def test_state_comes_back_and_an_unknown_version_is_refused() -> None:
     options = LearnedBlendOptions()
     blend = LearnedBlend(options)
     shares = random_shares(np.random.default_rng(4))
-    blend.order(["u"], [5], candidates_of(shares), features(shares), 3)
+    blend.order(["u"], [5], NOBODY, candidates_of(shares), features(shares), 3)
     blend.learn("u", 1)
     restored = LearnedBlend.unpack(blend.pack(), options)
     for one in (blend, restored):
-        one.order(["u"], [9], candidates_of(shares), features(shares), 3)
+        one.order(["u"], [9], NOBODY, candidates_of(shares), features(shares), 3)
         one.learn("u", 4)
     np.testing.assert_array_equal(restored.weights, blend.weights)
     assert blend.weights.shape[1] == FEATURES
@@ -166,13 +169,32 @@ def test_state_written_before_there_were_all_features_is_read(version: int, kept
     weights = np.arange(6 * len(kept), dtype=np.float32).reshape(6, -1)
     packed = bytes((version,)) + msgspec.msgpack.encode([pack_array(weights), pack_array(weights + 1)])
     blend = LearnedBlend.unpack(packed, LearnedBlendOptions())
-    np.testing.assert_array_equal(blend.weights[:, kept], weights)
+    np.testing.assert_array_equal(blend.weights[:6, kept], weights)
     assert not np.delete(blend.weights, kept, axis=1).any()
+    assert not blend.weights[6:].any()
     assert LearnedBlend.unpack(blend.pack(), LearnedBlendOptions()).pack() == blend.pack()
 
 
-def test_segments_follow_the_number_of_events() -> None:
-    assert [segment(count) for count in (0, 2, 3, 14, 15, 62, 63, 254, 255, 10**9)] == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
+def test_people_of_a_cluster_have_an_order_of_their_own_until_there_are_others() -> None:
+    random, blend = np.random.default_rng(3), LearnedBlend(LearnedBlendOptions(clusters=2))
+    hits = []
+    for number in range(1200):
+        cluster, shares = number % 2, random_shares(random)
+        # The first cluster follows the first model, the second the second.
+        taken = int(shares[cluster, 0, :5].argmax())
+        columns, _ = blend.order(["u"], [5], np.array([cluster]), candidates_of(shares), features(shares), 1)
+        hits.append(columns[0, 0] == taken)
+        blend.learn("u", taken)
+    assert np.mean(hits[-300:]) > 0.8
+    restored = LearnedBlend.unpack(blend.pack(), LearnedBlendOptions(clusters=2))
+    np.testing.assert_array_equal(restored.weights, blend.weights)
+    others = LearnedBlend.unpack(blend.pack(), LearnedBlendOptions(clusters=3))
+    np.testing.assert_array_equal(others.weights[:6], blend.weights[:6])
+    assert not others.weights[6:].any()
+
+
+def test_levels_follow_the_number_of_events() -> None:
+    assert [level(count) for count in (0, 2, 3, 14, 15, 62, 63, 254, 255, 10**9)] == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
 
 
 @settings(max_examples=50, deadline=None)
@@ -182,7 +204,12 @@ def test_shown_lists_are_those_last_put_and_are_given_once(batches: list[tuple[l
     for number, (users, columns) in enumerate(batches):
         names = [f"u{user}" for user in users]
         items = np.array([[100 * user + number] * columns for user in users], np.int64).reshape(-1, columns)
-        shown.put(names, items, np.full((*items.shape, FEATURES), number, np.float32), np.array(users, np.int64))
+        shown.put(
+            names,
+            items,
+            np.full((*items.shape, FEATURES), number, np.float32),
+            np.array([[user, -1] for user in users], np.int64).reshape(-1, 2),
+        )
         last |= {name: (row.tolist(), number) for name, row in zip(names, items, strict=True)}
     kept = {f"u{user}": shown.pop(f"u{user}") for user in range(10)}
     newest = batches[-1][0][-4:] if batches else []
@@ -190,9 +217,9 @@ def test_shown_lists_are_those_last_put_and_are_given_once(batches: list[tuple[l
     assert sum(found is not None for found in kept.values()) <= 4
     for user, found in kept.items():
         if found is not None:
-            items, features, segment_of = found
+            items, features, parts = found
             row, number = last[user]
             assert items[items >= 0].tolist() == row
             assert set(features[items >= 0].ravel().tolist()) == {float(number)}
-            assert segment_of == int(user[1:])
+            assert parts.tolist() == [int(user[1:]), -1]
         assert shown.pop(user) is None

@@ -17,6 +17,7 @@ from model.profile import Profile, ProfileOptions, apply_event, pack_profile, sn
 from model.sequence_model import SequenceModel, SequenceOptions
 from model.snapshot import Snapshot, unpack_snapshot
 from model.user_neighbours import UserNeighboursOptions
+from model.user_segments import UserSegmentsOptions
 from schema.event import Event
 from schema.item import Item
 
@@ -43,7 +44,10 @@ streams = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 12)), min_size=1,
 
 
 ALL_SOURCES = replace(
-    SOLVED_OFTEN, user_neighbours=UserNeighboursOptions(3), factorization=MatrixFactorizationOptions(step=10)
+    SOLVED_OFTEN,
+    user_neighbours=UserNeighboursOptions(3),
+    user_segments=UserSegmentsOptions(2, after=5),
+    factorization=MatrixFactorizationOptions(step=10),
 )
 FEW_SCORED = replace(SOLVED_OFTEN, whole_catalogue=4, popular=3)
 WITH_SEQUENCE = replace(
@@ -70,11 +74,13 @@ def test_replica_restored_and_single_steps_agree(
     replica.apply(unpack_delta(pack_delta(learner.learn([], changes))))
     single.learn([], changes)
     restored = Recommender.unpack(learner.pack(), options)
+    begun = Recommender.unpack(learner.pack(learning=False), options)
     for query in events[-3:]:
         expected = learner.recommend([query], 20)[0]
         assert len(set(expected.item_ids)) == len(expected.item_ids)
-        for other in (replica, restored, single):
+        for other in (replica, restored, begun, single):
             found = other.recommend([query], 20)[0]
+            assert found.segment == expected.segment
             assert dict(zip(found.item_ids, found.scores, strict=True)) == pytest.approx(
                 dict(zip(expected.item_ids, expected.scores, strict=True)), abs=1e-3
             )

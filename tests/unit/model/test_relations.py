@@ -10,7 +10,8 @@ from model.relations import Relations, RelationsOptions
 
 pytestmark = pytest.mark.unit
 PHONE, CASE, CABLE, LAMP = range(4)
-INDEX = ItemIndex(["phone", "case", "cable", "lamp"])
+INDEX = ItemIndex(["phone", "case", "cable", "lamp", "gone"])
+BLOCKED = [False, False, False, False, True]
 
 
 def asked(relations: Relations, *histories: list[int]) -> tuple[list[list[int]], np.ndarray]:
@@ -18,7 +19,7 @@ def asked(relations: Relations, *histories: list[int]) -> tuple[list[list[int]],
     items = np.full((len(histories), 4), -1)
     for n, history in enumerate(histories):
         items[n, : len(history)] = history
-    found = relations.near(items, np.ones(items.shape, np.float32), INDEX)
+    found = relations.near(items, np.ones(items.shape, np.float32), INDEX, np.array(BLOCKED))
     every = np.tile(np.arange(4), (len(items), 1))
     rows = [[item for item in row if item >= 0] for row in found.items.tolist()]
     scores = found.scores_of(every)
@@ -30,10 +31,12 @@ def asked(relations: Relations, *histories: list[int]) -> tuple[list[list[int]],
 def test_who_has_an_item_is_led_to_what_belongs_to_it_and_not_the_other_way_round() -> None:
     relations = Relations(RelationsOptions(decay=1.0))
     relations.follow("case", ["phone", "not known yet"])
+    relations.follow("gone", ["phone"])
+    relations.follow("not known either", ["phone"])
     relations.follow("cable", ["phone", "lamp", "phone"])
-    rows, scores = asked(relations, [PHONE], [CASE], [LAMP, PHONE], [])
-    assert rows == [[CASE, CABLE], [], [CABLE, CASE], []]
-    assert scores.tolist() == [[0, 1, 1, 0], [0, 0, 0, 0], [0, 0.5, 1.5, 0], [0, 0, 0, 0]]
+    rows, scores = asked(relations, [PHONE], [CASE], [LAMP, PHONE], [], [PHONE, CASE])
+    assert rows == [[CASE, CABLE], [], [CABLE, CASE], [], [CABLE]]
+    assert scores.tolist() == [[0, 1, 1, 0], [0, 0, 0, 0], [0, 0.5, 1.5, 0], [0, 0, 0, 0], [0, 0, 1, 0]]
 
 
 def test_a_new_message_replaces_what_was_said_before() -> None:
@@ -53,6 +56,16 @@ def test_what_is_forgotten_leads_nowhere() -> None:
     assert asked(relations, [PHONE])[0] == [[CASE]]
     relations.retain(INDEX)
     assert relations.named == {"case": ["phone"]}
+
+
+def test_what_many_belong_to_costs_no_more_than_what_some_do() -> None:
+    options = RelationsOptions(items=3, looked_at=5)
+    relations, index = Relations(options), ItemIndex([f"i{n}" for n in range(100)])
+    for n in range(1, 100):
+        relations.follow(f"i{n}", ["i0"])
+    blocked = np.arange(100) < 3
+    found = relations.near(np.array([[0]]), np.ones((1, 1), np.float32), index, blocked)
+    assert found.items.tolist() == [[3, 4, 5]]
 
 
 @given(st.lists(st.tuples(st.sampled_from(INDEX.ids), st.lists(st.sampled_from(INDEX.ids), max_size=4)), max_size=12))

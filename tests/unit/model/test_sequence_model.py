@@ -120,6 +120,11 @@ def test_wherever_batches_are_cut_a_replica_and_what_was_packed_agree(
     assert expected.any() == (whole.updates > 0)
     for other in (cut, replica):
         np.testing.assert_allclose(scores(other, content, *queries), expected, atol=1e-6)
+    # What a replica begins with knows nobody, and no more than it needs.
+    packed, begun = whole.snapshot(learning=False), model_of(options)
+    assert not {"histories", "types", "gaps", "open_people", "weight_moments"} & set(packed)
+    begun.load(packed)
+    np.testing.assert_allclose(scores(begun, content, *queries), expected, atol=1e-6)
     for row, query in enumerate(queries):
         np.testing.assert_allclose(scores(whole, content, query)[0], expected[row], atol=1e-5)
 
@@ -174,6 +179,8 @@ def test_an_erased_person_is_no_longer_learned_from_and_forgotten_items_leave_hi
     erased = Snapshot("u1", "e", 0, 0, [], [], erased=True)
     model.learn(to_batch([erased], ItemIndex(), learn=True), content, train=True)
     assert (model._histories[row] == -1).all()
+    assert not model._types[row].any()
+    assert not model._gaps[row].any()
     assert len(model.items.vectors) == 2
 
 

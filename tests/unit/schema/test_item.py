@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schema.errors import MessageError
-from schema.item import Item, encode_item, parse_item
+from schema.item import Item, encode_item, parse_item, with_embedding
 
 pytestmark = pytest.mark.unit
 
@@ -76,3 +76,30 @@ def test_any_bytes_parse_or_raise_a_message_error(key: str | None, raw: bytes) -
     except MessageError:
         return
     assert item_id
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        b"",
+        b',"foo":1e999',
+        b',"foo":"\xff"',
+        b',"foo":{"a":[1,2]}',
+        b',"embeddings":null',
+        b',"embeddings":{"look":[1.0]}',
+    ],
+)
+def test_an_embedding_is_added_and_the_rest_stays_as_it_was(rest: bytes) -> None:
+    raw = b'{"item_id":"a","title":"x"' + rest + b"}"
+    _, before = parse_item(None, raw)
+    added = with_embedding(raw, "text", [0.5, -1.0])
+    _, item = parse_item(None, added)
+    assert before is not None
+    assert item is not None
+    assert item.embeddings == {**(before.embeddings or {}), "text": [0.5, -1.0]}
+    item.embeddings = before.embeddings
+    assert item == before
+    assert b'"foo"' not in rest or rest[1:] in added
+    assert with_embedding(raw, "text", [float("nan")]) == raw
+    large = b'{"title":"' + b"x" * 1_048_000 + b'"}'
+    assert with_embedding(large, "text", [0.123456] * 384) == large
