@@ -36,7 +36,9 @@ if __name__ == "__main__":
     catalogue = environment.from_collection([Row(0, Row([]))], Types.ROW([Types.LONG(), CATALOGUE]))
     with process_mode(environment):
         options = settings.blend_options()
-        learner = ExportingLearner(arguments.parse_args().file, options, [0], "events", "items", 2**31, 20, None)
+        learner = ExportingLearner(
+            arguments.parse_args().file, options, [0], "events", "items", 2**31, 20, None, 0, 1.0
+        )
         deltas = (
             keyed_in_jvm(batches, BATCH, Types.LONG())
             .connect(keyed_in_jvm(catalogue, CATALOGUE, Types.LONG()))
