@@ -71,7 +71,7 @@ class Models(Section):
     linear_regularization: PositiveFloat = 100.0
     popularity_weight: Annotated[float, Field(gt=0)] = 0.01
     user_neighbours: NonNegativeInt = 0
-    user_segments: Annotated[int, Field(ge=0, le=256)] = 8
+    user_segments: Annotated[int, Field(ge=0, le=256)] = 0
     sequence: Literal["", "transformer", "gru"] = ""
     sequence_dimensions: Annotated[int, Field(ge=2, le=512)] = 32
     sequence_time_share: Annotated[float, Field(gt=0, le=1)] = 0.25

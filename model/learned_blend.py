@@ -43,7 +43,7 @@ class LearnedBlendOptions:
     own_items: int = 50
     learning_rate: float = 0.3
     remembered_users: int = 4096
-    clusters: int = 8
+    clusters: int = 0
 
 
 class ShownLists:

@@ -18,7 +18,7 @@ class UserSegmentsOptions:
     """There are `segments`; 0 is none. The first `after` vectors are of items that hardly anything is known of: centres
     begin with the next. No centre moves by less than `rate` of the way."""
 
-    segments: int = 8
+    segments: int = 0
     after: int = 512
     rate: float = 1e-3
 
