@@ -120,7 +120,8 @@ class LearnedBlend:
         cluster each is of, -1 for none. Users with a history are remembered until their next event.
         """
         levels = 1 + np.array([level(count) for count in events], np.int64)
-        parts = np.stack([levels, np.where(clusters < 0, -1, 1 + LEVELS + clusters)], 1)
+        known = (clusters >= 0) & (clusters < self.options.clusters)
+        parts = np.stack([levels, np.where(known, 1 + LEVELS + clusters, -1)], 1)
         chosen, chances = _order(candidates.items, features, self.weights, parts, k)
         told = np.flatnonzero(events)
         if len(told) == len(users):

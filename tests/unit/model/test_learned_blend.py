@@ -188,6 +188,10 @@ def test_people_of_a_cluster_have_an_order_of_their_own_until_there_are_others()
     assert np.mean(hits[-300:]) > 0.8
     restored = LearnedBlend.unpack(blend.pack(), LearnedBlendOptions(clusters=2))
     np.testing.assert_array_equal(restored.weights, blend.weights)
+    # One that it does not know is none.
+    asked = [5], candidates_of(shares), features(shares), 3
+    unknown, nobody = (restored.order(["u"], asked[0], np.array([n]), *asked[1:]) for n in (2, -1))
+    np.testing.assert_array_equal(unknown[1], nobody[1])
     others = LearnedBlend.unpack(blend.pack(), LearnedBlendOptions(clusters=3))
     np.testing.assert_array_equal(others.weights[:6], blend.weights[:6])
     assert not others.weights[6:].any()

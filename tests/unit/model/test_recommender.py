@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from model.arrays import pack_array
 from model.blend import BlendOptions, CatalogueChange, Recommender, pack_delta, unpack_delta
 from model.content import ContentOptions, tokens_of
-from model.learned_blend import LearnedBlend
+from model.learned_blend import LearnedBlend, LearnedBlendOptions
 from model.linear_item_model import LinearItemModelOptions
 from model.matrix_factorization import MatrixFactorizationOptions
 from model.profile import Profile, ProfileOptions, apply_event, pack_profile, snapshot, unpack_profile
@@ -47,6 +47,7 @@ ALL_SOURCES = replace(
     SOLVED_OFTEN,
     user_neighbours=UserNeighboursOptions(3),
     user_segments=UserSegmentsOptions(2, after=5),
+    learned=LearnedBlendOptions(clusters=2),
     factorization=MatrixFactorizationOptions(step=10),
 )
 FEW_SCORED = replace(SOLVED_OFTEN, whole_catalogue=4, popular=3)
