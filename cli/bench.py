@@ -25,7 +25,7 @@ _HELP = (
     "scale-out: two TaskManagers for each part against one. "
     "bootstrap: a history into model and profiles. "
     "deep: each source alone and in the blend, by how much is known of people and items. "
-    "leave-one-out: the sequence networks offline, by the protocol of their papers (half an hour). "
+    "leave-one-out: the sequence networks offline, by the protocol of their papers (hours). "
     "off-policy: what is estimated of a policy beside what it got, on the Open Bandit data. "
     "all: every mark of speed and growth beside its figure (half an hour)."
 )
