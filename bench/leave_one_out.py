@@ -59,7 +59,7 @@ def sequences(file: Path) -> list[Rows]:
 def _row(file: str, network: str) -> dict[str, float]:
     import torch
 
-    from model.batch import Batch
+    from model.batch import batch_of
     from model.content import Content, ContentOptions
     from model.sequence_model import SequenceModel
 
@@ -71,11 +71,8 @@ def _row(file: str, network: str) -> dict[str, float]:
     content.resize(size)
     model.resize(size)
     trained = padded([items[:-2] for items in people], HISTORY + 1)
-    none = np.zeros(trained.shape, np.uint8)
-    zeros = np.zeros(len(people), np.int64)
-    names = [f"u{n}" for n in range(len(people))]
-    ones = np.ones(trained.shape, np.float32)
-    batch = Batch(trained, ones, none, zeros, zeros, names, [1] * len(names), zeros > 0, none, none, zeros > 0, none)
+    none = np.zeros((256, HISTORY), np.uint8)
+    batch = batch_of(trained, [f"u{n}" for n in range(len(people))])
     model.learn(batch, content, train=False)
 
     def tested(last: int) -> tuple[float, float]:
@@ -84,7 +81,7 @@ def _row(file: str, network: str) -> dict[str, float]:
         for begin in range(0, len(people), 256):
             part = people[begin : begin + 256]
             histories = padded([items[: len(items) - last] for items in part], HISTORY)
-            queries = model.query(histories, *(none[: len(part), :-1],) * 2, content)
+            queries = model.query(histories, *(none[: len(part)],) * 2, content)
             every = np.tile(np.arange(size), (len(part), 1))
             scores = model.score_candidates(queries, every, content)
             for row, items in enumerate(part):

@@ -9,7 +9,7 @@ from statistics import median
 import numpy as np
 import torch
 
-from model.batch import Batch, parts_of
+from model.batch import Batch, batch_of, parts_of
 from model.cooccurrence import Cooccurrence, CooccurrenceOptions
 from model.linear_item_model import LinearItemModel, LinearItemModelOptions
 
@@ -71,23 +71,7 @@ def _batch(items: list[int], users: list[int], histories: list[list[int]]) -> Ba
         repeated[n] = item in histories[user]
         histories[user] = [item, *(other for other in histories[user] if other != item)][:HISTORY]
         rows[n, : len(histories[user])] = histories[user]
-    zeros = np.zeros(len(items), np.int64)
-    weights = (rows >= 0).astype(np.float32)
-    types = rows.astype(np.uint8)
-    return Batch(
-        rows,
-        weights,
-        types,
-        zeros,
-        zeros,
-        [""] * len(items),
-        [1] * len(items),
-        repeated,
-        types,
-        types,
-        zeros > 0,
-        types,
-    )
+    return batch_of(rows, repeated=repeated)
 
 
 def _seconds(call: Callable[[], object]) -> float:

@@ -43,6 +43,18 @@ class Batch:
 _FIELDS = tuple(field.name for field in fields(Batch))
 
 
+def batch_of(items: Rows, users: Sequence[str] = (), repeated: npt.NDArray[np.bool_] | None = None) -> Batch:
+    """Events of which nothing is known but the histories `items` int64 [B, H] that they left, the newest of them their
+    own: each taken once, by nobody in particular where no `users` are given."""
+    size = len(items)
+    none, zeros = np.zeros(items.shape, np.uint8), np.zeros(size, np.int64)
+    flags = zeros > 0
+    seen = flags if repeated is None else repeated
+    people = list(users) or [""] * size
+    weights = (items >= 0).astype(np.float32)
+    return Batch(items, weights, none, zeros, zeros, people, [1] * size, seen, none, none, flags, none)
+
+
 def to_batch(snapshots: Sequence[Snapshot], index: ItemIndex, learn: bool) -> Batch:
     """Turn snapshots into arrays; with `learn` unknown items get a row and counts and ages stay 0, without it unknown
     items are left out (-1)."""

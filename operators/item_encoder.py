@@ -39,17 +39,17 @@ class ItemEncoderFunction(ProcessFunction):
         key, (rows,) = value
         rows = list(rows)
         texts = {n: text for n, row in enumerate(rows) if (text := self._text_of(row))}
-        vectors: list[Weights] = []
+        encoded = list(rows)
         try:
-            vectors = self._encode(list(texts.values())) if texts else []
+            for n, vector in zip(texts, self._encode(list(texts.values())) if texts else [], strict=True):
+                item_id, payload, partition, offset = rows[n]
+                encoded[n] = Row(item_id, with_embedding(bytes(payload), self._embedding, vector), partition, offset)
+            self._encoded.inc(len(texts))
         except Exception:
             _log.exception("the encoder has failed on %d items, which go on without", len(texts))
             self._failures += len(texts)
-        for n, vector in zip(texts, vectors, strict=False):
-            item_id, payload, partition, offset = rows[n]
-            rows[n] = Row(item_id, with_embedding(bytes(payload), self._embedding, vector), partition, offset)
-        self._encoded.inc(len(vectors))
-        yield Row(key, Row(rows))
+            encoded = rows
+        yield Row(key, Row(encoded))
 
     def _encode(self, texts: list[str]) -> list[Weights]:
         # Not when the job starts: what fails here is to cost embeddings, not lists.

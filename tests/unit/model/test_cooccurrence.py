@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model.batch import Batch
+from model.batch import batch_of as batch_of_items
 from model.cooccurrence import Cooccurrence, CooccurrenceOptions
 
 pytestmark = pytest.mark.unit
@@ -86,22 +87,7 @@ ITEMS = 12
 def batch_of(rows: list[list[int]]) -> Batch:
     """Histories, newest first, whose newest item is the event's."""
     items = np.array([row + [-1] * (ITEMS - len(row)) for row in rows], np.int64).reshape(-1, ITEMS)
-    zeros, weights = np.zeros(len(rows), np.int64), (items >= 0).astype(np.float32)
-    types = np.zeros(items.shape, np.uint8)
-    return Batch(
-        items,
-        weights,
-        types,
-        zeros,
-        zeros,
-        [""] * len(rows),
-        [1] * len(rows),
-        zeros > 0,
-        types,
-        types,
-        zeros > 0,
-        types,
-    )
+    return batch_of_items(items)
 
 
 def statistics(rows: list[list[int]], size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

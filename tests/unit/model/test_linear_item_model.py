@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model.arrays import pack_array, unpack_array
-from model.batch import Batch, parts_of
+from model.batch import Batch, batch_of, parts_of
 from model.cooccurrence import Cooccurrence, CooccurrenceOptions
 from model.linear_item_model import LinearItemModel, LinearItemModelOptions
 
@@ -55,24 +55,7 @@ def batches(pairs: list[tuple[int, int]], size: int) -> list[Batch]:
     result = []
     for start in range(0, len(rows), size):
         items, flags = np.array(rows[start : start + size]), np.array(repeated[start : start + size])
-        zeros = np.zeros(len(items), np.int64)
-        weights, types = (items >= 0).astype(np.float32), np.zeros(items.shape, np.uint8)
-        result.append(
-            Batch(
-                items,
-                weights,
-                types,
-                zeros,
-                zeros,
-                [""] * len(items),
-                [1] * len(items),
-                flags,
-                types,
-                types,
-                zeros > 0,
-                types,
-            )
-        )
+        result.append(batch_of(items, repeated=flags))
     return result
 
 
