@@ -44,6 +44,7 @@ MARK = "HEADRACE_PROCESS"
 
 _REPOSITORY = Path(__file__).resolve().parents[2]
 _WAIT_S = 90.0
+_DYING_S = 3.0
 # A proxy set for the internet must not be asked for 127.0.0.1.
 _HTTP = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
@@ -91,6 +92,12 @@ class State(msgspec.Struct):
     processes: dict[str, Process] = {}
     submission: Submission | None = None
     serving: Serving | None = None
+
+    @property
+    def wanted(self) -> list[str]:
+        """The names of the processes that are to run, whether or not each could be started."""
+        taskmanagers = [f"taskmanager-{n}" for n in range(1, self.taskmanagers + 1)]
+        return ["kafka", "jobmanager", *taskmanagers, *(["serving"] if self.serving is not None else [])]
 
 
 class Jars(msgspec.Struct):
@@ -244,7 +251,9 @@ class Stack:
             return self._recover()
 
     def _recover(self) -> list[str]:
-        dead = [name for name, process in self.state.processes.items() if not self._alive(name, process)]
+        state = self.state
+        # Also one that an attempt before could not start, which is recorded no more.
+        dead = [n for n in state.wanted if n not in state.processes or not self._alive(n, state.processes[n])]
         if dead:
             self.ensure()
         done = [f"{name} started again" for name in dead]
@@ -794,13 +803,20 @@ def _free_port() -> int:
 
 
 def _require_free(port: int, option: str) -> None:
-    with socket.socket() as probe:
-        # Without it, connections that linger after `down` would make the port look taken.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((HOST, port))
-        except OSError as error:
-            raise StackError(f"Port {port} is taken. Choose another with {option}, 0 for any free one.") from error
+    # A killed process loses its memory, by which it is told, some moments before its sockets.
+    deadline = time.monotonic() + _DYING_S
+    while True:
+        with socket.socket() as probe:
+            # Without it, connections that linger after `down` would make the port look taken.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((HOST, port))
+                return
+            except OSError as error:
+                if time.monotonic() > deadline:
+                    message = f"Port {port} is taken. Choose another with {option}, 0 for any free one."
+                    raise StackError(message) from error
+        time.sleep(0.1)
 
 
 def _require_libpython() -> None:

@@ -48,3 +48,13 @@ def test_a_missing_libpython_is_named_with_its_package(tmp_path: Path, monkeypat
     monkeypatch.setattr(local.find_libpython, "find_libpython", lambda: None)
     with pytest.raises(StackError, match=r"libpython3\.11"):
         Stack(tmp_path).up()
+
+
+def test_a_process_that_could_not_be_started_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stack, tried = Stack(tmp_path), []
+    state = State(9092, 9093, 8081, 6123, 9249, 1, {"kafka": Process(1), "taskmanager-1": Process(2)})
+    (tmp_path / "stack.json").write_bytes(msgspec.json.encode(state))
+    monkeypatch.setattr(Stack, "_alive", lambda _, name, __: name in state.processes)
+    monkeypatch.setattr(Stack, "ensure", lambda _: tried.append("ensure"))
+    assert stack.recover() == ["jobmanager started again"]
+    assert tried == ["ensure"]
