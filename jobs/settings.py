@@ -45,6 +45,7 @@ class Lists(Section):
     explain: bool = True
     new_items_share: Annotated[float, Field(ge=0, le=1)] = 0.05
     new_until: PositiveInt = 5
+    exploration: Literal["softmax", "thompson"] = "softmax"
     similar_items: Annotated[int, Field(ge=1, le=200)] = 20
     send_unchanged: bool = False
     remembered_users: PositiveInt = 100_000
@@ -181,6 +182,7 @@ class Settings(FileSettings):
             content=ContentOptions(
                 share=self.lists.new_items_share,
                 new_until=self.lists.new_until,
+                thompson=self.lists.exploration == "thompson",
                 embedding=models.embedding,
                 embedding_dimensions=models.embedding_dimensions if models.embedding else 0,
             ),

@@ -487,7 +487,14 @@ class Recommender:
         # The list for people without history stays for a minute of event time: it is made with every batch.
         named = [s.event_id if s.history else f"{s.user_id} {s.event_timestamp // 60_000}" for s in snapshots]
         drawn = draws(named, int(k * chance.share + 1e-9), chance.seed)
-        propensities = explore(columns, chances, candidates.items, first_new, new.scores, drawn, chance.temperature)
+        scores, spreads = new.scores, None
+        if chance.thompson:
+            scores, spreads = blend.beliefs(
+                batch.events, clusters, features[:, first_new : first_new + scores.shape[1]]
+            )
+        propensities = explore(
+            columns, chances, candidates.items, first_new, scores, spreads, drawn, chance.temperature
+        )
         lists = self._explained(batch, candidates, signals, related, columns, chances, propensities)
         for ranked, cluster in zip(lists, clusters.tolist(), strict=True):
             ranked.segment = None if cluster < 0 else cluster

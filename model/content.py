@@ -37,8 +37,9 @@ class ContentOptions:
     """A person is their `recent` newest items, of which the n-th counts (1+n)^-`decay`. Of the `pool` newest items of
     the catalogue those with fewer than `new_until` interactions are new, and for each person the `new_items` of them
     that go best with the person, by words and embedding together, are candidates. `share` of a list's places, rounded
-    down, is given to such items, drawn by a softmax of how well they go, over `temperature`. `embedding` names the one
-    of the catalogue's embeddings that counts, of `embedding_dimensions` numbers; "" is none."""
+    down, is given to such items, drawn by a softmax of how well they go, over `temperature`, or with `thompson` each by
+    the chance that it is the best by the learned order, in view of how little that is sure of. `embedding` names the
+    one of the catalogue's embeddings that counts, of `embedding_dimensions` numbers; "" is none."""
 
     recent: int = 10
     decay: float = 0.5
@@ -47,6 +48,7 @@ class ContentOptions:
     new_items: int = 5
     share: float = 0.05
     temperature: float = 0.1
+    thompson: bool = False
     embedding: str = ""
     embedding_dimensions: int = 0
     seed: int = 1

@@ -119,9 +119,7 @@ class LearnedBlend:
         `features` is float32 [B, C, FEATURES], `events` how many events each user has, `clusters` int64 [B] which
         cluster each is of, -1 for none. Users with a history are remembered until their next event.
         """
-        levels = 1 + np.array([level(count) for count in events], np.int64)
-        known = (clusters >= 0) & (clusters < self.options.clusters)
-        parts = np.stack([levels, np.where(known, 1 + LEVELS + clusters, -1)], 1)
+        parts = self._parts(events, clusters)
         chosen, chances = _order(candidates.items, features, self.weights, parts, k)
         told = np.flatnonzero(events)
         if len(told) == len(users):
@@ -130,6 +128,27 @@ class LearnedBlend:
             shown = candidates.items[told], features[told], parts[told]
             self._shown.put([users[n] for n in told.tolist()], *shown)
         return chosen, chances
+
+    def beliefs(self, events: list[int], clusters: Rows, features: Weights) -> tuple[Weights, Weights]:
+        """What the order makes of candidates, and how unsure of it it is: means and standard deviations float32 [B, C],
+        for `features` float32 [B, C, FEATURES] and people as in `order`.
+
+        The posterior of each weight is a normal distribution of the precision 1 plus the sum of its squared gradients,
+        the diagonal of the empirical Fisher information.
+        """
+        parts = self._parts(events, clusters)
+        mean, variance = (
+            table[np.maximum(parts, 0)] * (parts >= 0)[..., None] for table in (self.weights, 1 / (1 + self._squares))
+        )
+        means = np.einsum("bcf,bf->bc", features, self.weights[0] + mean.sum(1))
+        variances = np.einsum("bcf,bf->bc", features**2, 1 / (1 + self._squares[0]) + variance.sum(1))
+        return means, np.sqrt(np.maximum(variances, 1e-6))
+
+    def _parts(self, events: list[int], clusters: Rows) -> Rows:
+        """The rows of weights of people with so many events each, of these clusters."""
+        levels = 1 + np.array([level(count) for count in events], np.int64)
+        known = (clusters >= 0) & (clusters < self.options.clusters)
+        return np.stack([levels, np.where(known, 1 + LEVELS + clusters, -1)], 1)
 
     def learn(self, user: str, item: int) -> None:
         """Learn from the item's row that the user took next; nothing where it was no candidate of the user's last

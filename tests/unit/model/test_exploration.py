@@ -16,7 +16,7 @@ def explored(
     columns: list[int], drawn: list[float], temperature: float = 0.1
 ) -> tuple[list[int], list[float], list[float]]:
     listed, chances = np.array([columns]), np.full((1, len(columns)), 0.5, np.float32)
-    found = explore(listed, chances, ITEMS, 4, SCORES, np.array([drawn], np.float32), temperature)
+    found = explore(listed, chances, ITEMS, 4, SCORES, None, np.array([drawn], np.float32), temperature)
     return listed[0].tolist(), chances[0].tolist(), found[0].tolist()
 
 
@@ -53,7 +53,7 @@ def test_no_places_or_no_new_items_change_nothing() -> None:
     assert explored([0, 1, 2], [])[0] == [0, 1, 2]
     listed = np.array([[0, 1, 2]])
     none = np.zeros((1, 0), np.float32)
-    assert not explore(listed, none.repeat(3, 1), ITEMS, 7, none, np.zeros((1, 1), np.float32), 0.1).any()
+    assert not explore(listed, none.repeat(3, 1), ITEMS, 7, none, None, np.zeros((1, 1), np.float32), 0.1).any()
     assert listed.tolist() == [[0, 1, 2]]
 
 
@@ -81,3 +81,16 @@ def test_a_draw_depends_on_the_name_and_the_seed_alone() -> None:
     assert draws(["a", "b"], 2, 1)[1].tolist() == draws(["b"], 2, 1)[0].tolist()
     assert draws(["a"], 2, 1).tolist() != draws(["a"], 2, 2).tolist()
     assert draws([], 2, 1).shape == (0, 2)
+
+
+def test_thompson_sampling_draws_each_by_its_chance_to_be_the_best() -> None:
+    means, spreads = np.array([[0.5, 0.0, -1.0]], np.float32), np.array([[0.1, 1.0, 2.0]], np.float32)
+    items = np.array([[10, 11, 12, 20, 21, 22]])
+    sampled = np.random.default_rng(1).normal(means[0], spreads[0], (200_000, 3)).argmax(1)
+    counted = np.bincount(sampled, minlength=3) / len(sampled)
+    told = {}
+    for number in np.linspace(0, 0.999, 50, dtype=np.float32):
+        listed, chances = np.array([[0, 1, 2]]), np.zeros((1, 3), np.float32)
+        found = explore(listed, chances, items, 3, means, spreads, np.array([[number]]), 0.1)
+        told[int(listed[0, 2])] = found[0, 2]
+    assert [told[3 + n] for n in range(3)] == pytest.approx(counted, abs=0.005)

@@ -1,5 +1,6 @@
 """The blended recommender: a replica follows the learner, packing keeps it, and a batch equals one at a time."""
 
+from collections import Counter
 from dataclasses import replace
 
 import msgspec
@@ -105,6 +106,21 @@ def test_an_item_that_nobody_took_is_listed_for_its_words_or_by_chance() -> None
             assert expected in list(entries)
             (alone,) = one.recommend([msgspec.structs.replace(events[0], excluded=["i2"])], k)
             assert "i2" not in alone.item_ids
+
+
+def test_of_what_the_order_knows_nothing_of_thompson_sampling_draws_each_alike() -> None:
+    changes = [CatalogueChange(f"i{n}", True, None, tokens_of(Item("x", title="shoe"))) for n in range(5)]
+    options = BlendOptions(content=ContentOptions(share=0.5, new_until=1, thompson=True))
+    recommender = Recommender(options)
+    recommender.learn(snapshots([(0, 0)]), changes)
+    queries = [msgspec.structs.replace(query, event_id=f"e{n}") for n in range(400) for query in snapshots([(0, 0)])]
+    lists = recommender.recommend(queries, 2)
+    counts = Counter(ranked.item_ids[ranked.sources.index("new")] for ranked in lists)
+    assert sorted(counts) == ["i1", "i2", "i3", "i4"]
+    assert min(counts.values()) > 60
+    assert all(
+        max(ranked.propensities, key=bool) == pytest.approx(0.25) for ranked in recommender.recommend(queries, 2)
+    )
 
 
 def test_for_any_time_the_last_item_says_no_more_than_the_first_and_the_next_event_teaches_no_order() -> None:
