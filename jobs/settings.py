@@ -76,6 +76,10 @@ class Models(Section):
     sequence: Literal["", "transformer", "gru"] = ""
     sequence_dimensions: Annotated[int, Field(ge=2, le=512)] = 32
     sequence_time_share: Annotated[float, Field(gt=0, le=1)] = 0.25
+    sequence_gated: bool = False
+    sequence_contrast: Annotated[float, Field(ge=0)] = 0.0
+    sequence_relation_pull: Annotated[float, Field(ge=0)] = 0.0
+    sequence_balance: Annotated[float, Field(ge=0, le=1)] = 0.0
     candidates: Annotated[int, Field(ge=1, le=10_000)] = 50
     blend_learning_rate: Annotated[float, Field(ge=0, le=1)] = 0.3
     blend_users: PositiveInt = 4096
@@ -191,6 +195,10 @@ class Settings(FileSettings):
                 dimensions=models.sequence_dimensions,
                 history=self.profiles.history_length,
                 embedding_dimensions=models.embedding_dimensions if models.embedding else 0,
+                gated=models.sequence_gated,
+                contrast=models.sequence_contrast,
+                relation_pull=models.sequence_relation_pull,
+                balance=models.sequence_balance,
             ),
             horizon=self.lists.horizon,
             diversity=self.lists.diversity,

@@ -322,7 +322,7 @@ class Recommender:
         if self.options.privacy.noise:
             return SequenceDelta()
         try:
-            return self.sequence.learn(batch, self.content, train)
+            return self.sequence.learn(batch, self.content, train, lambda: self.relations.pairs(self.index))
         except Exception:
             _log.exception("the sequence model has failed, and begins anew")
             self.sequence_failures += 1

@@ -85,6 +85,12 @@ class Relations:
             if row < 0:
                 self.follow(item, ())
 
+    def pairs(self, index: ItemIndex) -> Rows:
+        """Each item and what it is related to, as rows int64 [P, 2], where both are known."""
+        named = [(item, other) for item, others in self.named.items() for other in others]
+        rows = np.array([index.rows(column) for column in zip(*named, strict=True)], np.int64).reshape(2, -1).T
+        return rows[(rows >= 0).all(1)]
+
     def near(self, items: Rows, weights: Weights, index: ItemIndex, blocked: npt.NDArray[np.bool_]) -> Related:
         """What is related to the newest of each history `items` int64 [B, H], newest first, -1 for none, with `weights`
         float32 [B, H]: none of the history itself, nor of `blocked` bool [N]."""

@@ -13,9 +13,17 @@ gold loss: is BERT4Rec really better than SASRec?", RecSys 2023, found to matter
 large catalogue its normaliser is estimated from the item itself and others drawn uniformly, weighted by how few of all
 they are, as in Bengio, Senecal, "Quick training of probabilistic neural nets by importance sampling", AISTATS 2003.
 Each place of a history learns its next few items, as in Pancha et al., "PinnerFormer", KDD 2022, section 3.4.
+
+Four things more can be switched on. Gates between what an item is made of, after Arevalo, Solorio, Montes-y-Gomez,
+Gonzalez, "Gated multimodal units for information fusion", ICLR workshop 2017, section 3. Self-supervision: two views of
+one history, with other items masked in each, are to be told from other people's, as in Xie et al., "Contrastive
+learning for sequential recommendation" (CL4SRec), ICDE 2022, sections III.B and III.C. Items that the shop calls
+related are drawn to each other, as friends are in Ma, Zhou, Liu, Lyu, King, "Recommender systems with social
+regularization", WSDM 2011, equation 10. And people whose newest item is of a rare kind are replayed more often.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from zlib import crc32
 
@@ -37,6 +45,13 @@ Digits = npt.NDArray[np.uint8]
 _GAPS = 64
 _BLOCK = 256
 _FIRST, _SECOND = 0.9, 0.98
+_SOURCES = 3
+"""What an item is made of: itself, its tokens, its embedding."""
+_CONTRAST_TEMPERATURE = 0.2
+
+
+def _no_pairs() -> Rows:
+    return np.empty((0, 2), np.int64)
 
 
 @dataclass(frozen=True)
@@ -44,7 +59,10 @@ class SequenceOptions:
     """`network` is one of `NETWORKS`, or "" for none; it reads the `history` newest items. Every `step` interactions
     there are `updates` updates, each over the histories of `fresh` of the people who had one of them and `replay` of
     all in a reservoir of `reservoir` people, and over all items or `negatives` of them. Every place of a history learns
-    the `ahead` next items. `embedding_dimensions` are those of the content's embeddings."""
+    the `ahead` next items. `embedding_dimensions` are those of the content's embeddings. `gated` says whether what an
+    item is made of passes gates; `contrast` is the weight of the self-supervised part of the loss, whose views miss
+    each item with the chance `masked`; `relation_pull` that of the distance between related items. The more `balance`,
+    from 0 to 1, the more people whose newest item is of a rare kind are replayed."""
 
     network: str = ""
     dimensions: int = 32
@@ -59,6 +77,11 @@ class SequenceOptions:
     learning_rate: float = 5e-3
     dropout: float = 0.3
     embedding_dimensions: int = 0
+    gated: bool = False
+    contrast: float = 0.0
+    masked: float = 0.3
+    relation_pull: float = 0.0
+    balance: float = 0.0
     seed: int = 1
 
 
@@ -176,6 +199,8 @@ class SequenceModel:
             self._network = NETWORKS[options.network](size, options.history, options.dropout)
         for name, rows in (("types", len(EVENT_TYPES)), ("gaps", _GAPS), ("projection", options.embedding_dimensions)):
             self._network.register_parameter(name, Parameter(torch.zeros(rows, size)))
+        # Of each source what it is multiplied by, and a constant: at 0 the gates let all pass.
+        self._network.register_parameter("gates", Parameter(torch.zeros(_SOURCES * options.gated, size + 2)))
         self._network.to(device).eval()
         self._weights = parameters_to_vector(self._network.parameters()).detach()
         # From now on the network's parameters are parts of that one vector.
@@ -206,9 +231,11 @@ class SequenceModel:
         if self.options.network:
             self._composed_in[rows] = 0
 
-    def learn(self, batch: Batch, content: Content, train: bool) -> SequenceDelta:
+    def learn(
+        self, batch: Batch, content: Content, train: bool, related: Callable[[], Rows] = _no_pairs
+    ) -> SequenceDelta:
         """Take the interactions one by one; every `step` of them there are updates, wherever a batch is cut;
-        without `train` there are none."""
+        without `train` there are none. `related` gives the pairs of rows int64 [P, 2] that the shop calls related."""
         if not self.options.network:
             return SequenceDelta()
         before, known = self.updates, np.maximum.accumulate(batch.items.max(1, initial=-1)) + 1
@@ -231,7 +258,7 @@ class SequenceModel:
                 # Not those that come later in the batch, wherever it is cut.
                 size = max(self._known, int(known[n]))
                 for _ in range(self.options.updates if train else 0):
-                    self.update(content, size)
+                    self.update(content, size, related)
                 self._open_people.clear()
                 self._open = 0
         self._known = len(self.items.vectors)
@@ -274,9 +301,9 @@ class SequenceModel:
 
     def _compose(self, rows: Rows, content: Content) -> None:
         """Bring what `_composed` holds of these items up to date."""
-        projection = self._network.get_parameter("projection").detach().cpu().numpy()
+        projection, gates = (self._network.get_parameter(n).detach().cpu().numpy() for n in ("projection", "gates"))
         tables = self.items.vectors.numpy(), self.tokens.vectors.numpy()
-        known = content.tokens, content.used, content.vectors, projection
+        known = content.tokens, content.used, content.vectors, projection, gates
         _compose(rows.ravel(), self._version, self._composed_in, self._composed, *tables, *known)
 
     def _read(self, vectors: torch.Tensor, types: Digits, gaps: Digits, held: torch.Tensor, asked: int) -> torch.Tensor:
@@ -289,10 +316,10 @@ class SequenceModel:
         result: torch.Tensor = self._network(embedded, held, asked)
         return result
 
-    def update(self, content: Content, size: int) -> None:
+    def update(self, content: Content, size: int, related: Callable[[], Rows] = _no_pairs) -> None:
         """One step on the mean loss over some people's histories, among the first `size` items."""
         options, chance = self.options, np.random.default_rng((self.options.seed, self.updates))
-        people = self._drawn(chance)
+        people = self._drawn(chance, content)
         if not len(people):
             return
         length = int((self._histories[people] >= 0).sum(1).max())
@@ -306,13 +333,10 @@ class SequenceModel:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(options.seed * 1_000_003 + self.updates)
             self._network.train()
-            read = self._read(
-                functional.embedding(places[:, 1:], vectors[:, :-1]),
-                self._types[people, 1:length],
-                self._gaps[people, 1:length],
-                held[:, 1:],
-                length - 1,
-            )
+            taken_before = functional.embedding(places[:, 1:], vectors[:, :-1])
+            known = taken_before, self._types[people, 1:length], self._gaps[people, 1:length]
+            read = self._read(*known, held[:, 1:], length - 1)
+            views = [self._read(*known, seen, 1)[:, 0] for seen in self._views(held[:, 1:])]
             self._network.eval()
         person, place = held[:, 1:].nonzero(as_tuple=True)
         queries = read[person, place]
@@ -327,17 +351,34 @@ class SequenceModel:
             if not everything:
                 bound = torch.logaddexp(logit, bound + math.log((size - 1) / len(negatives)))
             loss, taught = loss + (bound - logit).sum(), taught + len(logit)
-        (loss / taught).backward()
+        loss = loss / taught
+        if views:
+            loss = loss + options.contrast * _contrast(*views)
+        if options.relation_pull:
+            loss = loss + options.relation_pull * _distance(rows, vectors, related())
+        loss.backward()
         self.updates += 1
         self._move(moving)
         self._version, self._trained = self._version + 1, True
 
-    def _drawn(self, chance: np.random.Generator) -> Rows:
+    def _views(self, held: torch.Tensor) -> list[torch.Tensor]:
+        """Two views of the histories `held` bool [B, H], which each miss some items; none where none are asked for."""
+        if not self.options.contrast:
+            return []
+        return [held & (torch.rand(held.shape) >= self.options.masked) for _ in range(2)]
+
+    def _drawn(self, chance: np.random.Generator, content: Content) -> Rows:
         """The people that an update is made of: those with two items at least, some of the open step, some of all."""
         fresh = np.fromiter(self._open_people, np.int64)
         fresh = chance.permutation(fresh[self._histories[fresh, 1] >= 0])[: self.options.fresh]
         known = np.flatnonzero(self._histories[:, 1] >= 0)
-        return np.union1d(fresh, chance.choice(known, min(self.options.replay, len(known)), replace=False))
+        weights = None
+        if self.options.balance and len(known):
+            # An item's first token is its broadest category.
+            kinds = content.tokens[self._histories[known, 0], 0].astype(np.int64)
+            weights = np.bincount(kinds)[kinds] ** -self.options.balance
+            weights /= weights.sum()
+        return np.union1d(fresh, chance.choice(known, min(self.options.replay, len(known)), replace=False, p=weights))
 
     def _composed_of(
         self, rows: Rows, content: Content
@@ -347,18 +388,22 @@ class SequenceModel:
         used = content.used[rows].astype(np.int64)
         ids = content.tokens[rows][np.arange(TOKENS) < used[:, None]].astype(np.int64)
         moving = [(self.items, rows, own)]
-        vectors = own
+        sources = {0: own}
         if len(ids):
             known, places = np.unique(ids, return_inverse=True)
             of_tokens = self.tokens.vectors[torch.from_numpy(known)].requires_grad_()
             offsets = torch.from_numpy(np.cumsum(used) - used)
             bags = functional.embedding_bag(torch.from_numpy(places), of_tokens, offsets, mode="sum")
-            vectors = vectors + bags / torch.from_numpy(np.sqrt(np.maximum(used, 1), dtype=np.float32))[:, None]
+            sources[1] = bags / torch.from_numpy(np.sqrt(np.maximum(used, 1), dtype=np.float32))[:, None]
             moving.append((self.tokens, known, of_tokens))
         if content.vectors.shape[1]:
             projected = torch.from_numpy(content.vectors[rows]) @ self._network.get_parameter("projection")
-            vectors = vectors + functional.pad(projected, (0, 1))
-        return vectors, moving
+            sources[2] = functional.pad(projected, (0, 1))
+        if self.options.gated:
+            for place, source in sources.items():
+                gate = self._network.get_parameter("gates")[place]
+                sources[place] = source * 2 * torch.sigmoid(source @ gate[:-1] + gate[-1])[:, None]
+        return torch.stack(list(sources.values())).sum(0), moving
 
     def _move(self, moving: list[tuple[_Table, Rows, torch.Tensor]]) -> None:
         parameters = list(self._network.parameters())
@@ -432,30 +477,63 @@ def _adam(first: torch.Tensor, second: torch.Tensor, gradient: torch.Tensor, rat
     return rate / (1 - _FIRST**update) * first / ((second / scale).sqrt() + 1e-8)
 
 
+def _contrast(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """How hard each row of `one` float32 [B, D] is to tell as the same row's of `other`, and the other way round."""
+    alike = functional.normalize(one) @ functional.normalize(other).T / _CONTRAST_TEMPERATURE
+    same = torch.arange(len(alike), device=alike.device)
+    return (functional.cross_entropy(alike, same) + functional.cross_entropy(alike.T, same)) / 2
+
+
+def _distance(rows: Rows, vectors: torch.Tensor, pairs: Rows) -> torch.Tensor:
+    """The mean squared distance of the `vectors` of those `pairs` int64 [P, 2] of which both are among the `rows`."""
+    pairs = pairs[np.isin(pairs, rows).all(1)]
+    if not len(pairs):
+        return vectors.new_zeros(())
+    one, other = torch.from_numpy(np.searchsorted(rows, pairs).T)
+    return ((vectors[one] - vectors[other]) ** 2).sum(1).mean()
+
+
+@numba.njit("(f4[::1], f4[::1], f4[:,::1], i8)", cache=True, nogil=True)
+def _add_source(source, composed, gates, place):  # type: ignore[no-untyped-def]
+    width, gate = len(source), np.float32(1)
+    if len(gates):
+        logit = gates[place, width]
+        for d in range(width):
+            logit += source[d] * gates[place, d]
+        gate = np.float32(2 / (1 + np.exp(-logit)))
+    for d in range(width):
+        composed[d] += gate * source[d]
+
+
 @numba.njit(
-    "(i8[:], i8, i8[::1], f4[:,::1], f4[:,::1], f4[:,::1], u2[:,::1], u1[::1], f4[:,::1], f4[:,::1])",
+    "(i8[:], i8, i8[::1], f4[:,::1], f4[:,::1], f4[:,::1], u2[:,::1], u1[::1], f4[:,::1], f4[:,::1], f4[:,::1])",
     cache=True,
     nogil=True,
 )
-def _compose(rows, version, made, composed, items, tokens, item_tokens, used, embeddings, projection):  # type: ignore[no-untyped-def]
+def _compose(  # type: ignore[no-untyped-def]
+    rows, version, made, composed, items, tokens, item_tokens, used, embeddings, projection, gates
+):
     width = composed.shape[1]
+    source = np.empty(width, np.float32)
     for row in rows:
         if row < 0 or made[row] == version:
             continue
         made[row] = version
-        for d in range(width):
-            composed[row, d] = 0
+        composed[row] = 0
+        _add_source(items[row], composed[row], gates, 0)
+        source[:] = 0
         for n in range(used[row]):
             token = item_tokens[row, n]
             for d in range(width):
-                composed[row, d] += tokens[token, d]
-        scale = np.float32(1 / np.sqrt(max(used[row], 1)))
-        for d in range(width):
-            composed[row, d] = composed[row, d] * scale + items[row, d]
+                source[d] += tokens[token, d]
+        source /= np.float32(np.sqrt(max(used[row], 1)))
+        _add_source(source, composed[row], gates, 1)
+        source[:] = 0
         for e in range(embeddings.shape[1]):
             if embeddings[row, e] != 0:
                 for d in range(width - 1):
-                    composed[row, d] += embeddings[row, e] * projection[e, d]
+                    source[d] += embeddings[row, e] * projection[e, d]
+        _add_source(source, composed[row], gates, 2)
 
 
 @numba.njit("(f4[:,::1], i8[:,:], f4[:,::1], f4[:,::1])", cache=True, nogil=True, fastmath={"contract", "reassoc"})

@@ -80,3 +80,12 @@ def test_the_last_message_of_each_item_counts(messages: list[tuple[str, list[str
     found, others = asked(relations, *histories)
     assert [set(row) for row in found] == [set(row) for row in expected]
     np.testing.assert_allclose(others, scores)
+
+
+def test_pairs_are_those_whose_both_items_are_known() -> None:
+    relations = Relations(RelationsOptions())
+    assert relations.pairs(INDEX).shape == (0, 2)
+    relations.follow("case", ["phone", "nobody"])
+    relations.follow("other", ["phone"])
+    relations.follow("cable", ["phone", "lamp"])
+    assert relations.pairs(INDEX).tolist() == [[CASE, PHONE], [CABLE, PHONE], [CABLE, LAMP]]

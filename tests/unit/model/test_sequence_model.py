@@ -1,7 +1,9 @@
 """The sequence model: it finds an order that counts do not know, and learns the same however batches are cut."""
 
+import math
 from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 from zlib import crc32
 
 import msgspec
@@ -15,7 +17,7 @@ from model.arrays import pack_array
 from model.batch import Batch, Rows, to_batch
 from model.content import Content, ContentOptions
 from model.item_index import ItemIndex
-from model.sequence_model import SequenceDelta, SequenceModel, SequenceOptions, _adam
+from model.sequence_model import SequenceDelta, SequenceModel, SequenceOptions, _adam, _contrast
 from model.sequence_networks import NETWORKS, Recurrent, Transformer
 from model.snapshot import Snapshot
 
@@ -96,20 +98,28 @@ def test_it_learns_an_order_that_counts_do_not_know(network: str, negatives: int
     assert scores(model, content, *histories).argmax(1).tolist() == [(item + 1) % ITEMS for item in range(ITEMS)]
 
 
+# What can be switched on, all of it.
+SWITCHED_ON = {"gated": True, "contrast": 0.3, "relation_pull": 0.1, "balance": 0.5}
+PAIRS = np.array([[0, 8], [3, 5]])
 events = st.lists(st.tuples(st.integers(0, 5), st.integers(0, ITEMS - 1)), min_size=20, max_size=80)
 
 
 @settings(max_examples=25, deadline=None)
-@given(events, st.lists(st.integers(0, 80), max_size=5), st.sampled_from([(16, 0), (4, 3)]))
+@given(
+    events,
+    st.lists(st.integers(0, 80), max_size=5),
+    st.sampled_from([(16, 0), (4, 3)]),
+    st.sampled_from([{}, SWITCHED_ON]),
+)
 def test_wherever_batches_are_cut_a_replica_and_what_was_packed_agree(
-    pairs: list[tuple[int, int]], cuts: list[int], sizes: tuple[int, int]
+    pairs: list[tuple[int, int]], cuts: list[int], sizes: tuple[int, int], switches: dict[str, Any]
 ) -> None:
-    options = replace(SMALL, negatives=sizes[0], embedding_dimensions=sizes[1])
+    options = replace(SMALL, negatives=sizes[0], embedding_dimensions=sizes[1], **switches)
     content, batch = content_of(dimensions=sizes[1]), batch_of(pairs)
     whole, cut, replica = model_of(options), model_of(options), model_of(options)
-    whole.learn(batch, content, train=True)
+    whole.learn(batch, content, True, lambda: PAIRS)
     for begin, end in pairwise([0, *sorted(min(cut, len(pairs)) for cut in cuts), len(pairs)]):
-        delta = cut.learn(rows_of(batch, slice(begin, end)), content, train=True)
+        delta = cut.learn(rows_of(batch, slice(begin, end)), content, True, lambda: PAIRS)
         replica.apply(msgspec.msgpack.decode(msgspec.msgpack.encode(delta), type=SequenceDelta))
         restored = model_of(options)
         restored.load(cut.snapshot())
@@ -155,6 +165,64 @@ def test_what_is_learned_of_a_token_holds_for_an_item_that_nobody_took() -> None
     again = scores(model, content, [1, 4])[0]
     assert again[6] > found[1, 0]
     assert again[6] > again[8]
+
+
+def test_an_item_behind_gates_is_the_same_to_learner_and_scorer() -> None:
+    content, options = content_of(dimensions=4), replace(SMALL, embedding_dimensions=4, gated=True, updates=8)
+    model = model_of(options)
+    rows = np.arange(ITEMS)
+    for _ in range(4):
+        model.learn(batch_of(walks(9, 6)), content, train=True)
+    vectors, _ = model._composed_of(rows, content)
+    ungated = model_of(replace(options, gated=False))
+    ungated._network.get_parameter("projection").data.copy_(model._network.get_parameter("projection"))
+    ungated.items.vectors[:], ungated.tokens.vectors[:] = model.items.vectors, model.tokens.vectors
+    assert not torch.allclose(vectors, ungated._composed_of(rows, content)[0], atol=1e-3)
+    with torch.no_grad():
+        model._network.get_parameter("gates").zero_()
+    torch.testing.assert_close(model._composed_of(rows, content)[0], ungated._composed_of(rows, content)[0])
+    # The kernel and torch make the same of an item.
+    for one in (model, ungated):
+        one._version += 1
+        one._compose(rows, content)
+        np.testing.assert_allclose(one._composed, one._composed_of(rows, content)[0].detach(), atol=1e-5)
+
+
+def test_related_items_are_drawn_to_each_other() -> None:
+    batch, distances = batch_of(walks(9, 6)), []
+    for pull in (0.0, 1.0):
+        model, content = model_of(replace(SMALL, relation_pull=pull, updates=8)), content_of()
+        for _ in range(3):
+            model.learn(batch, content, True, lambda: PAIRS)
+        vectors, _ = model._composed_of(np.arange(ITEMS), content)
+        distances.append((vectors[PAIRS[:, 0]] - vectors[PAIRS[:, 1]]).norm().item())
+    assert distances[1] < distances[0] / 2
+
+
+def test_two_views_of_one_history_come_closer_than_those_of_others() -> None:
+    one, other = torch.eye(4), torch.eye(4).roll(1, 0)
+    assert _contrast(one, one) < 0.1 < 1 < _contrast(one, other)
+    assert _contrast(one, one) == pytest.approx(math.log(1 + 3 * math.exp(-1 / 0.2)), rel=1e-4)
+    model = model_of(replace(SMALL, contrast=1.0, masked=0.5))
+    held = torch.arange(40)[None] < torch.tensor([[40], [7]])
+    first, second = model._views(held)
+    assert not (first & ~held).any()
+    assert not (second & ~held).any()
+    assert not torch.equal(first, second)
+    assert 8 < int(first[0].sum()) < 32
+
+
+def test_people_of_rare_kinds_are_replayed_more_often() -> None:
+    # Of 12 people one took an item of the first kind last, the others of the second.
+    pairs = [(user, item) for user in range(12) for item in (2, 0 if user == 5 else 1)]
+    rows = {user: crc32(f"u{user}".encode()) % 512 for user in range(12)}
+    drawn = {}
+    for balance in (0.0, 1.0):
+        model, content = model_of(replace(SMALL, reservoir=512, fresh=0, balance=balance)), content_of()
+        model.learn(batch_of(pairs), content, train=False)
+        chances = [np.random.default_rng(seed) for seed in range(300)]
+        drawn[balance] = sum(rows[5] in model._drawn(chance, content) for chance in chances)
+    assert 60 < drawn[0.0] < 140 < 200 < drawn[1.0]
 
 
 def test_the_step_is_that_of_adam() -> None:
