@@ -26,6 +26,7 @@ _HELP = (
     "bootstrap: a history into model and profiles. "
     "deep: each source alone and in the blend, by how much is known of people and items. "
     "leave-one-out: the sequence networks offline, by the protocol of their papers (hours). "
+    "position-bias: what weighing clicks by how seldom their place is seen is worth, where tastes are known. "
     "off-policy: what is estimated of a policy beside what it got, on the Open Bandit data. "
     "all: every mark of speed and growth beside its figure (half an hour)."
 )

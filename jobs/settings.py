@@ -83,6 +83,7 @@ class Models(Section):
     candidates: Annotated[int, Field(ge=1, le=10_000)] = 50
     blend_learning_rate: Annotated[float, Field(ge=0, le=1)] = 0.3
     blend_users: PositiveInt = 4096
+    position_bias: bool = False
     compact_after_events: PositiveInt = 50_000
 
 
@@ -182,6 +183,8 @@ class Settings(FileSettings):
                 learning_rate=0.0 if private else models.blend_learning_rate,
                 remembered_users=models.blend_users,
                 clusters=models.user_segments,
+                places=self.lists.k,
+                position_bias=models.position_bias,
             ),
             content=ContentOptions(
                 share=self.lists.new_items_share,

@@ -580,12 +580,13 @@ class Recommender:
             if len(rows)
         ]
 
-    def feedback(self, snapshot: Snapshot, blend: LearnedBlend) -> None:
-        """Teach the blend which item the user took after the list that it remembers. Of what they take at any time
-        that says little: then the order stays that of the fixed blend."""
+    def feedback(self, snapshot: Snapshot, blend: LearnedBlend, place: int = -1) -> None:
+        """Teach the blend which item the user took after the list that it remembers, and at which `place` of it, -1
+        where they found it elsewhere. Of what they take at any time that says little: then the order stays that of the
+        fixed blend."""
         if snapshot.event_index >= 0 and self.options.horizon == "next":
             (row,) = self.index.rows([snapshot.history[snapshot.event_index]])
-            blend.learn(snapshot.user_id, row)
+            blend.learn(snapshot.user_id, row, place)
 
     def forget_people(self) -> None:
         """Drop what only a learner needs: people's histories, and sums that are not released."""

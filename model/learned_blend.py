@@ -21,9 +21,10 @@ from model.arrays import pack_array, unpack_array
 from model.batch import Batch, Rows, Weights
 from model.candidates import Candidates
 from model.category_popularity import Categories
+from model.exposure import Exposure
 from schema.event import EVENT_TYPES
 
-VERSION = 6
+VERSION = 7
 """The version byte of a packed blend; it counts the features' meanings too."""
 
 LEVELS = 5
@@ -37,13 +38,16 @@ _OWN_TYPES = np.array([EVENT_TYPES.index(name) for name in ("add_to_cart", "favo
 @dataclass(frozen=True)
 class LearnedBlendOptions:
     """The person's `own_items` newest and `candidates` others are looked at for a list. The features of the last list
-    of at most `remembered_users` wait for those users' next event. There are so many `clusters` of people."""
+    of at most `remembered_users` wait for those users' next event. There are so many `clusters` of people. With
+    `position_bias` what is taken from one of a list's `places` counts by how seldom that place is seen."""
 
     candidates: int = 50
     own_items: int = 50
     learning_rate: float = 0.3
     remembered_users: int = 4096
     clusters: int = 0
+    places: int = 20
+    position_bias: bool = False
 
 
 class ShownLists:
@@ -97,6 +101,7 @@ class ShownLists:
 class _Packed(msgspec.Struct, array_like=True):
     weights: bytes
     squares: bytes
+    exposure: bytes = b""
 
 
 class LearnedBlend:
@@ -109,6 +114,7 @@ class LearnedBlend:
         self.weights[0, 0] = 1.0
         self._squares = np.full_like(self.weights, 0.01)
         self._shown = ShownLists(options.remembered_users)
+        self.exposure = Exposure(options.places)
 
     def order(
         self, users: list[str], events: list[int], clusters: Rows, candidates: Candidates, features: Weights, k: int
@@ -150,12 +156,14 @@ class LearnedBlend:
         known = (clusters >= 0) & (clusters < self.options.clusters)
         return np.stack([levels, np.where(known, 1 + LEVELS + clusters, -1)], 1)
 
-    def learn(self, user: str, item: int) -> None:
-        """Learn from the item's row that the user took next; nothing where it was no candidate of the user's last
-        list, or no list is remembered. A list teaches once."""
+    def learn(self, user: str, item: int, place: int = -1) -> None:
+        """Learn from the item's row that the user took next, at this `place` of the list, -1 where they did not find it
+        there; nothing where it was no candidate of the user's last list, or no list is remembered. A list teaches
+        once."""
         shown = self._shown.pop(user)
         if shown is not None:
-            _learn(*shown, item, self.options.learning_rate, self.weights, self._squares)
+            weight = self.exposure.weight(place) if self.options.position_bias else 1.0
+            _learn(*shown, item, weight, self.options.learning_rate, self.weights, self._squares)
 
     def forget(self, user: str) -> None:
         """Drop what is remembered of the user's last list."""
@@ -166,8 +174,8 @@ class LearnedBlend:
         self._shown = ShownLists(self.options.remembered_users)
 
     def pack(self) -> bytes:
-        """A version byte, and the weights and sums of squares as MessagePack."""
-        packed = _Packed(pack_array(self.weights), pack_array(self._squares))
+        """A version byte, and the weights, sums of squares and exposure as MessagePack."""
+        packed = _Packed(pack_array(self.weights), pack_array(self._squares), self.exposure.pack())
         return bytes((VERSION,)) + msgspec.msgpack.encode(packed)
 
     @classmethod
@@ -186,6 +194,8 @@ class LearnedBlend:
             4: [26] * 8,
             5: [30] * 4,
             6: [],
+            # Version 6 knew no exposure.
+            7: [],
         }[packed[0]]
         known = FEATURES - len(missing)
         weights = np.insert(unpack_array(state.weights, np.float32).reshape(-1, known), missing, 0, axis=1)
@@ -193,6 +203,7 @@ class LearnedBlend:
         # Before version 6 there were no clusters; of another number of them none is the same.
         rows = len(weights) if len(weights) == len(blend.weights) else 1 + LEVELS
         blend.weights[:rows], blend._squares[:rows] = weights[:rows], squares[:rows]
+        blend.exposure.load(state.exposure)
         return blend
 
 
@@ -336,9 +347,10 @@ def _order(items, features, weights, parts, k):  # type: ignore[no-untyped-def]
     return chosen, chances
 
 
-@numba.njit("(i8[::1], f4[:,::1], i8[::1], i8, f8, f4[:,::1], f4[:,::1])", cache=True, nogil=True, fastmath=True)
-def _learn(items, features, parts, item, rate, weights, squares):  # type: ignore[no-untyped-def]
-    """One step on -log softmax(features @ (weights[0] + the sum of weights[parts])) at the item's column."""
+@numba.njit("(i8[::1], f4[:,::1], i8[::1], i8, f8, f8, f4[:,::1], f4[:,::1])", cache=True, nogil=True, fastmath=True)
+def _learn(items, features, parts, item, counts, rate, weights, squares):  # type: ignore[no-untyped-def]
+    """One step on -log softmax(features @ (weights[0] + the sum of weights[parts])) at the item's column, times what
+    that `counts`."""
     columns, size = features.shape
     weight = weights[0].copy()
     for part in parts:
@@ -364,7 +376,7 @@ def _learn(items, features, parts, item, rate, weights, squares):  # type: ignor
             total += scores[c]
     for c in range(columns):
         if items[c] >= 0:
-            chance = scores[c] / total - np.float32(1 if c == taken else 0)
+            chance = np.float32(counts) * (scores[c] / total - np.float32(1 if c == taken else 0))
             for f in range(size):
                 gradient[f] += chance * features[c, f]
     for row, step in ((0, rate), (parts[0], rate / 2), (parts[1], rate / 2)):

@@ -234,4 +234,6 @@ def snapshot(profile: Profile, event: Event, outcome: Outcome, appended_at: int,
         ages=bytes([max(event.timestamp - time, 0).bit_length() for time in times]),
         last_seen=profile.last_seen,
         gaps=_gaps(times) if options.gaps else b"",
+        list_id=event.list_id,
+        impression=event.event_type == "impression",
     )

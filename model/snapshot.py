@@ -14,7 +14,8 @@ class Snapshot(msgspec.Struct, array_like=True):
     event each was last taken: how many binary digits the milliseconds have; so do `gaps` of the time from each to the
     next older one, 0 for the oldest. `partition` and `offset` are the event's
     place in its topic, -1 where it is not known. `session_only` says that a list may be made of it, and nothing kept.
-    `last_seen` is the newest time of the profile's events.
+    `last_seen` is the newest time of the profile's events. `list_id` is the list that led to the event, where the
+    shop says so, and `impression` says that the item was only seen there.
     """
 
     user_id: str
@@ -37,6 +38,8 @@ class Snapshot(msgspec.Struct, array_like=True):
     session_only: bool = False
     last_seen: int = 0
     gaps: bytes = b""
+    list_id: str | None = None
+    impression: bool = False
 
 
 _encoder = msgspec.msgpack.Encoder()

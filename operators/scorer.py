@@ -5,6 +5,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Iterator
 from itertools import chain
+from typing import NamedTuple
 from uuid import uuid4
 
 import msgspec
@@ -25,6 +26,14 @@ from schema.recommendation import DEFAULT_USER, Recommendation, ScoredItem, enco
 LISTS = Types.ROW_NAMED(["user_id", "payload"], [Types.STRING(), Types.PRIMITIVE_ARRAY(Types.BYTE())])
 _RETRY_MS = 20
 _SMOOTHING = 0.001
+
+
+class SentList(NamedTuple):
+    """The list that a person has: its items, best first, its id, and which of its places are known to be seen."""
+
+    items: list[str]
+    list_id: str
+    seen: set[int]
 
 
 class ScorerFunction(KeyedCoProcessFunction):
@@ -67,7 +76,7 @@ class ScorerFunction(KeyedCoProcessFunction):
         # Shards whose `waiting` is known to be empty, so that it is not read for every batch.
         self._served: set[int] = set()
         self._catch_up = CatchUp(self._target_freshness_ms)
-        self._sent: OrderedDict[str, list[str]] = OrderedDict()
+        self._sent: OrderedDict[str, SentList] = OrderedDict()
         metrics = runtime_context.get_metrics_group().add_group("headrace")
         self._dead_letters = DeadLetters(metrics, "scorer_failed")
         self._lists_sent = metrics.counter("lists_sent")
@@ -160,9 +169,14 @@ class ScorerFunction(KeyedCoProcessFunction):
                 yield Row(snapshot.user_id, None)
                 yield RECEIPTS, Row(receipt(snapshot.event_id, "lists"))
                 continue
+            if snapshot.impression:
+                # It changes nothing that a list is made of.
+                self._see(snapshot, blend)
+                if snapshot.user_id in self._sent:
+                    continue
             try:
                 self._test(snapshot)
-                self._replica.feedback(snapshot, blend)
+                self._replica.feedback(snapshot, blend, self._place(snapshot))
             except Exception as error:
                 yield self._dead_letters.of_failure("scorer_failed", error, self._events_topic, snapshot)
                 continue
@@ -180,8 +194,8 @@ class ScorerFunction(KeyedCoProcessFunction):
             result = ranked[user_id]
             if isinstance(result, Exception):
                 yield self._dead_letters.of_failure("scorer_failed", result, self._events_topic, snapshot)
-            elif self._changed(user_id, result.item_ids):
-                yield Row(user_id, self._encode(snapshot, result, now))
+            elif list_id := self._changed(user_id, result.item_ids):
+                yield Row(user_id, self._encode(snapshot, result, list_id, now))
         self._lists_sent.inc(self._lists_made - made)
         self._gauges["batch_size"] = len(requests)
         self._gauges["freshness_ms"] = now - oldest
@@ -209,27 +223,48 @@ class ScorerFunction(KeyedCoProcessFunction):
 
     def _test(self, snapshot: Snapshot) -> None:
         """Prequential quality: the list that the user has against the event that came."""
-        if snapshot.item_id is None:
+        if snapshot.item_id is None or snapshot.impression:
             return
-        items = self._sent.get(snapshot.user_id) or self._sent.get(DEFAULT_USER) or []
+        sent = self._sent.get(snapshot.user_id) or self._sent.get(DEFAULT_USER)
+        items = sent.items if sent else []
         hit = snapshot.item_id in items
         gain = 1 / math.log2(items.index(snapshot.item_id) + 2) if hit else 0.0
         for name, result in (("prequential_hit", float(hit)), ("prequential_ndcg", gain)):
             self._gauges[name] += _SMOOTHING * (result - self._gauges[name])
 
-    def _changed(self, user_id: str, items: list[str]) -> bool:
-        unchanged = self._sent.pop(user_id, None) == items
-        self._sent[user_id] = items
+    def _place(self, snapshot: Snapshot) -> int:
+        """Where the event's item stands in the list that led to it, -1 where none did, or it is no longer known."""
+        sent = self._sent.get(snapshot.user_id)
+        if sent is None or snapshot.list_id != sent.list_id or snapshot.item_id not in sent.items:
+            return -1
+        return sent.items.index(snapshot.item_id)
+
+    def _see(self, snapshot: Snapshot, blend: LearnedBlend) -> None:
+        """Take note of an impression, once for each place of a list."""
+        place = self._place(snapshot)
+        if place >= 0 and place not in (seen := self._sent[snapshot.user_id].seen):
+            blend.exposure.observe(place, first=not seen)
+            seen.add(place)
+
+    def _changed(self, user_id: str, items: list[str]) -> str | None:
+        """The id of the list, where it is to be sent: a new one."""
+        before = self._sent.pop(user_id, None)
+        if not items or (before is not None and before.items == items and not self._send_unchanged):
+            if before is not None:
+                self._sent[user_id] = before
+            return None
+        self._lists_made += 1
+        list_id = f"{self._run}-{self._lists_made}"
+        self._sent[user_id] = SentList(items, list_id, set())
         if len(self._sent) > self._remembered_users:
             self._sent.popitem(last=False)
-        return bool(items) and (self._send_unchanged or not unchanged)
+        return list_id
 
-    def _encode(self, snapshot: Snapshot, ranked: RankedList, now: int) -> bytes:
+    def _encode(self, snapshot: Snapshot, ranked: RankedList, list_id: str, now: int) -> bytes:
         assert self._replica is not None
-        self._lists_made += 1
         recommendation = Recommendation(
             user_id=snapshot.user_id,
-            list_id=f"{self._run}-{self._lists_made}",
+            list_id=list_id,
             generated_at=now,
             event_id=snapshot.event_id,
             event_timestamp=snapshot.event_timestamp,

@@ -197,6 +197,24 @@ def test_people_of_a_cluster_have_an_order_of_their_own_until_there_are_others()
     assert not others.weights[6:].any()
 
 
+@pytest.mark.parametrize("corrected", [False, True])
+def test_what_is_taken_at_a_place_that_is_seldom_seen_teaches_more(corrected: bool) -> None:
+    moved = []
+    for place in (-1, 0, 3):
+        blend = LearnedBlend(LearnedBlendOptions(position_bias=corrected, places=4))
+        for _ in range(400):
+            blend.exposure.observe(0, first=True)
+        shares = random_shares(np.random.default_rng(8))
+        blend.order(["u"], [3], NOBODY, candidates_of(shares), features(shares), 4)
+        blend.learn("u", 2, place)
+        # Adagrad divides by the root of what it has seen, so that what counts shows in its sums.
+        moved.append(float(blend._squares.sum()))
+        restored = LearnedBlend.unpack(blend.pack(), blend.options)
+        assert restored.exposure.weight(3) == blend.exposure.weight(3)
+    assert moved[0] == moved[1]
+    assert (moved[2] > 50 * moved[1]) is corrected
+
+
 def test_levels_follow_the_number_of_events() -> None:
     assert [level(count) for count in (0, 2, 3, 14, 15, 62, 63, 254, 255, 10**9)] == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
 
