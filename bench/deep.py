@@ -120,8 +120,8 @@ def _row(name: str, file: str, source: str, data: str) -> dict[str, float]:
         if source == ENCODER:
             catalogue = encoded(catalogue)
             (dimensions,) = {len((item.embeddings or {})[_EMBEDDING]) for item in catalogue.values()}
-            content = replace(options.content, embedding=_EMBEDDING, embedding_dimensions=dimensions)
-            sequence = replace(options.sequence, embedding_dimensions=dimensions)
+            content = replace(options.content, embeddings=((_EMBEDDING, dimensions),))
+            sequence = replace(options.sequence, embedding_dimensions=(dimensions,))
             options = replace(options, content=content, sequence=sequence)
         if source == THOMPSON:
             options = replace(options, content=replace(options.content, thompson=True))

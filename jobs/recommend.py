@@ -172,9 +172,8 @@ def build(
     )
 
     with process_mode(environment):
-        models = settings.models
-        if models.text_encoder:
-            encoder = ItemEncoderFunction(models.text_encoder, models.embedding)
+        if encodings := settings.encodings():
+            encoder = ItemEncoderFunction(encodings)
             encoded = catalogue.process(encoder, Types.ROW([Types.LONG(), CATALOGUE]))
             # One, so that messages keep their order.
             catalogue = encoded.name("item_encoder").uid("item-encoder").set_parallelism(1)

@@ -12,6 +12,8 @@ from config.privacy import Privacy
 from model.blend import BlendOptions
 from model.content import ContentOptions
 from model.cooccurrence import CooccurrenceOptions
+from model.image_encoder import image_dimensions
+from model.item_encoding import Encoding
 from model.learned_blend import LearnedBlendOptions
 from model.linear_item_model import LinearItemModelOptions
 from model.matrix_factorization import MatrixFactorizationOptions
@@ -19,7 +21,7 @@ from model.popularity import PopularityOptions
 from model.private_counts import PrivacyOptions
 from model.profile import DEFAULT_WEIGHTS, ProfileOptions
 from model.sequence_model import SequenceOptions
-from model.text_encoder import dimensions_of, find_encoder
+from model.text_encoder import text_dimensions
 from model.user_neighbours import UserNeighboursOptions
 from model.user_segments import UserSegmentsOptions
 
@@ -58,9 +60,13 @@ class Models(Section):
     start_from: FilePath | None = None
     max_items: Annotated[int, Field(ge=100)] = 200_000
     whole_catalogue: NonNegativeInt = 4096
-    embedding: str = ""
+    embeddings: dict[str, Annotated[int, Field(ge=1, le=4096)]] = {}
     text_encoder: str = ""
-    embedding_dimensions: Annotated[int, Field(ge=0, le=4096)] = 0
+    text_embedding: str = "text"
+    image_encoder: str = ""
+    image_weights: FilePath | None = None
+    image_embedding: str = "image"
+    image_sources: list[Annotated[str, Field(pattern=r"^(https?|file)://.*/$")]] = []
     neighbours: PositiveInt = 384
     dimensions: Annotated[int, Field(ge=2, le=512)] = 64
     reservoir: PositiveInt = 4096
@@ -115,22 +121,27 @@ class Settings(FileSettings):
     serving: dict[str, Any] = {}
 
     @model_validator(mode="after")
-    def _sizes_the_embedding(self) -> "Settings":
-        if self.models.embedding and not self.models.embedding_dimensions:
-            raise ValueError("models.embedding_dimensions must be above 0 where models.embedding names one")
-        return self
-
-    @model_validator(mode="after")
-    def _finds_the_encoder(self) -> "Settings":
-        if self.models.text_encoder:
-            if not self.models.embedding:
-                raise ValueError("models.embedding must name the embedding that models.text_encoder makes")
+    def _finds_the_encoders(self) -> "Settings":
+        models, faults = self.models, []
+        for name, made_by, embedding, dimensions_of in (
+            ("text", models.text_encoder, models.text_embedding, text_dimensions),
+            ("image", models.image_encoder, models.image_embedding, image_dimensions),
+        ):
+            if not made_by:
+                continue
+            if embedding not in models.embeddings:
+                faults.append(f"models.embeddings must name {embedding}, which models.{name}_encoder makes")
             try:
-                made = dimensions_of(find_encoder(self.models.text_encoder))
+                made = dimensions_of(made_by)
             except ValueError as error:
-                raise ValueError(f"models.text_encoder: {error}") from error
-            if made not in (None, self.models.embedding_dimensions):
-                raise ValueError(f"models.embedding_dimensions must be {made}, as models.text_encoder makes them")
+                faults.append(f"models.{name}_encoder: {error}")
+                continue
+            if made not in (None, models.embeddings.get(embedding, made)):
+                faults.append(f"models.embeddings.{embedding} must be {made}, as models.{name}_encoder makes them")
+        if models.image_encoder and models.image_weights is None:
+            faults.append("models.image_weights must name the file of models.image_encoder's weights")
+        if faults:
+            raise ValueError("; ".join(faults))
         return self
 
     @model_validator(mode="after")
@@ -154,6 +165,17 @@ class Settings(FileSettings):
             weights=DEFAULT_WEIGHTS | self.events.weights,
             gaps=bool(self.models.sequence),
         )
+
+    def encodings(self) -> list[Encoding]:
+        """The embeddings that are made of catalogue messages."""
+        models, found = self.models, []
+        if models.text_encoder:
+            found.append(Encoding(models.text_embedding, models.text_encoder))
+        if models.image_encoder:
+            weights = str(models.image_weights.resolve()) if models.image_weights else ""
+            sources = tuple(models.image_sources)
+            found.append(Encoding(models.image_embedding, models.image_encoder, True, weights, sources))
+        return found
 
     def blend_options(self) -> BlendOptions:
         """The part that the models need."""
@@ -190,14 +212,13 @@ class Settings(FileSettings):
                 share=self.lists.new_items_share,
                 new_until=self.lists.new_until,
                 thompson=self.lists.exploration == "thompson",
-                embedding=models.embedding,
-                embedding_dimensions=models.embedding_dimensions if models.embedding else 0,
+                embeddings=tuple(models.embeddings.items()),
             ),
             sequence=SequenceOptions(
                 network="" if private else models.sequence,
                 dimensions=models.sequence_dimensions,
                 history=self.profiles.history_length,
-                embedding_dimensions=models.embedding_dimensions if models.embedding else 0,
+                embedding_dimensions=tuple(models.embeddings.values()),
                 gated=models.sequence_gated,
                 contrast=models.sequence_contrast,
                 relation_pull=models.sequence_relation_pull,

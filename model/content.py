@@ -38,8 +38,8 @@ class ContentOptions:
     the catalogue those with fewer than `new_until` interactions are new, and for each person the `new_items` of them
     that go best with the person, by words and embedding together, are candidates. `share` of a list's places, rounded
     down, is given to such items, drawn by a softmax of how well they go, over `temperature`, or with `thompson` each by
-    the chance that it is the best by the learned order, in view of how little that is sure of. `embedding` names the
-    one of the catalogue's embeddings that counts, of `embedding_dimensions` numbers; "" is none."""
+    the chance that it is the best by the learned order, in view of how little that is sure of. `embeddings` are those
+    of the catalogue that count, each with how many numbers it has."""
 
     recent: int = 10
     decay: float = 0.5
@@ -49,9 +49,13 @@ class ContentOptions:
     share: float = 0.05
     temperature: float = 0.1
     thompson: bool = False
-    embedding: str = ""
-    embedding_dimensions: int = 0
+    embeddings: tuple[tuple[str, int], ...] = ()
     seed: int = 1
+
+    @property
+    def embedding_dimensions(self) -> int:
+        """How many numbers the embeddings have together."""
+        return sum(dimensions for _, dimensions in self.embeddings)
 
 
 class NewItems(NamedTuple):
@@ -74,18 +78,24 @@ def tokens_of(item: Item) -> bytes:
 
 
 def embedding_of(item: Item, options: ContentOptions) -> bytes:
-    """The item's embedding at length 1, float32 [embedding_dimensions]; empty where it has none. Raises MessageError on
-    one of another length, or of zeros."""
-    found = (item.embeddings or {}).get(options.embedding)
-    if not options.embedding or found is None:
-        return b""
+    """The item's embeddings one after another, each at the same length, together at length 1, 0 for one that it lacks:
+    float32 [embedding_dimensions]; empty where it has none. Raises MessageError on one of another size, or of zeros."""
+    parts = [_part(item, name, dimensions) for name, dimensions in options.embeddings]
+    there = sum(part.any() for part in parts)
+    return pack_array((np.concatenate(parts) / math.sqrt(there)).astype(np.float32)) if there else b""
+
+
+def _part(item: Item, name: str, dimensions: int) -> npt.NDArray[np.float64]:
+    """One of the item's embeddings at length 1, zeros where it has none of that name."""
+    found = (item.embeddings or {}).get(name)
+    if found is None:
+        return np.zeros(dimensions)
     vector = np.array(found, np.float64)
     length = np.linalg.norm(vector)
-    if len(vector) != options.embedding_dimensions or not np.isfinite(length) or length == 0:
-        field = f"embeddings.{options.embedding}"
-        reason = f"must hold {options.embedding_dimensions} numbers, not all 0"
-        raise MessageError("bad_embedding", field, shown(found), reason)
-    return pack_array((vector / length).astype(np.float32))
+    if len(vector) != dimensions or not np.isfinite(length) or length == 0:
+        reason = f"must hold {dimensions} numbers, not all 0"
+        raise MessageError("bad_embedding", f"embeddings.{name}", shown(found), reason)
+    return np.asarray(vector / length)
 
 
 def _texts(item: Item) -> Iterator[str]:
@@ -220,11 +230,15 @@ class Content:
             "used": pack_array(self.used),
             "arrived": pack_array(arrived),
             "vectors": pack_array(self.vectors),
-            "embedding": self.options.embedding.encode(),
+            "embedding": self._embedding_names,
         }
 
+    @property
+    def _embedding_names(self) -> bytes:
+        return "+".join(name for name, _ in self.options.embeddings).encode()
+
     def load(self, arrays: dict[str, bytes]) -> None:
-        """The inverse of `snapshot`. Embeddings of another name or length than is asked for now are not taken: the
+        """The inverse of `snapshot`. Embeddings of other names or lengths than are asked for now are not taken: the
         catalogue has to be sent again."""
         used = unpack_array(arrays["used"], np.uint8)
         tokens = np.zeros((len(used), TOKENS), np.uint16)
@@ -232,7 +246,7 @@ class Content:
         self._arrived = dict.fromkeys(unpack_array(arrays["arrived"], np.int64).tolist())
         vectors = unpack_array(arrays["vectors"], np.float32)
         shape = len(used), self.options.embedding_dimensions
-        same = arrays["embedding"].decode() == self.options.embedding and vectors.size == shape[0] * shape[1]
+        same = arrays["embedding"] == self._embedding_names and vectors.size == shape[0] * shape[1]
         vectors = vectors.reshape(shape) if same else np.zeros(shape, np.float32)
         self._hold(*map(torch.from_numpy, (tokens, used, vectors)))
         self._count()

@@ -25,6 +25,7 @@ regularization", WSDM 2011, equation 10. And people whose newest item is of a ra
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from zlib import crc32
 
 import msgspec
@@ -45,8 +46,6 @@ Digits = npt.NDArray[np.uint8]
 _GAPS = 64
 _BLOCK = 256
 _FIRST, _SECOND = 0.9, 0.98
-_SOURCES = 3
-"""What an item is made of: itself, its tokens, its embedding."""
 _CONTRAST_TEMPERATURE = 0.2
 
 
@@ -59,10 +58,10 @@ class SequenceOptions:
     """`network` is one of `NETWORKS`, or "" for none; it reads the `history` newest items. Every `step` interactions
     there are `updates` updates, each over the histories of `fresh` of the people who had one of them and `replay` of
     all in a reservoir of `reservoir` people, and over all items or `negatives` of them. Every place of a history learns
-    the `ahead` next items. `embedding_dimensions` are those of the content's embeddings. `gated` says whether what an
-    item is made of passes gates; `contrast` is the weight of the self-supervised part of the loss, whose views miss
-    each item with the chance `masked`; `relation_pull` that of the distance between related items. The more `balance`,
-    from 0 to 1, the more people whose newest item is of a rare kind are replayed."""
+    the `ahead` next items. `embedding_dimensions` are those of each of the content's embeddings. `gated` says whether
+    what an item is made of passes gates; `contrast` is the weight of the self-supervised part of the loss, whose views
+    miss each item with the chance `masked`; `relation_pull` that of the distance between related items. The more
+    `balance`, from 0 to 1, the more people whose newest item is of a rare kind are replayed."""
 
     network: str = ""
     dimensions: int = 32
@@ -76,7 +75,7 @@ class SequenceOptions:
     ahead: int = 2
     learning_rate: float = 5e-3
     dropout: float = 0.3
-    embedding_dimensions: int = 0
+    embedding_dimensions: tuple[int, ...] = ()
     gated: bool = False
     contrast: float = 0.0
     masked: float = 0.3
@@ -197,10 +196,14 @@ class SequenceModel:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(options.seed)
             self._network = NETWORKS[options.network](size, options.history, options.dropout)
-        for name, rows in (("types", len(EVENT_TYPES)), ("gaps", _GAPS), ("projection", options.embedding_dimensions)):
+        projected = sum(options.embedding_dimensions)
+        for name, rows in (("types", len(EVENT_TYPES)), ("gaps", _GAPS), ("projection", projected)):
             self._network.register_parameter(name, Parameter(torch.zeros(rows, size)))
-        # Of each source what it is multiplied by, and a constant: at 0 the gates let all pass.
-        self._network.register_parameter("gates", Parameter(torch.zeros(_SOURCES * options.gated, size + 2)))
+        # Of each source, the item, its tokens and each embedding, what it is multiplied by, and a constant: at 0 the
+        # gates let all pass.
+        sources = 2 + len(options.embedding_dimensions)
+        self._network.register_parameter("gates", Parameter(torch.zeros(sources * options.gated, size + 2)))
+        self._bounds = np.cumsum([0, *options.embedding_dimensions])
         self._network.to(device).eval()
         self._weights = parameters_to_vector(self._network.parameters()).detach()
         # From now on the network's parameters are parts of that one vector.
@@ -303,7 +306,7 @@ class SequenceModel:
         """Bring what `_composed` holds of these items up to date."""
         projection, gates = (self._network.get_parameter(n).detach().cpu().numpy() for n in ("projection", "gates"))
         tables = self.items.vectors.numpy(), self.tokens.vectors.numpy()
-        known = content.tokens, content.used, content.vectors, projection, gates
+        known = content.tokens, content.used, content.vectors, projection, gates, self._bounds
         _compose(rows.ravel(), self._version, self._composed_in, self._composed, *tables, *known)
 
     def _read(self, vectors: torch.Tensor, types: Digits, gaps: Digits, held: torch.Tensor, asked: int) -> torch.Tensor:
@@ -396,9 +399,10 @@ class SequenceModel:
             bags = functional.embedding_bag(torch.from_numpy(places), of_tokens, offsets, mode="sum")
             sources[1] = bags / torch.from_numpy(np.sqrt(np.maximum(used, 1), dtype=np.float32))[:, None]
             moving.append((self.tokens, known, of_tokens))
-        if content.vectors.shape[1]:
-            projected = torch.from_numpy(content.vectors[rows]) @ self._network.get_parameter("projection")
-            sources[2] = functional.pad(projected, (0, 1))
+        projection = self._network.get_parameter("projection")
+        for n, (begin, end) in enumerate(pairwise(self._bounds.tolist())):
+            projected = torch.from_numpy(content.vectors[rows, begin:end]) @ projection[begin:end]
+            sources[2 + n] = functional.pad(projected, (0, 1))
         if self.options.gated:
             for place, source in sources.items():
                 gate = self._network.get_parameter("gates")[place]
@@ -443,8 +447,8 @@ class SequenceModel:
     def _shape(self) -> tuple[object, ...]:
         """What a packed state must have been made with."""
         options = self.options
-        made = options.network, options.dimensions, options.history, options.reservoir, options.embedding_dimensions
-        return *made, len(self._weights), VOCABULARY
+        made = options.network, options.dimensions, options.history, options.reservoir
+        return *made, sum(options.embedding_dimensions), len(self._weights), VOCABULARY
 
     def load(self, arrays: dict[str, bytes]) -> None:
         """The inverse of `snapshot`. A network of other options is not taken: it begins anew."""
@@ -506,12 +510,13 @@ def _add_source(source, composed, gates, place):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(
-    "(i8[:], i8, i8[::1], f4[:,::1], f4[:,::1], f4[:,::1], u2[:,::1], u1[::1], f4[:,::1], f4[:,::1], f4[:,::1])",
+    "(i8[:], i8, i8[::1], f4[:,::1], f4[:,::1], f4[:,::1], u2[:,::1], u1[::1], f4[:,::1], f4[:,::1], f4[:,::1], "
+    "i8[::1])",
     cache=True,
     nogil=True,
 )
 def _compose(  # type: ignore[no-untyped-def]
-    rows, version, made, composed, items, tokens, item_tokens, used, embeddings, projection, gates
+    rows, version, made, composed, items, tokens, item_tokens, used, embeddings, projection, gates, bounds
 ):
     width = composed.shape[1]
     source = np.empty(width, np.float32)
@@ -528,12 +533,13 @@ def _compose(  # type: ignore[no-untyped-def]
                 source[d] += tokens[token, d]
         source /= np.float32(np.sqrt(max(used[row], 1)))
         _add_source(source, composed[row], gates, 1)
-        source[:] = 0
-        for e in range(embeddings.shape[1]):
-            if embeddings[row, e] != 0:
-                for d in range(width - 1):
-                    source[d] += embeddings[row, e] * projection[e, d]
-        _add_source(source, composed[row], gates, 2)
+        for part in range(len(bounds) - 1):
+            source[:] = 0
+            for e in range(bounds[part], bounds[part + 1]):
+                if embeddings[row, e] != 0:
+                    for d in range(width - 1):
+                        source[d] += embeddings[row, e] * projection[e, d]
+            _add_source(source, composed[row], gates, 2 + part)
 
 
 @numba.njit("(f4[:,::1], i8[:,:], f4[:,::1], f4[:,::1])", cache=True, nogil=True, fastmath={"contract", "reassoc"})

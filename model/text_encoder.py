@@ -34,9 +34,10 @@ def find_encoder(name: str) -> Path:
         raise ValueError(f"the package {name} carries no model: {error}") from error
 
 
-def dimensions_of(folder: Path) -> int | None:
-    """How many numbers a vector of the model in `folder` has, None where its files do not say."""
-    pooling = folder / "1_Pooling" / "config.json"
+def text_dimensions(name: str) -> int | None:
+    """How many numbers a vector of the model of this name has, None where its files do not say. Raises ValueError as
+    `find_encoder` does."""
+    pooling = find_encoder(name) / "1_Pooling" / "config.json"
     return json.loads(pooling.read_text()).get("word_embedding_dimension") if pooling.exists() else None
 
 

@@ -1,7 +1,7 @@
-"""Gives catalogue messages the embedding of their text, where the shop sent none."""
+"""Gives catalogue messages the embeddings of their text and their image, where the shop sent none."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from pyflink.common import Row
@@ -9,7 +9,10 @@ from pyflink.datastream import ProcessFunction, RuntimeContext
 
 from operators.worker import prepare_worker  # isort: skip, numba comes in with the models
 from model.batch import Weights
+from model.image_encoder import ImageEncoder
+from model.item_encoding import Encoding
 from model.text_encoder import TextEncoder, find_encoder, text_of
+from operators.images import Images
 from schema.errors import MessageError
 from schema.item import parse_item, with_embedding
 
@@ -17,19 +20,24 @@ _log = logging.getLogger(__name__)
 
 
 class ItemEncoderFunction(ProcessFunction):
-    """In and out: Row(key, Row(rows (item_id, payload, partition, offset))) of the catalogue. A payload with a title,
-    brand, category or description, and no embedding `embedding`, comes out with one of `encoder`; any other, malformed
-    ones among them, as it came in. Where the encoder fails, all of that batch go on as they came."""
+    """In and out: Row(key, Row(rows (item_id, payload, partition, offset))) of the catalogue. A payload that lacks one
+    of the embeddings of `encodings`, and has the title, brand, category, description or image that it is made of, comes
+    out with it; any other, malformed ones among them, as it came in. Where an encoder fails, all of that batch go on
+    without its embedding."""
 
-    def __init__(self, encoder: str, embedding: str) -> None:
+    def __init__(self, encodings: Sequence[Encoding]) -> None:
         # The workers have another working directory.
-        self._name = str(find_encoder(encoder)) if Path(encoder).is_dir() else encoder
-        self._embedding = embedding
+        self._encodings = [
+            encoding._replace(made_by=str(find_encoder(encoding.made_by)))
+            if Path(encoding.made_by).is_dir() and not encoding.of_images
+            else encoding
+            for encoding in encodings
+        ]
 
     def open(self, runtime_context: RuntimeContext) -> None:
         """Register the metrics."""
         prepare_worker()
-        self._encoder: TextEncoder | None = None
+        self._encoders: dict[str, Callable[[list[str]], Sequence[Weights | None]]] = {}
         metrics = runtime_context.get_metrics_group().add_group("headrace")
         self._encoded, self._failures = metrics.counter("items_encoded"), 0
         metrics.gauge("encoder_failures", lambda: self._failures)
@@ -38,29 +46,52 @@ class ItemEncoderFunction(ProcessFunction):
         """Encode one micro-batch."""
         key, (rows,) = value
         rows = list(rows)
-        texts = {n: text for n, row in enumerate(rows) if (text := self._text_of(row))}
-        encoded = list(rows)
+        for encoding in self._encodings:
+            rows = self._with_embeddings(rows, encoding)
+        yield Row(key, Row(rows))
+
+    def _with_embeddings(self, rows: list[Row], encoding: Encoding) -> list[Row]:
+        """The rows with one embedding more."""
+        given = {n: said for n, row in enumerate(rows) if (said := self._said(row, encoding))}
+        encoded, made = list(rows), 0
         try:
-            for n, vector in zip(texts, self._encode(list(texts.values())) if texts else [], strict=True):
+            for n, vector in zip(given, self._encode(list(given.values()), encoding) if given else [], strict=True):
                 item_id, payload, partition, offset = rows[n]
-                encoded[n] = Row(item_id, with_embedding(bytes(payload), self._embedding, vector), partition, offset)
-            self._encoded.inc(len(texts))
+                if vector is None:
+                    self._failures += 1
+                    continue
+                encoded[n] = Row(item_id, with_embedding(bytes(payload), encoding.embedding, vector), partition, offset)
+                made += 1
         except Exception:
-            _log.exception("the encoder has failed on %d items, which go on without", len(texts))
-            self._failures += len(texts)
-            encoded = rows
-        yield Row(key, Row(encoded))
+            _log.exception("%s has failed on %d items, which go on without", encoding.made_by, len(given))
+            self._failures += len(given)
+            return rows
+        self._encoded.inc(made)
+        return encoded
 
-    def _encode(self, texts: list[str]) -> list[Weights]:
-        # Not when the job starts: what fails here is to cost embeddings, not lists.
-        self._encoder = self._encoder or TextEncoder(self._name)
-        return list(self._encoder.encode(texts))
+    def _encode(self, given: list[str], encoding: Encoding) -> Sequence[Weights | None]:
+        # Made here and not when the job starts: what fails is to cost embeddings, not lists.
+        if encoding.embedding not in self._encoders:
+            self._encoders[encoding.embedding] = _encoder_of(encoding)
+        return self._encoders[encoding.embedding](given)
 
-    def _text_of(self, row: Row) -> str:
-        """What is to be encoded; "" where nothing is, or the learner will refuse the message."""
+    def _said(self, row: Row, encoding: Encoding) -> str:
+        """What is to be encoded: a text, or where an image is; "" where nothing is, or the learner will refuse the
+        message."""
         item_id, payload, _, _ = row
         try:
             _, item = parse_item(item_id, None if payload is None else bytes(payload))
         except MessageError:
             return ""
-        return "" if item is None or self._embedding in (item.embeddings or {}) else text_of(item)
+        if item is None or encoding.embedding in (item.embeddings or {}):
+            return ""
+        return (item.image_url or "") if encoding.of_images else text_of(item)
+
+
+def _encoder_of(encoding: Encoding) -> Callable[[list[str]], Sequence[Weights | None]]:
+    if not encoding.of_images:
+        text_encoder = TextEncoder(encoding.made_by)
+        return lambda texts: list(text_encoder.encode(texts))
+    image_encoder = ImageEncoder(encoding.made_by, Path(encoding.weights))
+    images = Images(encoding.sources)
+    return lambda addresses: image_encoder.encode([image or b"" for image in images.fetch(addresses)])

@@ -20,8 +20,10 @@ METRICS = {
     "interactions_learned": Metric(("learner",), "counter", "Snapshots that the model has learned from"),
     "learner_ms": Metric(("learner",), "gauge", "Milliseconds that learning the newest batch took"),
     "model_version": Metric(("learner", "scorer"), "gauge", "Events and catalogue changes that the model has taken"),
-    "items_encoded": Metric(("item_encoder",), "counter", "Catalogue messages that the text encoder gave an embedding"),
-    "encoder_failures": Metric(("item_encoder",), "gauge", "Catalogue messages on which the text encoder failed"),
+    "items_encoded": Metric(
+        ("item_encoder",), "counter", "Embeddings of text or image that catalogue messages were given"
+    ),
+    "encoder_failures": Metric(("item_encoder",), "gauge", "Embeddings that could not be made of a text or an image"),
     "sequence_updates": Metric(("learner",), "gauge", "Updates of the sequence model's network since it began"),
     "sequence_failures": Metric(("learner", "scorer"), "gauge", "How often the sequence model failed and was left out"),
     "lists_without_sequence": Metric(

@@ -25,8 +25,7 @@ ROUNDS = 6
 def test_a_new_item_reaches_those_whom_it_suits_within_a_second(
     job_stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("HEADRACE_MODELS__EMBEDDING", "look")
-    monkeypatch.setenv("HEADRACE_MODELS__EMBEDDING_DIMENSIONS", "2")
+    monkeypatch.setenv("HEADRACE_MODELS__EMBEDDINGS", '{"look": 2}')
     monkeypatch.setenv("HEADRACE_MODELS__SEQUENCE", "transformer")
     job = job_stack.submit(Path("jobs/recommend.py"))
     topics, taken, described = Topics(job_stack.bootstrap_servers), 0, 0

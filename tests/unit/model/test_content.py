@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from model.arrays import unpack_array
 from model.content import TOKENS, Content, ContentOptions, embedding_of, tokens_of
 from schema.errors import MessageError
 from schema.item import Item
@@ -104,7 +105,7 @@ def test_without_new_items_there_are_none() -> None:
     assert found.items.shape == found.scores.shape == (1, 0)
 
 
-LOOKS = ContentOptions(embedding="look", embedding_dimensions=2)
+LOOKS = ContentOptions(embeddings=(("look", 2),))
 
 
 def looks(*vectors: tuple[float, float]) -> Content:
@@ -141,8 +142,8 @@ def test_new_items_are_found_by_embedding_where_there_are_no_words_and_state_kee
     assert content.new_items(*history(0), NOTHING, np.array([0, 0]), np.array([4, 2])).items.tolist() == [[-1, -1]]
     assert content.new_items(*history(4), NOTHING, np.array([0, 0]), np.array([3, 2])).items.tolist() == [[3, 2]]
     # Another is asked for: what there was says nothing, whether it comes from the state or from a log.
-    for name, dimensions in (("look", 3), ("sound", 2), ("", 0)):
-        other = Content(ContentOptions(embedding=name, embedding_dimensions=dimensions))
+    for asked_for in ((("look", 3),), (("sound", 2),), (("look", 1), ("sound", 1)), ()):
+        other = Content(ContentOptions(embeddings=asked_for))
         other.load(content.snapshot())
         assert not other.score_embeddings(*history(0), ALL[None]).any()
     other.follow([0], [b""], [embedding_of(Item("x", embeddings={"look": [1.0, 2.0]}), LOOKS)])
@@ -167,8 +168,19 @@ def test_an_embedding_that_does_not_fit_is_refused_by_its_name(vector: list[floa
 def test_an_embedding_that_is_not_asked_for_or_not_there_is_none() -> None:
     item = Item("x", embeddings={"look": [1.0]})
     assert embedding_of(item, ContentOptions()) == b""
-    assert embedding_of(item, ContentOptions(embedding="text", embedding_dimensions=1)) == b""
+    assert embedding_of(item, ContentOptions(embeddings=(("text", 1),))) == b""
     assert embedding_of(Item("x"), LOOKS) == b""
+
+
+def test_several_embeddings_count_alike_and_one_that_is_not_there_says_nothing() -> None:
+    options = ContentOptions(embeddings=(("look", 2), ("sound", 3)))
+    both, one = {"look": [3.0, 4.0], "sound": [0.0, 9.0, 0.0]}, {"sound": [0.0, 0.0, 2.0]}
+    found = [unpack_array(embedding_of(Item("x", embeddings=said), options), np.float32) for said in (both, one)]
+    half = 2**-0.5
+    assert found[0] == pytest.approx([0.6 * half, 0.8 * half, 0, half, 0])
+    assert found[1] == pytest.approx([0, 0, 0, 0, 1])
+    with pytest.raises(MessageError, match="must hold 3 numbers"):
+        embedding_of(Item("x", embeddings={**both, "sound": [1.0]}), options)
 
 
 @settings(max_examples=30, deadline=None)

@@ -39,7 +39,7 @@ SMALL = SequenceOptions(
 
 def content_of(items: int = ITEMS, dimensions: int = 0) -> Content:
     """Content in which item n has the token n % 3, and the n-th unit vector for an embedding."""
-    content = Content(ContentOptions(embedding="e", embedding_dimensions=dimensions))
+    content = Content(ContentOptions(embeddings=(("e", dimensions),)))
     content.resize(items)
     tokens = [pack_array(np.array([item % 3], np.uint16)) for item in range(items)]
     vectors = map(pack_array, np.eye(items, max(dimensions, 1), dtype=np.float32)[:, :dimensions])
@@ -114,7 +114,8 @@ events = st.lists(st.tuples(st.integers(0, 5), st.integers(0, ITEMS - 1)), min_s
 def test_wherever_batches_are_cut_a_replica_and_what_was_packed_agree(
     pairs: list[tuple[int, int]], cuts: list[int], sizes: tuple[int, int], switches: dict[str, Any]
 ) -> None:
-    options = replace(SMALL, negatives=sizes[0], embedding_dimensions=sizes[1], **switches)
+    parts = (1, 2) if sizes[1] else ()
+    options = replace(SMALL, negatives=sizes[0], embedding_dimensions=parts, **switches)
     content, batch = content_of(dimensions=sizes[1]), batch_of(pairs)
     whole, cut, replica = model_of(options), model_of(options), model_of(options)
     whole.learn(batch, content, True, lambda: PAIRS)
@@ -168,7 +169,7 @@ def test_what_is_learned_of_a_token_holds_for_an_item_that_nobody_took() -> None
 
 
 def test_an_item_behind_gates_is_the_same_to_learner_and_scorer() -> None:
-    content, options = content_of(dimensions=4), replace(SMALL, embedding_dimensions=4, gated=True, updates=8)
+    content, options = content_of(dimensions=4), replace(SMALL, embedding_dimensions=(1, 3), gated=True, updates=8)
     model = model_of(options)
     rows = np.arange(ITEMS)
     for _ in range(4):

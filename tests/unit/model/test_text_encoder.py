@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from model.text_encoder import TextEncoder, dimensions_of, find_encoder, text_of
+from model.text_encoder import TextEncoder, find_encoder, text_dimensions, text_of
 from schema.item import Item
 
 pytestmark = pytest.mark.unit
@@ -16,7 +16,7 @@ def test_it_knows_what_goes_together_though_no_word_is_shared() -> None:
     texts = ["Trail running shoe", "Sneakers for jogging", "Cast iron frying pan", "Skillet"]
     vectors = TextEncoder(PACKAGE).encode(texts)
     assert vectors.dtype == np.float32
-    assert vectors.shape == (4, dimensions_of(find_encoder(PACKAGE)))
+    assert vectors.shape == (4, text_dimensions(PACKAGE))
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
     alike = vectors @ vectors.T - 2 * np.eye(4)
     assert alike.argmax(1).tolist() == [1, 0, 3, 2]
@@ -41,4 +41,4 @@ def test_an_encoder_that_is_not_there_is_named(name: str, fault: str) -> None:
 
 def test_a_folder_may_hold_the_model(tmp_path: Path) -> None:
     assert find_encoder(str(tmp_path)) == tmp_path.resolve()
-    assert dimensions_of(tmp_path) is None
+    assert text_dimensions(str(tmp_path)) is None
