@@ -17,6 +17,7 @@ class Kafka(Section):
     items: str = "items"
     recommendations: str = "recommendations"
     similar_items: str = "similar-items"
+    taste_segments: str = "taste-segments"
     dead_letters: str = "dead-letters"
     erasures: str = "erasures"
     start: Literal["earliest-offset", "latest-offset", "group-offsets"] = "earliest-offset"

@@ -22,6 +22,7 @@ from schema.event import EVENT_TYPES, Event  # noqa: E402
 from schema.item import Item  # noqa: E402
 from schema.recommendation import Recommendation  # noqa: E402
 from schema.similar_items import SimilarItems  # noqa: E402
+from schema.taste_segment import TasteSegment  # noqa: E402
 from serving.metrics import described  # noqa: E402
 from serving.settings import ServingSettings  # noqa: E402
 
@@ -30,6 +31,7 @@ TOPICS: dict[str, tuple[type[msgspec.Struct], str, str]] = {
     "items": (Item, "in", "`item_id`; a null value removes the item"),
     "recommendations": (Recommendation, "out", "`user_id`; a null value after erasure"),
     "similar-items": (SimilarItems, "out", "`item_id`; a null value once the item is forgotten"),
+    "taste-segments": (TasteSegment, "out", "`user_id`; a null value after erasure"),
     "dead-letters": (DeadLetter, "out", "none"),
     "erasures": (Erasure, "out", "none"),
 }

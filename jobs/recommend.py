@@ -27,6 +27,7 @@ from operators.profile import SNAPSHOTS, ProfileFunction
 from operators.receipts import RECEIPTS
 from operators.scorer import LISTS, ScorerFunction
 from operators.similar import SIMILAR
+from operators.taste_segments import TASTE_SEGMENTS
 
 TABLE_UIDS = {
     "KafkaSource-default_catalog.default_database.events": ("events", "cbc357ccb763df2852fee8c4fc7d55f2"),
@@ -35,7 +36,7 @@ TABLE_UIDS = {
     "WindowAggregate[16]": ("catalogue-window", "a7656bc88070ceb7fdbe4bea9f8054df"),
     **{
         f"{table}[": (f"{table}-sink", None)
-        for table in ("recommendations", "dead_letters", "erasures", "similar_items")
+        for table in ("recommendations", "dead_letters", "erasures", "similar_items", "taste_segments")
     },
 }
 """Names that the table planner gives, and the uids of those operators: a contract, as all uids are."""
@@ -90,6 +91,7 @@ def create_tables(tables: StreamTableEnvironment, settings: Settings) -> None:
     keyed = (
         ("recommendations", kafka.recommendations, "user_id", "lists"),
         ("similar_items", kafka.similar_items, "item_id", "similar"),
+        ("taste_segments", kafka.taste_segments, "user_id", "tastes"),
     )
     for table, topic, key, prefix in keyed:
         tables.execute_sql(
@@ -222,8 +224,13 @@ def build(
         first, *others = (side_output(stream, tag) for stream in (profiles, deltas, ranked))
         inserts.add_insert(table, tables.from_data_stream(first.union(*others)))
     inserts.add_insert("similar_items", tables.from_data_stream(side_output(deltas, SIMILAR)))
+    uids = dict(TABLE_UIDS)
+    if settings.models.user_segments:
+        inserts.add_insert("taste_segments", tables.from_data_stream(side_output(ranked, TASTE_SEGMENTS)))
+    else:
+        del uids["taste_segments["]
     inserts.attach_as_datastream()
-    name_table_operators(environment, TABLE_UIDS)
+    name_table_operators(environment, uids)
 
 
 def main(learner: type[LearnerFunction] = LearnerFunction, scorer: type[ScorerFunction] = ScorerFunction) -> None:

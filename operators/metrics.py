@@ -20,10 +20,8 @@ METRICS = {
     "interactions_learned": Metric(("learner",), "counter", "Snapshots that the model has learned from"),
     "learner_ms": Metric(("learner",), "gauge", "Milliseconds that learning the newest batch took"),
     "model_version": Metric(("learner", "scorer"), "gauge", "Events and catalogue changes that the model has taken"),
-    "items_encoded": Metric(
-        ("item_encoder",), "counter", "Embeddings of text or image that catalogue messages were given"
-    ),
-    "encoder_failures": Metric(("item_encoder",), "gauge", "Embeddings that could not be made of a text or an image"),
+    "items_encoded": Metric(("item_encoder",), "counter", "Embeddings that were made of texts and images"),
+    "encoder_failures": Metric(("item_encoder",), "gauge", "Embeddings that could not be made"),
     "sequence_updates": Metric(("learner",), "gauge", "Updates of the sequence model's network since it began"),
     "sequence_failures": Metric(("learner", "scorer"), "gauge", "How often the sequence model failed and was left out"),
     "lists_without_sequence": Metric(

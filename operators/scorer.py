@@ -20,8 +20,10 @@ from model.snapshot import Snapshot, unpack_snapshot
 from operators.catch_up import CatchUp
 from operators.dead_letters import DeadLetters
 from operators.receipts import RECEIPTS
+from operators.taste_segments import TASTE_SEGMENTS
 from schema.erasure import receipt
 from schema.recommendation import DEFAULT_USER, Recommendation, ScoredItem, encode_recommendation
+from schema.taste_segment import TasteSegment, encode_taste_segment
 
 LISTS = Types.ROW_NAMED(["user_id", "payload"], [Types.STRING(), Types.PRIMITIVE_ARRAY(Types.BYTE())])
 _RETRY_MS = 20
@@ -38,8 +40,8 @@ class SentList(NamedTuple):
 
 class ScorerFunction(KeyedCoProcessFunction):
     """In: Row(shard, packed snapshots), and Row(whole, made_at, payload) of the learner, which sends it to every
-    shard. Out: Row(user_id, list or None), a dead letter for each event whose list could not be made, and a
-    receipt for each user whose list was erased.
+    shard. Out: Row(user_id, list or None), a dead letter for each event whose list could not be made, a receipt for
+    each user whose list was erased, and where there are segments, which one a user is of when it has changed.
 
     Until the learner has sent the model after a start, batches wait in the keyed state `waiting`. So they do where
     their events are older than `target_freshness_ms`, as `operators.catch_up` says: then each person gets one list of
@@ -77,6 +79,8 @@ class ScorerFunction(KeyedCoProcessFunction):
         self._served: set[int] = set()
         self._catch_up = CatchUp(self._target_freshness_ms)
         self._sent: OrderedDict[str, SentList] = OrderedDict()
+        # The segment that was last told of each person.
+        self._segments: OrderedDict[str, int] = OrderedDict()
         metrics = runtime_context.get_metrics_group().add_group("headrace")
         self._dead_letters = DeadLetters(metrics, "scorer_failed")
         self._lists_sent = metrics.counter("lists_sent")
@@ -168,6 +172,8 @@ class ScorerFunction(KeyedCoProcessFunction):
                 blend.forget(snapshot.user_id)
                 yield Row(snapshot.user_id, None)
                 yield RECEIPTS, Row(receipt(snapshot.event_id, "lists"))
+                if self._segments.pop(snapshot.user_id, None) is not None:
+                    yield TASTE_SEGMENTS, Row(snapshot.user_id, None)
                 continue
             if snapshot.impression:
                 # It changes nothing that a list is made of.
@@ -194,8 +200,12 @@ class ScorerFunction(KeyedCoProcessFunction):
             result = ranked[user_id]
             if isinstance(result, Exception):
                 yield self._dead_letters.of_failure("scorer_failed", result, self._events_topic, snapshot)
-            elif list_id := self._changed(user_id, result.item_ids):
+                continue
+            if list_id := self._changed(user_id, result.item_ids):
                 yield Row(user_id, self._encode(snapshot, result, list_id, now))
+            if result.segment is not None and self._segment_changed(user_id, result.segment):
+                told = TasteSegment(user_id, result.segment, now)
+                yield TASTE_SEGMENTS, Row(user_id, encode_taste_segment(told))
         self._lists_sent.inc(self._lists_made - made)
         self._gauges["batch_size"] = len(requests)
         self._gauges["freshness_ms"] = now - oldest
@@ -259,6 +269,13 @@ class ScorerFunction(KeyedCoProcessFunction):
         if len(self._sent) > self._remembered_users:
             self._sent.popitem(last=False)
         return list_id
+
+    def _segment_changed(self, user_id: str, segment: int) -> bool:
+        before = self._segments.pop(user_id, None)
+        self._segments[user_id] = segment
+        if len(self._segments) > self._remembered_users:
+            self._segments.popitem(last=False)
+        return before != segment
 
     def _encode(self, snapshot: Snapshot, ranked: RankedList, list_id: str, now: int) -> bytes:
         assert self._replica is not None

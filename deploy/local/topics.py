@@ -14,12 +14,13 @@ class Topic(msgspec.Struct, frozen=True):
 
 
 def default_topics(partitions: int = 1) -> dict[str, Topic]:
-    """The six topics under their default names, `events` with that many partitions."""
+    """The seven topics under their default names, `events` with that many partitions."""
     return {
         "events": Topic(partitions),
         "items": Topic(compacted=True),
         "recommendations": Topic(compacted=True),
         "similar-items": Topic(compacted=True),
+        "taste-segments": Topic(compacted=True),
         "dead-letters": Topic(),
         "erasures": Topic(),
     }

@@ -87,7 +87,12 @@ def test_topics_are_created_once_and_the_tables_among_them_compacted(stack: Stac
     admin.close()
     assert partitions["events"] == 2
     policies = {name: config["cleanup.policy"]["value"] for name, config in configs["topic"].items()}
-    compact = {"items": "compact", "recommendations": "compact", "similar-items": "compact"}
+    compact = {
+        "items": "compact",
+        "recommendations": "compact",
+        "similar-items": "compact",
+        "taste-segments": "compact",
+    }
     assert policies == {"events": "delete", "dead-letters": "delete", "erasures": "delete", **compact}
 
 

@@ -8,8 +8,10 @@ from statistics import median
 from typing import Any
 
 import pytest
+from kafka import KafkaConsumer
 
 from deploy.local.stack import Stack
+from schema.taste_segment import TasteSegment, decode_taste_segment
 from tests.integration.test_recommend_job import Topics, job_stack, operator_metrics
 
 __all__ = ["job_stack"]
@@ -27,6 +29,7 @@ def test_a_new_item_reaches_those_whom_it_suits_within_a_second(
 ) -> None:
     monkeypatch.setenv("HEADRACE_MODELS__EMBEDDINGS", '{"look": 2}')
     monkeypatch.setenv("HEADRACE_MODELS__SEQUENCE", "transformer")
+    monkeypatch.setenv("HEADRACE_MODELS__USER_SEGMENTS", "2")
     job = job_stack.submit(Path("jobs/recommend.py"))
     topics, taken, described = Topics(job_stack.bootstrap_servers), 0, 0
 
@@ -111,5 +114,17 @@ def test_a_new_item_reaches_those_whom_it_suits_within_a_second(
         time.sleep(1)
     assert metrics["sequence_failures"] == 0
     act()
+
+    # Whose segment the topic tells, the lists tell too.
+    told: dict[str, TasteSegment] = {}
+    consumer = KafkaConsumer(
+        "taste-segments", bootstrap_servers=job_stack.bootstrap_servers, auto_offset_reset="earliest"
+    )
+    end = time.time() + 30
+    while not all(told.get(user) and told[user].segment == (topics.newest()[user] or {})["segment"] for user in KINDS):
+        assert time.time() < end, told
+        records = [record for batch in consumer.poll(500).values() for record in batch]
+        told |= {record.key.decode(): decode_taste_segment(record.value) for record in records}
+    consumer.close()
     topics.close()
     job_stack.cancel(job)

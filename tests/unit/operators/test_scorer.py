@@ -14,7 +14,7 @@ pytestmark = pytest.mark.unit
 
 def scorer_of(send_unchanged: bool = False, remembered: int = 10) -> ScorerFunction:
     scorer = ScorerFunction(BlendOptions(), "events", 3, send_unchanged, remembered, 0)
-    scorer._sent, scorer._run, scorer._lists_made = OrderedDict(), "run", 0
+    scorer._sent, scorer._segments, scorer._run, scorer._lists_made = OrderedDict(), OrderedDict(), "run", 0
     return scorer
 
 
@@ -51,3 +51,10 @@ def test_a_list_is_new_where_it_has_changed_and_keeps_its_id_where_not() -> None
     assert scorer._place(seen("b", second)) == -1
     always = scorer_of(send_unchanged=True)
     assert always._changed("u", ["a"]) != always._changed("u", ["a"]) is not None
+
+
+def test_a_segment_is_told_when_it_changes() -> None:
+    scorer = scorer_of(remembered=2)
+    told = [scorer._segment_changed(*said) for said in (("u", 0), ("u", 0), ("u", 1), ("v", 1), ("w", 0), ("u", 1))]
+    # Of three people the one told of longest ago is forgotten.
+    assert told == [True, False, True, True, True, True]

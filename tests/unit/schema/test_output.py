@@ -9,6 +9,7 @@ from schema.dead_letter import dead_letter, decode_dead_letter
 from schema.errors import MessageError
 from schema.recommendation import Recommendation, ScoredItem, decode_recommendation, encode_recommendation
 from schema.similar_items import SimilarItem, SimilarItems, decode_similar_items, encode_similar_items
+from schema.taste_segment import TasteSegment, decode_taste_segment, encode_taste_segment
 
 pytestmark = pytest.mark.unit
 
@@ -37,6 +38,11 @@ def test_only_items_that_another_led_to_say_so() -> None:
 def test_similar_items_come_back_as_they_were_encoded() -> None:
     similar = SimilarItems("i", 1, 7, [SimilarItem("j", 0.5)])
     assert decode_similar_items(encode_similar_items(similar)) == similar
+
+
+def test_a_taste_segment_comes_back_as_it_was_encoded() -> None:
+    segment = TasteSegment("u", 3, 1)
+    assert decode_taste_segment(encode_taste_segment(segment)) == segment
 
 
 def test_a_broken_recommendation_names_the_field() -> None:
