@@ -48,7 +48,7 @@ def run(data: Path) -> dict[str, dict[str, float]]:
     person's `first` five items, of `light` and `heavy` people, of `cold` items, which fewer than five people had taken,
     and of items `new` to the person; and milliseconds an event, a list and learning from it, on one core that shares
     its machine with the other rows. Films have titles, genres and years, the shop's items a category and no words, so
-    no row with a text encoder."""
+    no row with a text encoder. Also drawn, in `deep.png` in the data folder."""
     files = {"movielens": write_csv(data), "shop": TAOBAO}
     for name, file in list(files.items()):
         if not file.exists():
@@ -63,10 +63,36 @@ def run(data: Path) -> dict[str, dict[str, float]]:
     ]
     with ProcessPoolExecutor(os.cpu_count(), multiprocessing.get_context("spawn")) as pool:
         rows = list(pool.map(_row, *zip(*tasks, strict=True)))
+    _draw(list(files), {(task[0], task[2]): row for task, row in zip(tasks, rows, strict=True)}, data / "deep.png")
     return {
         f"{name}: {source.removeprefix('headrace, ')}": row
         for (name, _, source, _), row in zip(tasks, rows, strict=True)
     }
+
+
+def _draw(names: list[str], rows: dict[tuple[str, str], dict[str, float]], path: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot
+
+    kinds = ("all", "first", "light", "heavy", "cold")
+    size = len(names), len(kinds)
+    figure, axes = pyplot.subplots(
+        *size, figsize=(14, 5 * len(names)), sharey="row", squeeze=False, layout="constrained"
+    )
+    for drawn, name in zip(axes, names, strict=True):
+        sources = [source for data_set, source in rows if data_set == name]
+        for axis, kind in zip(drawn, kinds, strict=True):
+            values = [rows[name, source][kind] for source in sources]
+            bars = axis.barh([source.removeprefix("headrace, ") for source in sources], values)
+            axis.bar_label(bars, fmt="%.4f", padding=3, fontsize=7)
+            axis.set(title=f"{name}: {kind}", xlim=(0, 1.35 * max(values) or 1))
+            axis.tick_params(labelsize=7)
+        drawn[0].invert_yaxis()
+        drawn[0].set_xlabel(f"nDCG@{K}, last half")
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)
 
 
 def films(data: Path) -> dict[str, Item]:
