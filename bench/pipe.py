@@ -16,7 +16,18 @@ from deploy.local.topics import Topic, create_topics
 
 ITEMS, USERS, SEED = 10_000, 20_000, 7
 _DEAD_S, _STEP_S = 900.0, 0.5
-_TOPICS = ("events", "items", "recommendations", "similar_items", "taste_segments", "dead_letters", "erasures")
+_TOPICS = (
+    "events",
+    "items",
+    "rules",
+    "review_queue",
+    "review_decisions",
+    "recommendations",
+    "similar_items",
+    "taste_segments",
+    "dead_letters",
+    "erasures",
+)
 START = 1_600_000_000_000
 
 

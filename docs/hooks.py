@@ -21,14 +21,19 @@ from schema.erasure import Erasure  # noqa: E402
 from schema.event import EVENT_TYPES, Event  # noqa: E402
 from schema.item import Item  # noqa: E402
 from schema.recommendation import Recommendation  # noqa: E402
+from schema.review import Decision, Review  # noqa: E402
+from schema.rule import Rule  # noqa: E402
 from schema.similar_items import SimilarItems  # noqa: E402
 from schema.taste_segment import TasteSegment  # noqa: E402
 from serving.metrics import described  # noqa: E402
 from serving.settings import ServingSettings  # noqa: E402
 
-TOPICS: dict[str, tuple[type[msgspec.Struct], str, str]] = {
+TOPICS: dict[str, tuple[type[msgspec.Struct] | type[BaseModel], str, str]] = {
     "events": (Event, "in", "anything; the user's id is advised"),
     "items": (Item, "in", "`item_id`; a null value removes the item"),
+    "rules": (Rule, "in", "`rule_id`; a null value takes the rule back"),
+    "review-queue": (Review, "out", "`item_id`; a null value once it waits no more"),
+    "review-decisions": (Decision, "in", "`item_id`; a null value takes the decision back"),
     "recommendations": (Recommendation, "out", "`user_id`; a null value after erasure"),
     "similar-items": (SimilarItems, "out", "`item_id`; a null value once the item is forgotten"),
     "taste-segments": (TasteSegment, "out", "`user_id`; a null value after erasure"),
@@ -63,16 +68,19 @@ def topics() -> str:
     return "\n\n".join(made) + "\n"
 
 
-def _fields(struct: type[msgspec.Struct]) -> str:
-    (schema,), components = msgspec.json.schema_components([struct], ref_template="{name}")
+def _fields(struct: type[msgspec.Struct] | type[BaseModel]) -> str:
+    if issubclass(struct, BaseModel):
+        described, components, own = struct.model_json_schema(), {}, ""
+    else:
+        (schema,), components = msgspec.json.schema_components([struct], ref_template="{name}")
+        described, own = components[schema["$ref"]], schema["$ref"]
     rows = ["| field | type | |", "| --- | --- | --- |"]
-    described = components[schema["$ref"]]
     for name, field in described["properties"].items():
         required = "required" if name in described.get("required", []) else f"default `{field.get('default')!r}`"
         rows.append(f"| `{name}` | {_type(field)} | {required} |")
     tables = "\n".join(rows)
     for name, inner in components.items():
-        if name != schema["$ref"]:
+        if name != own:
             fields = ", ".join(f"`{key}` ({_type(field)})" for key, field in inner["properties"].items())
             tables += f"\n\n`{name}`: {fields}."
     return tables

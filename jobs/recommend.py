@@ -22,9 +22,10 @@ from jobs.settings import Settings, load_settings
 from operators.dead_letters import DEAD_LETTERS
 from operators.door import PseudonymFunction
 from operators.item_encoder import ItemEncoderFunction
-from operators.learner import DELTA, DELTAS, LearnerFunction
+from operators.learner import DELTA, DELTAS, TOPIC_STEP, LearnerFunction
 from operators.profile import SNAPSHOTS, ProfileFunction
 from operators.receipts import RECEIPTS
+from operators.review import REVIEW_QUEUE
 from operators.scorer import LISTS, ScorerFunction
 from operators.similar import SIMILAR
 from operators.taste_segments import TASTE_SEGMENTS
@@ -32,11 +33,21 @@ from operators.taste_segments import TASTE_SEGMENTS
 TABLE_UIDS = {
     "KafkaSource-default_catalog.default_database.events": ("events", "cbc357ccb763df2852fee8c4fc7d55f2"),
     "KafkaSource-default_catalog.default_database.items": ("items", "6cdc5bb954874d922eaee11a8e7b5dd5"),
+    "KafkaSource-default_catalog.default_database.rules": ("rules", None),
+    "KafkaSource-default_catalog.default_database.review_decisions": ("review-decisions", None),
+    "WindowAggregate[26]": ("steering-window", None),
     "WindowAggregate[7]": ("snapshot-window", "309e0aa10f951ee63f7be62e93bc0b37"),
     "WindowAggregate[16]": ("catalogue-window", "a7656bc88070ceb7fdbe4bea9f8054df"),
     **{
         f"{table}[": (f"{table}-sink", None)
-        for table in ("recommendations", "dead_letters", "erasures", "similar_items", "taste_segments")
+        for table in (
+            "recommendations",
+            "dead_letters",
+            "erasures",
+            "similar_items",
+            "review_queue",
+            "taste_segments",
+        )
     },
 }
 """Names that the table planner gives, and the uids of those operators: a contract, as all uids are."""
@@ -82,6 +93,13 @@ def create_tables(tables: StreamTableEnvironment, settings: Settings) -> None:
         with ({common}, 'topic'='{kafka.items}', 'scan.startup.mode'='earliest-offset', {source},
         'key.format'='raw', 'key.fields'='item_id', 'value.fields-include'='EXCEPT_KEY')"""
     )
+    # Rules, and decisions about items, are tables as the catalogue is.
+    for table, topic in (("rules", kafka.rules), ("review_decisions", kafka.review_decisions)):
+        tables.execute_sql(
+            f"""create table {table} (id string, payload bytes, {place}, arrived as proctime())
+            with ({common}, 'topic'='{topic}', 'scan.startup.mode'='earliest-offset', {source},
+            'key.format'='raw', 'key.fields'='id', 'value.fields-include'='EXCEPT_KEY')"""
+        )
     sink = (
         f"'sink.delivery-guarantee'='{kafka.delivery}', 'value.format'='raw', "
         f"'properties.transaction.timeout.ms'='{kafka.transaction_timeout_ms}', "
@@ -91,6 +109,7 @@ def create_tables(tables: StreamTableEnvironment, settings: Settings) -> None:
     keyed = (
         ("recommendations", kafka.recommendations, "user_id", "lists"),
         ("similar_items", kafka.similar_items, "item_id", "similar"),
+        ("review_queue", kafka.review_queue, "item_id", "reviews"),
         ("taste_segments", kafka.taste_segments, "user_id", "tastes"),
     )
     for table, topic, key, prefix in keyed:
@@ -173,6 +192,19 @@ def build(
         Types.ROW([Types.LONG(), CATALOGUE]),
     )
 
+    steered = (
+        f"select id, payload, `partition` + {step * TOPIC_STEP} as place, `offset`, arrived from {table}"
+        for step, table in enumerate(("rules", "review_decisions"), 1)
+    )
+    tables.create_temporary_view("steering", tables.sql_query(" union all ".join(steered)))
+    steering = tables.to_append_stream(
+        tables.sql_query(
+            f"""select cast(0 as bigint), row(array_agg(row(id, payload, place, `offset`)))
+            from table(tumble(table steering, {window})) group by window_start, window_end"""
+        ),
+        Types.ROW([Types.LONG(), CATALOGUE]),
+    )
+
     with process_mode(environment):
         if encodings := settings.encodings():
             encoder = ItemEncoderFunction(encodings)
@@ -183,7 +215,7 @@ def build(
             settings.blend_options(),
             shards,
             kafka.events,
-            kafka.items,
+            (kafka.items, kafka.rules, kafka.review_decisions),
             settings.models.compact_after_events,
             lists.similar_items,
             settings.models.start_from,
@@ -192,7 +224,7 @@ def build(
         )
         deltas = (
             keyed_in_jvm(for_learner, BATCH, Types.LONG())
-            .connect(keyed_in_jvm(catalogue, CATALOGUE, Types.LONG()))
+            .connect(keyed_in_jvm(catalogue.union(steering), CATALOGUE, Types.LONG()))
             .process(model_learner, DELTAS)
             .name("learner")
             .uid("learner")
@@ -224,6 +256,7 @@ def build(
         first, *others = (side_output(stream, tag) for stream in (profiles, deltas, ranked))
         inserts.add_insert(table, tables.from_data_stream(first.union(*others)))
     inserts.add_insert("similar_items", tables.from_data_stream(side_output(deltas, SIMILAR)))
+    inserts.add_insert("review_queue", tables.from_data_stream(side_output(deltas, REVIEW_QUEUE)))
     uids = dict(TABLE_UIDS)
     if settings.models.user_segments:
         inserts.add_insert("taste_segments", tables.from_data_stream(side_output(ranked, TASTE_SEGMENTS)))

@@ -29,12 +29,14 @@ from model.matrix_factorization import MatrixFactorization, MatrixFactorizationD
 from model.popularity import Popularity, PopularityDelta, PopularityOptions
 from model.private_counts import PrivacyOptions, PrivateCounts
 from model.relations import NAMED, Related, Relations, RelationsOptions
+from model.rules import People, Rules, attributes_of
 from model.sequence_model import SequenceDelta, SequenceModel, SequenceOptions
 from model.snapshot import Snapshot
 from model.user_neighbours import UserNeighbours, UserNeighboursOptions
 from model.user_segments import UserSegments, UserSegmentsOptions
 from schema.errors import MessageError
 from schema.item import Item
+from schema.rule import parse_rule
 
 _log = logging.getLogger(__name__)
 VERSION = 1
@@ -89,8 +91,8 @@ class BlendOptions:
 
 class CatalogueChange(msgspec.Struct, array_like=True):
     """Whether an item may be on lists from now on, its category, None where it is not said, its tokens and embedding as
-    `model.content` packs them, empty where it has none, and the items that it is related to, None where it is not
-    said."""
+    `model.content` packs them, empty where it has none, the items that it is related to, None where it is not said, and
+    what rules may ask of it, as `model.rules` packs it."""
 
     item_id: str
     available: bool
@@ -98,6 +100,17 @@ class CatalogueChange(msgspec.Struct, array_like=True):
     content: bytes = b""
     embedding: bytes = b""
     related: list[str] | None = None
+    attributes: bytes = b""
+
+
+class RuleChange(msgspec.Struct, array_like=True):
+    """A rule as JSON, None where it is taken back; or what was decided of the item `rule_id`, whether it is `allowed`,
+    None for nothing any more."""
+
+    rule_id: str
+    rule: bytes | None = None
+    decision: bool = False
+    allowed: bool | None = None
 
 
 def change_of(item: Item, options: ContentOptions) -> tuple[CatalogueChange, MessageError | None]:
@@ -107,7 +120,7 @@ def change_of(item: Item, options: ContentOptions) -> tuple[CatalogueChange, Mes
     # No more than count: the log holds them too.
     named = dict.fromkeys(chain.from_iterable((item.relations or {}).values()))
     related = None if item.relations is None else list(islice(named, NAMED))
-    change = CatalogueChange(item.item_id, item.available, category, tokens_of(item), b"", related)
+    change = CatalogueChange(item.item_id, item.available, category, tokens_of(item), b"", related, attributes_of(item))
     try:
         change.embedding = embedding_of(item, options)
     except MessageError as error:
@@ -130,6 +143,7 @@ class Delta(msgspec.Struct, array_like=True):
     kept: bytes = b""
     sequence: SequenceDelta = msgspec.field(default_factory=SequenceDelta)
     user_segments: bytes = b""
+    rules: list[RuleChange] = []
 
 
 class RankedList(msgspec.Struct):
@@ -137,7 +151,8 @@ class RankedList(msgspec.Struct):
     decimals, where each item comes from (the user's own history, the model that gives most for it, or "new" where
     chance put a new item there), and which item of the history leads to it by co-occurrence, or where it is there for
     its content or a relation by that, None where none does or none is asked for; and, where chance put it
-    there, with which `propensities`, else None. `segment` is that of the person, None where it is not known."""
+    there, with which `propensities`, else None. `segment` is that of the person, None where it is not known, and
+    `rules` which of the shop's rules touched each entry, None where none holds."""
 
     item_ids: list[str]
     scores: list[float]
@@ -145,6 +160,7 @@ class RankedList(msgspec.Struct):
     because: list[str | None]
     propensities: list[float | None]
     segment: int | None = None
+    rules: list[list[str]] | None = None
 
 
 class SimilarItems(NamedTuple):
@@ -166,6 +182,9 @@ class _Packed(msgspec.Struct, array_like=True):
     private: bool = False
     relations: dict[str, list[str]] = {}
     user_segments: dict[str, bytes] = {}
+    rules: list[bytes] = []
+    decisions: dict[str, bool] = {}
+    attributes: list[bytes] = []
 
 
 _delta_encoder, _delta_decoder = msgspec.msgpack.Encoder(), msgspec.msgpack.Decoder(Delta)
@@ -230,6 +249,7 @@ class Recommender:
         self.private = PrivateCounts(options.privacy)
         self.content = Content(options.content)
         self.relations = Relations(options.relations)
+        self.rules = Rules()
         self.sequence = SequenceModel(options.sequence, self.device)
         self.sequence_failures = 0
         # A block of users whose scores stay in a CPU's cache; a GPU wants many at once.
@@ -256,6 +276,7 @@ class Recommender:
             return
         for model in self.models:
             model.resize(len(self.index))
+        self.rules.resize(self.index)
         known = len(self.blocked)
         self.blocked = grown(self.blocked, len(self.index), False)
         if self._withdrawn:
@@ -267,10 +288,14 @@ class Recommender:
         self.category = np.append(self.category, np.full(len(self.index) - len(self.category), -1, np.int32))
 
     def learn(
-        self, snapshots: Sequence[Snapshot], catalogue: Sequence[CatalogueChange] = (), train: bool = True
+        self,
+        snapshots: Sequence[Snapshot],
+        catalogue: Sequence[CatalogueChange] = (),
+        train: bool = True,
+        rules: Sequence[RuleChange] = (),
     ) -> Delta:
-        """Learn from the events, in their order, and from catalogue changes; returns what changed. Without `train` the
-        sequence model only takes note."""
+        """Learn from the events, in their order, from catalogue changes, and from changes of the shop's rules; returns
+        what changed. Without `train` the sequence model only takes note."""
         kept = np.empty(0, np.int64)
         self.forgotten = []
         if len(self.index) > self.options.max_items:
@@ -283,7 +308,8 @@ class Recommender:
         self.index.extend(change.item_id for change in catalogue)
         self._resize()
         self._follow_catalogue(catalogue)
-        before, self.version = self.version, self.version + len(snapshots) + len(catalogue)
+        self._follow_rules(rules)
+        before, self.version = self.version, self.version + len(snapshots) + len(catalogue) + len(rules)
         factorization, popularity = self._learn_privately(batch) if self.options.privacy.noise else self._learn(batch)
         delta = Delta(
             before,
@@ -297,6 +323,7 @@ class Recommender:
             pack_array(kept),
             self._learn_sequence(batch, train),
             self.user_segments.learn(self.factorization.folded),
+            list(rules),
         )
         self.user_neighbours.apply(delta.factorization)
         self._follow_popularity(delta.popularity)
@@ -343,6 +370,7 @@ class Recommender:
         self.index.extend(delta.new_items)
         self._resize()
         self._follow_catalogue(delta.catalogue)
+        self._follow_rules(delta.rules)
         self.cooccurrence.apply(delta.cooccurrence)
         self.factorization.apply(delta.factorization)
         self.user_neighbours.apply(delta.factorization)
@@ -371,6 +399,7 @@ class Recommender:
             model.retain(rows)
         self.index = ItemIndex(self.index.ids[row] for row in rows)
         self.relations.retain(self.index)
+        self.rules.retain(rows, self.index)
         self.blocked = torch.from_numpy(blocked[rows]).to(self.device)
         self._blocks = bool(self.blocked.any())
         self.category = self.category[rows]
@@ -385,6 +414,8 @@ class Recommender:
             contents, embeddings = (c.content for c in catalogue), (c.embedding for c in catalogue)
             self.content.follow(rows.tolist(), contents, embeddings)
             self.sequence.changed(rows.cpu().numpy())
+            for row, change in zip(rows.tolist(), catalogue, strict=True):
+                self.rules.follow(row, change.attributes)
             for change in catalogue:
                 if change.related is not None:
                     self.relations.follow(change.item_id, change.related)
@@ -398,17 +429,30 @@ class Recommender:
         if moved:
             self.category_popularity.rebuild(self.popularity.sums.cpu().numpy(), self.category)
 
+    def _follow_rules(self, changes: Sequence[RuleChange]) -> None:
+        for change in changes:
+            if change.decision:
+                self.rules.decide(change.rule_id, change.allowed)
+            else:
+                self.rules.put(change.rule_id, None if change.rule is None else parse_rule(None, change.rule)[1])
+
     def _follow_popularity(self, delta: PopularityDelta) -> None:
         if len(self.categories):
             sums = self.popularity.sums.cpu().numpy()
             self.category_popularity.follow(unpack_array(delta.items, np.int64), sums, self.category)
 
     def recommend(
-        self, snapshots: Sequence[Snapshot], k: int, blend: LearnedBlend | None = None, sequence: bool = True
+        self,
+        snapshots: Sequence[Snapshot],
+        k: int,
+        blend: LearnedBlend | None = None,
+        sequence: bool = True,
+        now_ms: int | None = None,
     ) -> list[RankedList]:
         """The k best items for each history, best first; fewer where fewer are known. `blend` orders the candidates and
         remembers them; without it the order is that of the fixed blend. Without `sequence` the lists are made as if no
-        network were there.
+        network were there. The shop's rules are those that hold at `now_ms` (epoch milliseconds), or else at the newest
+        event's time.
 
         An unknown user is a snapshot with an empty history: popularity alone makes that list.
         """
@@ -421,7 +465,9 @@ class Recommender:
         popular = None if self._scores_all else largest_of(prior.numpy(), self.options.popular, -math.inf)
         new = self.content.pool(self.cooccurrence.counts.cpu().numpy(), self.blocked.cpu().numpy())
         blocks = (snapshots[n : n + self._block_size] for n in range(0, len(snapshots), self._block_size))
-        return [ranked for block in blocks for ranked in self._ranked(block, k, blend, prior, popular, new, sequence)]
+        now = max(snapshot.event_timestamp for snapshot in snapshots) if now_ms is None else now_ms
+        given = blend, prior, popular, new, sequence, now
+        return [ranked for block in blocks for ranked in self._ranked(block, k, *given)]
 
     @property
     def _scores_all(self) -> bool:
@@ -438,6 +484,7 @@ class Recommender:
         popular: Rows | None,
         pool: Rows,
         sequence: bool,
+        now_ms: int,
     ) -> Iterator[RankedList]:
         batch = to_batch(snapshots, self.index, learn=False)
         queries = self.factorization.query(batch.items, batch.weights)
@@ -449,7 +496,14 @@ class Recommender:
         if self.options.user_neighbours.nearest:
             near = np.hstack([near, self.user_neighbours.near(batch.users, queries, own)])
         new = self.content.new_items(batch.items, batch.weights, excluded, bounds, pool)
-        related = self.relations.near(batch.items, batch.weights, self.index, self.blocked.cpu().numpy())
+        blocked = self.blocked.cpu().numpy()
+        related = self.relations.near(batch.items, batch.weights, self.index, blocked)
+        clusters = self.user_segments.of(queries.cpu().numpy())
+        held = self.rules.in_force(now_ms, People(batch.users, clusters.tolist(), batch.events))
+        if held:
+            wanted = self.rules.wanted(held, prior.cpu().numpy(), blocked)
+            wanted = np.tile(wanted, (len(near), 1))
+            near = np.hstack([_without(_without(near, wanted), own), _without(wanted, own)])
         # Each candidate once, among the new ones where it is new.
         near = _without(np.hstack([_without(near, related.items), related.items]), new.items)
         first_new = own.shape[1] + near.shape[1]
@@ -462,6 +516,7 @@ class Recommender:
             candidates = find_candidates_among(
                 known, queries.numpy(), vectors, learned, popular, weights, prior.numpy(), given
             )
+        self.rules.forbid(held, candidates.items)
         asked = (batch.items, batch.weights, candidates.items)
         signals = np.concatenate(
             [
@@ -476,13 +531,15 @@ class Recommender:
         popularity = self.cooccurrence.counts_of(candidates.items)
         features = features_of(candidates, signals, popularity, weights, batch, self.category)
         diversity = self.options.diversity
-        ordered = candidates.items.shape[1] if diversity else k
-        clusters = self.user_segments.of(queries.cpu().numpy())
+        ordered = candidates.items.shape[1] if diversity or held else k
         columns, chances = blend.order(batch.users, batch.events, clusters, candidates, features, ordered)
+        if held:
+            columns, chances = self.rules.boosted(held, candidates.items, columns, chances)
+        order, all_chances = columns, chances
         if diversity:
             in_order = np.take_along_axis(candidates.items, np.maximum(columns, 0), 1)
             diversify(columns, chances, self.factorization.directions_of(in_order), k, diversity)
-            columns, chances = columns[:, :k], chances[:, :k]
+        columns, chances = columns[:, :k].copy(), chances[:, :k].copy()
         chance = self.options.content
         # The list for people without history stays for a minute of event time: it is made with every batch.
         named = [s.event_id if s.history else f"{s.user_id} {s.event_timestamp // 60_000}" for s in snapshots]
@@ -495,9 +552,28 @@ class Recommender:
         propensities = explore(
             columns, chances, candidates.items, first_new, scores, spreads, drawn, chance.temperature
         )
+        touched = None
+        if held and self.rules.shape(held):
+            # The list as it would be, then whatever else could be on it.
+            listed, after = np.hstack([columns, order]), np.zeros(order.shape, np.float32)
+            filled = self.rules.fill(held, candidates.items, listed, np.hstack([propensities, after]) > 0, k)
+            columns, chances, propensities = (
+                np.where(filled.places >= 0, np.take_along_axis(table, np.maximum(filled.places, 0), 1), none)
+                for table, none in (
+                    (listed, -1),
+                    (np.hstack([chances, all_chances]), np.float32(0)),
+                    (np.hstack([propensities, after]), np.float32(0)),
+                )
+            )
+            touched = filled.touched
         lists = self._explained(batch, candidates, signals, related, columns, chances, propensities)
-        for ranked, cluster in zip(lists, clusters.tolist(), strict=True):
+        for n, (ranked, cluster) in enumerate(zip(lists, clusters.tolist(), strict=True)):
             ranked.segment = None if cluster < 0 else cluster
+            if held and touched is not None:
+                ranked.rules = [
+                    [rule.rule_id for rule, hit in zip(held.rules, touched[:, n, place], strict=True) if hit]
+                    for place in range(len(ranked.item_ids))
+                ]
             yield ranked
 
     def _read_sequences(self, batch: Batch, candidates: Candidates, wanted: bool) -> Weights:
@@ -601,6 +677,8 @@ class Recommender:
         packed.categories, packed.category = self.categories.ids, pack_array(self.category)
         packed.withdrawn, packed.private = sorted(self._withdrawn), self.options.privacy.noise > 0
         packed.relations, packed.user_segments = self.relations.named, self.user_segments.snapshot()
+        packed.rules, packed.decisions = self.rules.packed(), self.rules.decisions
+        packed.attributes = self.rules.known if any(self.rules.known) else []
         return bytes((VERSION,)) + _delta_encoder.encode(packed)
 
     @classmethod
@@ -619,6 +697,12 @@ class Recommender:
         recommender.categories.extend(state.categories)
         for item, others in state.relations.items():
             recommender.relations.follow(item, others)
+        for rule in state.rules:
+            recommender.rules.put(*parse_rule(None, rule))
+        for item, allowed in state.decisions.items():
+            recommender.rules.decide(item, allowed)
+        for row, attributes in enumerate(state.attributes):
+            recommender.rules.follow(row, attributes)
         if state.category:
             recommender.category = unpack_array(state.category, np.int32)
         if state.private or not options.privacy.noise:

@@ -11,28 +11,44 @@ from pyflink.datastream import KeyedCoProcessFunction, RuntimeContext
 from pyflink.datastream.state import MapStateDescriptor, ValueStateDescriptor
 
 from operators.worker import prepare_worker  # isort: skip, numba comes in with the models
-from model.blend import BlendOptions, CatalogueChange, Delta, Recommender, change_of, pack_delta
+from model.blend import BlendOptions, CatalogueChange, Delta, Recommender, RuleChange, change_of, pack_delta
 from model.blend import SimilarItems as Similar
 from model.snapshot import Snapshot, unpack_snapshot
 from operators.dead_letters import DeadLetters
 from operators.receipts import RECEIPTS
+from operators.review import REVIEW_QUEUE
 from operators.similar import SIMILAR
 from operators.training_budget import TrainingBudget
 from schema.erasure import receipt
 from schema.errors import MessageError
 from schema.item import parse_item
+from schema.review import Review, encode_review, parse_decision
+from schema.rule import parse_rule
 from schema.similar_items import SimilarItem, SimilarItems, encode_similar_items
 
 _MANY = 8
+TOPIC_STEP = 1_000_000
+"""What is added to a partition's number for each topic after that of the items: rules, then decisions."""
+
+
+class _Logged(msgspec.Struct, array_like=True):
+    """What one batch taught: packed snapshots, and changes of catalogue and rules."""
+
+    requests: list[bytes]
+    changes: list[CatalogueChange]
+    rules: list[RuleChange] = []
+
+
 DELTA = Types.ROW_NAMED(["whole", "made_at", "payload"], [Types.BOOLEAN(), Types.LONG(), Types.PICKLED_BYTE_ARRAY()])
 DELTAS = Types.ROW([Types.LONG(), DELTA])
 
 
 class LearnerFunction(KeyedCoProcessFunction):
-    """In, all under one key: Row(shard, packed snapshots), and rows (item_id, payload, partition, offset) of the
-    catalogue. Out: Row(shard, Row(whole, made_at, payload)) for each of the scorers' shards: the whole packed
-    recommender first after every start, then a delta for each batch; beside it, at most `similar_items` that go with an
-    item, each time that its interactions have grown by half. Malformed catalogue messages become dead letters,
+    """In, all under one key: Row(shard, packed snapshots), and rows (key, payload, partition, offset) of the catalogue,
+    the shop's rules, and decisions about items, told apart by partitions that differ by `TOPIC_STEP`. Out:
+    Row(shard, Row(whole, made_at, payload)) for each of the scorers' shards: the whole packed recommender first after
+    every start, then a delta for each batch; beside it, at most `similar_items` that go with an item, each time that
+    its interactions have grown by half, and what changes in the review queue. Malformed messages become dead letters,
     and so do events that the model fails on.
 
     Keyed state: `base`, the packed recommender, and `log`, what was learned from since, by number. Learning is
@@ -49,7 +65,7 @@ class LearnerFunction(KeyedCoProcessFunction):
         options: BlendOptions,
         shards: Sequence[int],
         events_topic: str,
-        items_topic: str,
+        tables: Sequence[str],
         compact_after_events: int,
         similar_items: int,
         start_from: Path | None,
@@ -58,7 +74,7 @@ class LearnerFunction(KeyedCoProcessFunction):
     ) -> None:
         # Learning is on the CPU, one interaction after another; a GPU is for the scorers.
         self._options = replace(options, device="cpu")
-        self._shards, self._events_topic, self._items_topic = shards, events_topic, items_topic
+        self._shards, self._events_topic, self._tables = shards, events_topic, tables
         self._compact_after_events, self._similar_items = compact_after_events, similar_items
         self._start_from = start_from and start_from.resolve()
         self._target_freshness_ms, self._sequence_time_share = target_freshness_ms, sequence_time_share
@@ -89,24 +105,34 @@ class LearnerFunction(KeyedCoProcessFunction):
         yield from self._take([bytes(request) for request in requests], [])
 
     def process_element2(self, value: Row, ctx: KeyedCoProcessFunction.Context) -> Iterator[object]:
-        """Take one micro-batch of catalogue messages."""
-        changes = []
-        for item_id, payload, partition, offset in value[0]:
-            payload = None if payload is None else bytes(payload)
+        """Take one micro-batch of catalogue messages, rules and decisions."""
+        changes, rules = [], []
+        for key, payload, place, offset in value[0]:
+            payload, (table, partition) = None if payload is None else bytes(payload), divmod(place, TOPIC_STEP)
+            fault: MessageError | None = None
             try:
-                item_id, item = parse_item(item_id, payload)
+                if table == 0:
+                    item_id, item = parse_item(key, payload)
+                    change = CatalogueChange(item_id, False)
+                    if item is not None:
+                        change, fault = change_of(item, self._options.content)
+                    changes.append(change)
+                elif table == 1:
+                    rule_id, rule = parse_rule(key, payload)
+                    rules.append(RuleChange(rule_id, None if rule is None else payload))
+                else:
+                    item_id, decision = parse_decision(key, payload)
+                    allowed = None if decision is None else decision.decision == "allow"
+                    rules.append(RuleChange(item_id, None, True, allowed))
             except MessageError as error:
-                yield self._dead_letters.of(error, self._items_topic, partition, offset, payload)
-                continue
-            change, fault = CatalogueChange(item_id, False), None
-            if item is not None:
-                change, fault = change_of(item, self._options.content)
-            changes.append(change)
+                fault = error
             if fault is not None:
-                yield self._dead_letters.of(fault, self._items_topic, partition, offset, payload)
-        yield from self._take([], changes)
+                yield self._dead_letters.of(fault, self._tables[table], partition, offset, payload)
+        yield from self._take([], changes, rules)
 
-    def _take(self, requests: list[bytes], changes: list[CatalogueChange]) -> Iterator[object]:
+    def _take(
+        self, requests: list[bytes], changes: list[CatalogueChange], rules: Sequence[RuleChange] = ()
+    ) -> Iterator[object]:
         started = time.perf_counter()
         if self._recommender is None:
             self._recommender = self._restored()
@@ -117,7 +143,7 @@ class LearnerFunction(KeyedCoProcessFunction):
                 # Not even the log may hold them.
                 requests = [r for r, s in zip(requests, snapshots, strict=True) if not s.session_only]
                 snapshots = [snapshot for snapshot in snapshots if not snapshot.session_only]
-            delta = self._learned_from(snapshots, changes)
+            delta = self._learned_from(snapshots, changes, rules)
         except Exception as error:
             # What failed has left the model half taught.
             self._recommender = self._restored()
@@ -129,7 +155,7 @@ class LearnerFunction(KeyedCoProcessFunction):
             yield from self._one_by_one(requests, changes, error)
             return
         erased = [snapshot for snapshot in snapshots if snapshot.erased]
-        self._remember(requests, changes, fold=bool(erased))
+        self._remember(_Logged(requests, changes, list(rules)), fold=bool(erased))
         self._version = self._recommender.version
         self._milliseconds = round((time.perf_counter() - started) * 1000)
         yield from self._sent(False, pack_delta(delta))
@@ -139,14 +165,25 @@ class LearnerFunction(KeyedCoProcessFunction):
             yield SIMILAR, Row(similar.item_id, self._encode(similar))
         for snapshot in erased:
             yield RECEIPTS, Row(receipt(snapshot.event_id, "model"))
+        if changes or rules:
+            yield from self._reviewed()
 
-    def _learned_from(self, snapshots: list[Snapshot], changes: list[CatalogueChange]) -> Delta:
+    def _reviewed(self) -> Iterator[object]:
+        """What has changed in the review queue."""
+        assert self._recommender is not None
+        now = int(time.time() * 1000)
+        for item, waits in self._recommender.rules.review(now).items():
+            yield REVIEW_QUEUE, Row(item, None if waits is None else encode_review(Review(item, *waits, now)))
+
+    def _learned_from(
+        self, snapshots: list[Snapshot], changes: list[CatalogueChange], rules: Sequence[RuleChange]
+    ) -> Delta:
         """What one batch has taught, the sequence model where there is time for it."""
         assert self._recommender is not None
         before, started = self._recommender.sequence.updates, time.perf_counter()
         newest = max((snapshot.appended_at for snapshot in snapshots), default=0)
         train = self._budget.allows(newest, int(time.time() * 1000))
-        delta = self._recommender.learn(snapshots, changes, train)
+        delta = self._recommender.learn(snapshots, changes, train, rules)
         if self._recommender.sequence.updates != before:
             self._budget.spent(time.perf_counter() - started)
         return delta
@@ -184,17 +221,20 @@ class LearnerFunction(KeyedCoProcessFunction):
         recommender = model.unpack(packed, self._options)
         for _, entry in sorted(self._log.items()):
             self._batches += 1
-            requests, changes = msgspec.msgpack.decode(entry, type=tuple[list[bytes], list[CatalogueChange]])
+            logged = msgspec.msgpack.decode(entry, type=_Logged)
+            snapshots = [unpack_snapshot(request) for request in logged.requests]
             # The network goes on from where it was packed: to train it again would take too long.
-            recommender.learn([unpack_snapshot(request) for request in requests], changes, train=False)
-            self._logged += len(requests) + len(changes)
+            recommender.learn(snapshots, logged.changes, False, logged.rules)
+            self._logged += len(logged.requests) + len(logged.changes)
+        # What the queue held is known from its topic.
+        recommender.rules.review(int(time.time() * 1000))
         return recommender
 
-    def _remember(self, requests: list[bytes], changes: list[CatalogueChange], fold: bool) -> None:
-        self._learned.inc(len(requests))
-        self._logged += len(requests) + len(changes)
+    def _remember(self, batch: _Logged, fold: bool) -> None:
+        self._learned.inc(len(batch.requests))
+        self._logged += len(batch.requests) + len(batch.changes)
         if (self._logged < self._compact_after_events and not fold) or self._recommender is None:
-            self._log.put(self._batches, msgspec.msgpack.encode((requests, changes)))
+            self._log.put(self._batches, msgspec.msgpack.encode(batch))
             self._batches += 1
             return
         self._base.update(self._recommender.pack())

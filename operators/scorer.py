@@ -217,14 +217,14 @@ class ScorerFunction(KeyedCoProcessFunction):
         """Each user's list, or what its making failed with. Raises that where the list for people without history
         fails too: then the fault is in no event, and the job starts again."""
         assert self._replica is not None
-        users = [snapshot.user_id for snapshot in snapshots]
+        users, now = [snapshot.user_id for snapshot in snapshots], int(time.time() * 1000)
         try:
-            return dict(zip(users, self._replica.recommend(snapshots, self._k, blend, sequence), strict=True))
+            return dict(zip(users, self._replica.recommend(snapshots, self._k, blend, sequence, now), strict=True))
         except Exception:
             ranked: dict[str, RankedList | Exception] = {}
             for user_id, snapshot in zip(users, snapshots, strict=True):
                 try:
-                    (ranked[user_id],) = self._replica.recommend([snapshot], self._k, blend, sequence)
+                    (ranked[user_id],) = self._replica.recommend([snapshot], self._k, blend, sequence, now)
                 except Exception as error:
                     if user_id == DEFAULT_USER:
                         raise
@@ -295,6 +295,7 @@ class ScorerFunction(KeyedCoProcessFunction):
                     ranked.sources,
                     ranked.because,
                     ranked.propensities,
+                    [None] * len(ranked.item_ids) if ranked.rules is None else [r or None for r in ranked.rules],
                 )
             ),
             profile_version=snapshot.profile_version,

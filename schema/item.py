@@ -16,7 +16,8 @@ _EARLIEST_MS, _LATEST_MS = -62_135_596_800_000, 253_402_300_799_999
 
 class Item(msgspec.Struct, omit_defaults=True):
     """One article. `category` runs from broad to narrow, `created_at` is in epoch milliseconds. `relations` name,
-    by what the shop calls the relation, the items that this one belongs to: a case those that it is an accessory of."""
+    by what the shop calls the relation, the items that this one belongs to: a case those that it is an accessory of.
+    `attributes` are what else the shop's rules ask for."""
 
     # May be absent on the wire, where the key then stands for it.
     item_id: Id = ""
@@ -24,6 +25,7 @@ class Item(msgspec.Struct, omit_defaults=True):
     description: str | None = None
     category: list[str] = msgspec.field(default_factory=list)
     brand: str | None = None
+    seller: str | None = None
     price: Amount | None = None
     currency: str | None = None
     available: bool = True
@@ -31,6 +33,7 @@ class Item(msgspec.Struct, omit_defaults=True):
     image_url: str | None = None
     embeddings: dict[str, list[Number]] | None = None
     relations: dict[str, list[Id]] | None = None
+    attributes: dict[str, str | bool | Number] | None = None
 
 
 _DECODER = msgspec.json.Decoder(Item)

@@ -12,13 +12,15 @@ DEFAULT_USER = "__default__"
 
 class ScoredItem(msgspec.Struct, gc=False, omit_defaults=True):
     """An item of a list, with its score, what proposed it, and `because` of which item of the person's history. Where
-    chance put it there, `propensity` is the chance with which it did."""
+    chance put it there, `propensity` is the chance with which it did. `rules` are those of the shop's that put or kept
+    it where it is."""
 
     item_id: str
     score: float
     source: str
     because: str | None = None
     propensity: float | None = None
+    rules: list[str] | None = None
 
 
 class Recommendation(msgspec.Struct):

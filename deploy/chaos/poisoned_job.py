@@ -6,7 +6,7 @@ from jobs.recommend import main
 from operators.learner import LearnerFunction
 from operators.scorer import ScorerFunction
 
-from model.blend import CatalogueChange, Delta, RankedList, Recommender  # isort: skip, the operators prepare numba
+from model.blend import CatalogueChange, RuleChange, Delta, RankedList, Recommender  # isort: skip, the operators prepare numba
 from model.learned_blend import LearnedBlend
 from model.snapshot import Snapshot
 
@@ -18,19 +18,28 @@ class PoisonedRecommender(Recommender):
     """Fails on each event about the item `POISON`."""
 
     def learn(
-        self, snapshots: Sequence[Snapshot], catalogue: Sequence[CatalogueChange] = (), train: bool = True
+        self,
+        snapshots: Sequence[Snapshot],
+        catalogue: Sequence[CatalogueChange] = (),
+        train: bool = True,
+        rules: Sequence[RuleChange] = (),
     ) -> Delta:
         """Fails when half of the work is done, as a fault would."""
-        delta = super().learn(snapshots, catalogue, train)
+        delta = super().learn(snapshots, catalogue, train, rules)
         _fail_at_poison(snapshots)
         return delta
 
     def recommend(
-        self, snapshots: Sequence[Snapshot], k: int, blend: LearnedBlend | None = None, sequence: bool = True
+        self,
+        snapshots: Sequence[Snapshot],
+        k: int,
+        blend: LearnedBlend | None = None,
+        sequence: bool = True,
+        now_ms: int | None = None,
     ) -> list[RankedList]:
         """Fails for the whole block."""
         _fail_at_poison(snapshots)
-        return super().recommend(snapshots, k, blend, sequence)
+        return super().recommend(snapshots, k, blend, sequence, now_ms)
 
 
 class PoisonedLearner(LearnerFunction):

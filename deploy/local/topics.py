@@ -14,10 +14,13 @@ class Topic(msgspec.Struct, frozen=True):
 
 
 def default_topics(partitions: int = 1) -> dict[str, Topic]:
-    """The seven topics under their default names, `events` with that many partitions."""
+    """The ten topics under their default names, `events` with that many partitions."""
     return {
         "events": Topic(partitions),
         "items": Topic(compacted=True),
+        "rules": Topic(compacted=True),
+        "review-queue": Topic(compacted=True),
+        "review-decisions": Topic(compacted=True),
         "recommendations": Topic(compacted=True),
         "similar-items": Topic(compacted=True),
         "taste-segments": Topic(compacted=True),

@@ -1,0 +1,171 @@
+"""What the shop decides of lists: the compacted topic `rules`."""
+
+import re
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal, Self
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+import cel
+import msgspec
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from schema.errors import MessageError, shown
+
+MAX_BYTES = 65_536
+Group = Literal["category", "brand", "seller"]
+ITEM: dict[str, Any] = {
+    "id": "",
+    "title": "",
+    "category": [""],
+    "brand": "",
+    "seller": "",
+    "price": 0.0,
+    "currency": "",
+    "created_at": 0,
+    "attributes": {},
+}
+"""What `items` may ask of an item, with values of the right types: an unknown number is -1.0, an unknown text ""."""
+PERSON: dict[str, Any] = {"id": "", "segment": -1, "events": 0}
+NOW: dict[str, Any] = {"hour": 0, "minute": 0, "weekday": 1, "date": "2026-01-01"}
+"""What `when` may ask, beside `person`, of the moment in the rule's `timezone`; Monday is 1."""
+_OF_ACTION: dict[str, tuple[str, ...]] = {
+    "filter": (),
+    "boost": ("amount",),
+    "pin": ("position",),
+    "share": ("share",),
+    "cap": ("by", "at_most"),
+    "at_least": ("at_least",),
+    "review": (),
+}
+
+
+_ARGUMENTS = sorted({name for names in _OF_ACTION.values() for name in names})
+
+
+class Rule(BaseModel):
+    """One rule. It holds for the items that `item_ids` names, where it does, and for which the CEL expression `items`
+    is true, on the lists for which `when` is true, between `from` and `until`.
+
+    `action` is one of: filter (never on a list), boost (by `amount` from -1, a hundredth of the item's chance, to 1, a
+    hundred times it), pin (one of them at `position`, the first being 1), share (that `share` of the list is of
+    them, within one item), cap (`at_most` so many of each category, `by` its broadest level, brand or seller),
+    at_least (that many of them), review (kept off lists until a decision allows them). Where rules contradict each
+    other the one of the higher `priority` goes first, and of equals the one whose id comes first.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, populate_by_name=True)
+
+    rule_id: Annotated[str, Field(min_length=1, max_length=256)]
+    action: Literal["filter", "boost", "pin", "share", "cap", "at_least", "review"]
+    item_ids: Annotated[list[str], Field(max_length=10_000)] | None = None
+    items: str = "true"
+    when: str = "true"
+    amount: Annotated[float, Field(ge=-1, le=1)] | None = None
+    position: Annotated[int, Field(ge=1, le=1000)] | None = None
+    share: Annotated[float, Field(ge=0, le=1)] | None = None
+    by: Group | None = None
+    at_most: Annotated[int, Field(ge=0)] | None = None
+    at_least: Annotated[int, Field(ge=1)] | None = None
+    priority: int = 0
+    starts: Annotated[AwareDatetime | None, Field(alias="from", strict=False)] = None
+    ends: Annotated[AwareDatetime | None, Field(alias="until", strict=False)] = None
+    timezone: str = "UTC"
+    note: str = ""
+
+    @field_validator("items")
+    @classmethod
+    def _asks_of_items(cls, expression: str) -> str:
+        _try(expression, {"item": ITEM})
+        return expression
+
+    @field_validator("when")
+    @classmethod
+    def _asks_of_people(cls, expression: str) -> str:
+        _try(expression, {"person": PERSON, "now": NOW})
+        return expression
+
+    @field_validator("timezone")
+    @classmethod
+    def _is_a_zone(cls, name: str) -> str:
+        try:
+            ZoneInfo(name)
+        except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+            raise ValueError(f"is no time zone: {error}") from None
+        return name
+
+    @model_validator(mode="after")
+    def _has_what_its_action_needs(self) -> Self:
+        faults = _misfits(self.action, [name for name in _ARGUMENTS if getattr(self, name) is not None])
+        if self.starts is not None and self.ends is not None and self.starts >= self.ends:
+            faults.append("from must come before until")
+        if faults:
+            raise ValueError("; ".join(faults))
+        return self
+
+    def holds_at(self, moment: datetime) -> bool:
+        """Whether the moment, with its time zone, lies between `from` and `until`."""
+        return (self.starts is None or self.starts <= moment) and (self.ends is None or moment < self.ends)
+
+
+def parse_rule(key: str | None, raw: bytes | None) -> tuple[str, Rule | None]:
+    """The rule's id and the rule, None where it is taken back (no value, or JSON null). Raises MessageError with every
+    fault."""
+    if raw is None or raw == b"null":
+        if not key:
+            raise MessageError("missing_field", "rule_id", "nothing", "a rule is taken back by its key")
+        return key, None
+    if len(raw) > MAX_BYTES:
+        raise MessageError("too_large", None, shown(raw), f"{len(raw)} bytes, at most {MAX_BYTES} are taken")
+    try:
+        given = msgspec.json.decode(raw, type=dict[str, Any])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise MessageError("bad_rule", None, shown(raw), f"a JSON object is expected: {error}") from None
+    try:
+        rule = Rule.model_validate(given)
+    except ValidationError as error:
+        found = [(".".join(map(str, fault["loc"])), fault["msg"], fault["input"]) for fault in error.errors()]
+        said = [f"{field or 'rule'} = {shown(value)}: {reason}" for field, reason, value in found]
+        if all(field for field, _, _ in found):
+            # Where a field is at fault nobody has looked at what goes together.
+            said += _misfits(given.get("action"), [name for name in _ARGUMENTS if given.get(name) is not None])
+        raise MessageError("bad_rule", ", ".join(field for field, _, _ in found), shown(raw), "; ".join(said)) from None
+    if key is not None and key != rule.rule_id:
+        raise MessageError("bad_rule", "rule_id", shown(rule.rule_id), f"the message's key is {shown(key)}")
+    return rule.rule_id, rule
+
+
+def now_in(zone: str, moment_ms: int) -> dict[str, Any]:
+    """What `when` knows of the moment in epoch milliseconds."""
+    local = datetime.fromtimestamp(moment_ms / 1000, UTC).astimezone(ZoneInfo(zone))
+    return {
+        "hour": local.hour,
+        "minute": local.minute,
+        "weekday": local.isoweekday(),
+        "date": local.date().isoformat(),
+    }
+
+
+def _misfits(action: Any, arguments: list[str]) -> list[str]:
+    """What the action lacks of its arguments, and which of those given are not its own."""
+    wanted = _OF_ACTION.get(action) if isinstance(action, str) else None
+    if wanted is None:
+        return []
+    lacks = [f"{action} needs {name}" for name in wanted if name not in arguments]
+    return lacks + [f"{action} takes no {name}" for name in arguments if name not in wanted]
+
+
+def _try(expression: str, sample: dict[str, Any]) -> None:
+    """Raises ValueError where the expression is no CEL, asks for what there is not, or is not true or false."""
+    try:
+        program = cel.compile(expression)
+        context = cel.Context()
+        for name, value in sample.items():
+            context.add_variable(name, value)
+        found = program.execute(context)
+    except KeyError as error:
+        raise ValueError(f"asks for {error}, which there is not") from None
+    except Exception as error:
+        # The library raises several kinds, and draws the place under some.
+        raise ValueError(re.sub(r"\s*\n.*", "", str(error), flags=re.DOTALL)) from None
+    if not isinstance(found, bool):
+        raise ValueError(f"is {type(found).__name__}, not true or false")

@@ -1,0 +1,102 @@
+"""The shop's rules on the running job: in force a moment after their message, live, and kept by a savepoint."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kafka import KafkaConsumer
+
+from deploy.local.stack import Stack
+from tests.integration.test_recommend_job import Topics, job_stack
+
+__all__ = ["job_stack"]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+
+
+class Queue:
+    """The review queue, as a consumer of the compacted topic sees it."""
+
+    def __init__(self, server: str) -> None:
+        self._consumer = KafkaConsumer("review-queue", bootstrap_servers=server, auto_offset_reset="earliest")
+        self.waiting: dict[str, list[str]] = {}
+
+    def until(self, expected: dict[str, list[str]]) -> None:
+        end = time.time() + 30
+        while self.waiting != expected:
+            assert time.time() < end, self.waiting
+            for batch in self._consumer.poll(500).values():
+                for record in batch:
+                    self.waiting.pop(record.key.decode(), None)
+                    if record.value is not None:
+                        self.waiting[record.key.decode()] = json.loads(record.value)["rules"]
+
+    def close(self) -> None:
+        self._consumer.close()
+
+
+def test_a_rule_is_in_force_within_two_seconds_and_stays_over_a_savepoint(job_stack: Stack) -> None:
+    job = job_stack.submit(Path("jobs/recommend.py"))
+    topics, queue, taken = Topics(job_stack.bootstrap_servers), Queue(job_stack.bootstrap_servers), 0
+    for n in range(60):
+        item = {"item_id": f"i{n}", "title": f"Item {n}", "brand": f"b{n % 3}", "price": n}
+        topics.send("items", json.dumps(item).encode(), key=f"i{n}".encode())
+    crowd = [(f"crowd {n}", f"i{(7 * n + m) % 60}") for n in range(30) for m in range(10)]
+    topics.send("events", *(topics.event(1000 + n, *pair) for n, pair in enumerate(crowd)))
+
+    def act() -> list[dict[str, Any]]:
+        """Somebody takes something, and gets a list."""
+        nonlocal taken
+        topics.send("events", topics.event(taken, "anna", f"i{taken % 20}"))
+        taken += 1
+        topics.wait(lambda: topics.profile_versions().get("anna") == taken)
+        return (topics.newest()["anna"] or {})["items"]
+
+    def put(topic: str, key: str, message: dict[str, Any] | None) -> float:
+        topics.send(topic, None if message is None else json.dumps(message).encode(), key=key.encode())
+        return time.time()
+
+    def until(holds: Any) -> float:
+        """Somebody goes on taking things until it holds; when that list was made."""
+        end = time.time() + 30
+        while not holds(listed := act()):
+            assert time.time() < end, listed
+        newest = topics.newest()["anna"]
+        assert newest is not None
+        return newest["generated_at"] / 1000
+
+    until(lambda listed: len(listed) == 20)
+    sent = put("rules", "no b0", {"rule_id": "no b0", "action": "filter", "items": "item.brand == 'b0'"})
+    waits = [until(lambda listed: not any(int(i["item_id"][1:]) % 3 == 0 for i in listed)) - sent]
+    sent = put("rules", "first", {"rule_id": "first", "action": "pin", "position": 2, "item_ids": ["i58"]})
+    waits.append(until(lambda listed: listed[1]["item_id"] == "i58" and listed[1]["rules"] == ["first"]) - sent)
+    assert min(waits) < 2, waits
+
+    # One that is not valid is refused with all its faults, and the one before it stays.
+    put("rules", "first", {"rule_id": "first", "action": "pin", "item_ids": ["i1"], "items": "item.prize > 1", "x": 1})
+    topics.wait(lambda: bool(topics.dead))
+    dead = topics.dead[0]
+    assert (dead["error"], dead["topic"]) == ("bad_rule", "rules")
+    assert all(said in dead["message"] for said in ("prize", "x = 1", "pin needs position"))
+    assert act()[1]["item_id"] == "i58"
+
+    put("rules", "look", {"rule_id": "look", "action": "review", "items": "item.price > 56.0"})
+    queue.until({"i57": ["look"], "i58": ["look"], "i59": ["look"]})
+    until(lambda listed: listed[1]["item_id"] != "i58")
+    put("review-decisions", "i58", {"item_id": "i58", "decision": "allow"})
+    queue.until({"i57": ["look"], "i59": ["look"]})
+    until(lambda listed: listed[1]["item_id"] == "i58")
+
+    savepoint = job_stack.stop_with_savepoint(job)
+    job = job_stack.submit(Path("jobs/recommend.py"), savepoint=savepoint)
+    listed = act()
+    assert listed[1]["item_id"] == "i58"
+    assert not any(int(entry["item_id"][1:]) % 3 == 0 for entry in listed)
+    put("review-decisions", "i58", {"item_id": "i58", "decision": "forbid"})
+    until(lambda listed: "i58" not in [entry["item_id"] for entry in listed])
+    put("rules", "no b0", None)
+    until(lambda listed: any(int(entry["item_id"][1:]) % 3 == 0 for entry in listed))
+    topics.close()
+    queue.close()
+    job_stack.cancel(job)
