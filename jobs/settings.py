@@ -108,6 +108,18 @@ class Flink(Section):
     restart_delay_s: PositiveInt = 1
 
 
+class Behaviour(Section):
+    """What `jobs/behaviour.py` makes of what people do."""
+
+    lateness_s: Annotated[int, Field(ge=0, le=604_800)] = 600
+    duplicates_s: PositiveInt = 86_400
+    new_days: PositiveInt = 7
+    lapse_days: PositiveInt = 7
+    cart_s: PositiveInt = 3_600
+    trends: Annotated[int, Field(ge=1, le=1000)] = 20
+    drift_threshold: PositiveFloat = 2.0
+
+
 class Settings(FileSettings):
     """The whole configuration of the job. The section `serving` of the same file is that process's own."""
 
@@ -116,6 +128,7 @@ class Settings(FileSettings):
     profiles: Profiles = Profiles()
     lists: Lists = Lists()
     models: Models = Models()
+    behaviour: Behaviour = Behaviour()
     privacy: Privacy = Privacy()
     flink: Flink = Flink()
     serving: dict[str, Any] = {}

@@ -14,7 +14,7 @@ class Topic(msgspec.Struct, frozen=True):
 
 
 def default_topics(partitions: int = 1) -> dict[str, Topic]:
-    """The ten topics under their default names, `events` with that many partitions."""
+    """The topics under their default names, `events` with that many partitions."""
     return {
         "events": Topic(partitions),
         "items": Topic(compacted=True),
@@ -24,6 +24,8 @@ def default_topics(partitions: int = 1) -> dict[str, Topic]:
         "recommendations": Topic(compacted=True),
         "similar-items": Topic(compacted=True),
         "taste-segments": Topic(compacted=True),
+        "segments": Topic(compacted=True),
+        **{name: Topic() for name in ("sessions", "funnel-stats", "trends", "abandoned-carts", "drift")},
         "dead-letters": Topic(),
         "erasures": Topic(),
     }

@@ -1,0 +1,179 @@
+"""Streamed counts of behaviour against a recount of the same events, through lateness, duplicates and a kill."""
+
+import json
+import random
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from bench.quality import TAOBAO
+from cli.common import progress
+from cli.evaluate import read_events
+from deploy.local.stack import Stack, StackError
+from deploy.local.topics import create_topics, default_topics
+from schema.event import Event, encode_event
+
+GAP_MS, HOUR_MS, DAY_MS, LATE_MS = 1_800_000, 3_600_000, 86_400_000, 600_000
+TOPICS = ("sessions", "funnel-stats", "trends")
+_STEPS = ("strict_carted", "strict_purchased", "any_carted", "any_purchased")
+_WAIT_S = 300.0
+Counts = dict[str, dict[tuple[Any, ...], tuple[Any, ...]]]
+
+
+def run(data: Path) -> dict[str, dict[str, float]]:
+    """The shop's clicks, each up to ten minutes late in random order, some twice, and a TaskManager killed in the
+    middle: of sessions, funnels and trends how many were `counted`, and how many `differ` from a recount."""
+    if not TAOBAO.exists():
+        raise StackError(f"There is no file {TAOBAO}.")
+    events, catalogue = read_events(TAOBAO)
+    categories = {item_id: item.category[0] for item_id, item in catalogue.items() if item.category}
+    progress.print(f"{len(events):,} events")
+    stack = Stack(data / "bench-behaviour", data / "jars")
+    try:
+        stack.up(kafka_port=0, flink_port=0, metrics_port=0)
+        found = streamed(stack, events, categories)
+    finally:
+        stack.down()
+    expected = recount(events, categories)
+    rows = {}
+    for name in TOPICS:
+        keys = found[name].keys() | expected[name].keys()
+        differ = sum(found[name].get(key) != expected[name].get(key) for key in keys)
+        rows[name] = {"counted": float(len(found[name])), "differ": float(differ)}
+    return rows
+
+
+def streamed(stack: Stack, events: list[Event], categories: dict[str, str], seed: int = 1) -> Counts:
+    """What the job sends of the events, which reach it late and some twice, and of which the TaskManagers that run it
+    are killed once. `categories` are those of the items."""
+    from kafka import KafkaProducer
+
+    create_topics(stack.bootstrap_servers, default_topics())
+    producer = KafkaProducer(bootstrap_servers=stack.bootstrap_servers)
+    for item_id, category in categories.items():
+        value = json.dumps({"item_id": item_id, "category": [category]}).encode()
+        producer.send("items", value, key=item_id.encode())
+    producer.flush()
+    stack.submit(Path("jobs/behaviour.py"))
+    _until_taken(stack, len(categories))
+    chance = random.Random(seed)
+    sent = [event for event in events for _ in range(2 if chance.random() < 0.01 else 1)]
+    sent.sort(key=lambda event: event.timestamp + chance.uniform(0, LATE_MS - 1))
+    for event in sent[: len(sent) // 2]:
+        producer.send("events", encode_event(event))
+    producer.flush()
+    time.sleep(5)
+    for pid in stack.taskmanager_pids:
+        killed = psutil.Process(pid)
+        killed.kill()
+        killed.wait(10)
+    stack.ensure()
+    for event in sent[len(sent) // 2 :]:
+        producer.send("events", encode_event(event))
+    # The end of all windows.
+    end = Event("end", "~end", "search", max(event.timestamp for event in events) + 3 * DAY_MS, query="end")
+    producer.send("events", encode_event(end))
+    producer.flush()
+    producer.close()
+    return _collected(stack, {event.user_id for event in events})
+
+
+def recount(events: Iterable[Event], categories: dict[str, str]) -> Counts:
+    """The same by plain loops over all events in the order of their times."""
+    sessions: dict[tuple[Any, ...], tuple[Any, ...]] = {}
+    ordered = sorted(events, key=lambda event: event.timestamp)
+    of_users: dict[str, list[Event]] = defaultdict(list)
+    firsts: dict[tuple[int, str, str], dict[str, int]] = defaultdict(dict)
+    hours: dict[tuple[str, str], Counter[int]] = defaultdict(Counter)
+    people: dict[tuple[str, str, int], set[str]] = defaultdict(set)
+    for event in ordered:
+        of_users[event.user_id].append(event)
+        category = categories.get(event.item_id or "")
+        if event.item_id is not None:
+            day = event.timestamp // DAY_MS * DAY_MS
+            firsts[day, event.user_id, event.item_id].setdefault(event.event_type, event.timestamp)
+        for kind, of in (("item", event.item_id), ("category", category)):
+            if of is not None:
+                hour = event.timestamp // HOUR_MS
+                hours[kind, of][hour] += 1
+                people[kind, of, hour].add(event.user_id)
+    for user, own in of_users.items():
+        parts: list[list[Event]] = []
+        for event in own:
+            if parts and event.timestamp - parts[-1][-1].timestamp <= GAP_MS:
+                parts[-1].append(event)
+            else:
+                parts.append([event])
+        for part in parts:
+            kinds = Counter(event.event_type for event in part)
+            counts = len(part), kinds["view"], kinds["add_to_cart"], kinds["purchase"]
+            items = len({event.item_id for event in part if event.item_id is not None})
+            sessions[user, part[0].timestamp] = (part[-1].timestamp, *counts, items)
+    funnels: dict[tuple[Any, ...], list[int]] = defaultdict(lambda: [0] * 5)
+    for (day, _, item), steps in firsts.items():
+        view, cart, purchase = (steps.get(kind) for kind in ("view", "add_to_cart", "purchase"))
+        row = funnels[categories.get(item, ""), day]
+        row[0] += view is not None
+        if view is not None and cart is not None:
+            row[1] += view < cart
+            row[3] += 1
+            if purchase is not None:
+                row[2] += view < cart < purchase
+                row[4] += 1
+    trends: dict[tuple[Any, ...], tuple[Any, ...]] = {}
+    for kind in ("item", "category"):
+        by_hour: dict[int, list[tuple[float, str, int, int]]] = defaultdict(list)
+        for (of_kind, of), counts_of in hours.items():
+            if of_kind == kind:
+                for hour, actions in counts_of.items():
+                    before = counts_of.get(hour - 1, 0)
+                    by_hour[hour].append((-(actions - before) / (before + 1) ** 0.5, of, actions, before))
+        for hour, rows in by_hour.items():
+            for _, of, actions, before in sorted(rows)[:20]:
+                trends[kind, of, hour * HOUR_MS] = ((hour + 1) * HOUR_MS, actions, len(people[kind, of, hour]), before)
+    return {"sessions": sessions, "funnel-stats": {key: tuple(row) for key, row in funnels.items()}, "trends": trends}
+
+
+def _collected(stack: Stack, users: set[str]) -> Counts:
+    """What the topics hold once nothing has come for ten seconds; the last of each key and time counts."""
+    from kafka import KafkaConsumer
+
+    found: Counts = {name: {} for name in TOPICS}
+    consumer = KafkaConsumer(*TOPICS, bootstrap_servers=stack.bootstrap_servers, auto_offset_reset="earliest")
+    deadline, quiet = time.monotonic() + _WAIT_S, time.monotonic()
+    while time.monotonic() < deadline and (not found["trends"] or time.monotonic() - quiet < 10):
+        for records in consumer.poll(timeout_ms=500).values():
+            quiet = time.monotonic()
+            for record in records:
+                value = json.loads(record.value)
+                if record.topic == "sessions" and value["user_id"] in users:
+                    counts = [value[name] for name in ("ended_at", "events", "views", "carts", "purchases", "items")]
+                    found["sessions"][value["user_id"], value["started_at"]] = tuple(counts)
+                elif record.topic == "funnel-stats":
+                    steps = [value[name] for name in ("viewed", *_STEPS)]
+                    found["funnel-stats"][value["category"], value["day"]] = tuple(steps)
+                elif record.topic == "trends":
+                    names = ("window_end", "actions", "people", "before")
+                    key = value["kind"], value["id"], value["window_start"]
+                    found["trends"][key] = tuple(value[name] for name in names)
+    consumer.close()
+    return found
+
+
+def _until_taken(stack: Stack, items: int) -> None:
+    """Wait until the job has read the catalogue: categories are to be known before the first event."""
+    deadline = time.monotonic() + _WAIT_S
+    while time.monotonic() < deadline:
+        for job in stack.running_jobs():
+            vertices = stack.rest(f"/jobs/{job}")["vertices"]
+            read = [v["metrics"]["write-records"] for v in vertices if "default_database.items" in v["name"]]
+            if read and read[0] >= items:
+                # The rows are on their way to the operator.
+                time.sleep(1)
+                return
+        time.sleep(0.5)
+    raise StackError(f"The job has not read {items} items within {_WAIT_S:.0f} s.")

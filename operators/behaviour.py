@@ -1,0 +1,113 @@
+"""Keyed by user: segments, abandoned carts and drifting interests, by event time."""
+
+from collections import Counter
+from collections.abc import Iterator
+
+from pyflink.common import Row, Types
+from pyflink.common.time import Time
+from pyflink.datastream import KeyedProcessFunction, OutputTag, RuntimeContext
+from pyflink.datastream.state import StateTtlConfig, ValueStateDescriptor
+
+from model.behaviour import (
+    Action,
+    BehaviourOptions,
+    Person,
+    abandoned,
+    act,
+    next_look,
+    pack_person,
+    segment,
+    unpack_person,
+)
+from model.interest_drift import (
+    DriftOptions,
+    Interests,
+    Shares,
+    drifted,
+    follow,
+    pack_interests,
+    unpack_interests,
+)
+from schema.behaviour import Drift, encode_behaviour
+
+MESSAGE = Types.ROW_NAMED(["user_id", "payload"], [Types.STRING(), Types.PRIMITIVE_ARRAY(Types.BYTE())])
+ABANDONED_CARTS = OutputTag("abandoned-carts", MESSAGE)
+DRIFT = OutputTag("drift", MESSAGE)
+_NEWEST = 5
+
+
+class BehaviourFunction(KeyedProcessFunction):
+    """In: rows of `operators.actions.ACTIONS`, with event time. Out: Row(user_id, segment), None after erasure,
+    abandoned carts, and drifts.
+
+    Keyed state, kept for `ttl_days` after the person's last action: `person`, one packed `model.behaviour.Person`, and
+    `interests`, one packed `model.interest_drift.Interests`. Timers, by event time, look again where the passing of
+    time alone changes something. How often the whole shop takes each category is learned anew after a restart.
+    """
+
+    def __init__(self, options: BehaviourOptions, drift: DriftOptions, ttl_days: float) -> None:
+        self._options, self._drift, self._ttl_days = options, drift, ttl_days
+
+    def open(self, runtime_context: RuntimeContext) -> None:
+        """Register the state."""
+        ttl = StateTtlConfig.new_builder(Time.milliseconds(int(self._ttl_days * 86_400_000)))
+        # Said in full, as in the profile.
+        ttl = ttl.disable_cleanup_in_background().cleanup_in_rocksdb_compact_filter(1000, Time.days(30))
+        descriptors = [ValueStateDescriptor(name, Types.PICKLED_BYTE_ARRAY()) for name in ("person", "interests")]
+        for descriptor in descriptors:
+            descriptor.enable_time_to_live(ttl.build())
+        self._state, self._interests = (runtime_context.get_state(descriptor) for descriptor in descriptors)
+        self._shares = Shares()
+
+    def process_element(self, value: Row, ctx: KeyedProcessFunction.Context) -> Iterator[object]:
+        """Take one action."""
+        user_id, _, event_type, item_id, category, price, time_ms = value
+        packed = self._state.value()
+        if event_type == "erase_user":
+            self._state.clear()
+            self._interests.clear()
+            if packed is not None:
+                yield Row(user_id, None)
+                yield from ((tag, Row(user_id, None)) for tag in (ABANDONED_CARTS, DRIFT))
+            return
+        person = Person() if packed is None else unpack_person(packed)
+        act(person, Action(user_id, event_type, item_id, category, price, time_ms), self._options)
+        changed = segment(person, user_id, person.last_ms, self._options)
+        self._state.update(pack_person(person))
+        self._look_again(person, ctx)
+        if changed is not None:
+            yield Row(user_id, encode_behaviour(changed))
+        if category is not None and item_id is not None and event_type != "impression":
+            yield from self._drifted(user_id, category, item_id, time_ms)
+
+    def _drifted(self, user_id: str, category: str, item_id: str, time_ms: int) -> Iterator[object]:
+        self._shares.add(category)
+        packed = self._interests.value()
+        interests = Interests() if packed is None else unpack_interests(packed)
+        score = follow(interests, category, item_id, time_ms, self._shares, self._drift)
+        newest, since = Counter(interests.categories).most_common(_NEWEST), interests.times[0]
+        if drifted(interests, score, self._drift):
+            found = Drift(user_id, time_ms, since, round(score, 3), [name for name, _ in newest])
+            yield DRIFT, Row(user_id, encode_behaviour(found))
+        self._interests.update(pack_interests(interests))
+
+    def on_timer(self, timestamp: int, ctx: KeyedProcessFunction.OnTimerContext) -> Iterator[object]:
+        """Look at a person again."""
+        packed, user_id = self._state.value(), ctx.get_current_key()
+        if packed is None:
+            return
+        person = unpack_person(packed)
+        left = abandoned(person, user_id, timestamp, self._options)
+        changed = segment(person, user_id, max(timestamp, person.last_ms), self._options)
+        self._state.update(pack_person(person))
+        self._look_again(person, ctx)
+        if left is not None:
+            yield ABANDONED_CARTS, Row(user_id, encode_behaviour(left))
+        if changed is not None:
+            yield Row(user_id, encode_behaviour(changed))
+
+    def _look_again(self, person: Person, ctx: KeyedProcessFunction.Context) -> None:
+        now = ctx.timer_service().current_watermark()
+        for at in next_look(person, self._options):
+            if at > now:
+                ctx.timer_service().register_event_time_timer(at)
