@@ -29,14 +29,15 @@ def shop() -> Shares:
 
 def scores(categories: list[str], shares: Shares, interests: Interests | None = None) -> list[float]:
     state = Interests() if interests is None else interests
-    first = len(state.known)
+    first = len(state.known) + len(state.items)
     return [follow(state, name, f"i{first + n}", n, shares, OPTIONS) for n, name in enumerate(categories)]
 
 
 def test_another_person_s_taste_shows_within_thirty_actions_and_one_s_own_does_not() -> None:
     chance, shares, found, alarms = random.Random(2), shop(), 0, 0
     for _ in range(50):
-        own, other = (chance.sample(range(100), 8) for _ in range(2))
+        both = chance.sample(range(100), 16)
+        own, other = both[:8], both[8:]
         before = [f"c{chance.choice(own)}" for _ in range(120)]
         going_on = scores([*before, *(f"c{chance.choice(own)}" for _ in range(30))], shares)
         spliced = scores([*before, *(f"c{chance.choice(other)}" for _ in range(30))], shares)
