@@ -20,6 +20,7 @@ _TOPICS = (
     "events",
     "items",
     "rules",
+    "experiments",
     "review_queue",
     "review_decisions",
     "recommendations",

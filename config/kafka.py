@@ -16,6 +16,8 @@ class Kafka(Section):
     events: str = "events"
     items: str = "items"
     rules: str = "rules"
+    experiments: str = "experiments"
+    experiment_results: str = "experiment-results"
     review_queue: str = "review-queue"
     review_decisions: str = "review-decisions"
     recommendations: str = "recommendations"

@@ -19,6 +19,7 @@ from operators.metrics import METRICS  # noqa: E402
 from schema.dead_letter import DeadLetter  # noqa: E402
 from schema.erasure import Erasure  # noqa: E402
 from schema.event import EVENT_TYPES, Event  # noqa: E402
+from schema.experiment import Experiment, ExperimentResults  # noqa: E402
 from schema.item import Item  # noqa: E402
 from schema.recommendation import Recommendation  # noqa: E402
 from schema.review import Decision, Review  # noqa: E402
@@ -32,6 +33,8 @@ TOPICS: dict[str, tuple[type[msgspec.Struct] | type[BaseModel], str, str]] = {
     "events": (Event, "in", "anything; the user's id is advised"),
     "items": (Item, "in", "`item_id`; a null value removes the item"),
     "rules": (Rule, "in", "`rule_id`; a null value takes the rule back"),
+    "experiments": (Experiment, "in", "`experiment_id`; a null value ends the experiment"),
+    "experiment-results": (ExperimentResults, "out", "`experiment_id`"),
     "review-queue": (Review, "out", "`item_id`; a null value once it waits no more"),
     "review-decisions": (Decision, "in", "`item_id`; a null value takes the decision back"),
     "recommendations": (Recommendation, "out", "`user_id`; a null value after erasure"),

@@ -35,7 +35,8 @@ TABLE_UIDS = {
     "KafkaSource-default_catalog.default_database.items": ("items", "6cdc5bb954874d922eaee11a8e7b5dd5"),
     "KafkaSource-default_catalog.default_database.rules": ("rules", None),
     "KafkaSource-default_catalog.default_database.review_decisions": ("review-decisions", None),
-    "WindowAggregate[26]": ("steering-window", None),
+    "KafkaSource-default_catalog.default_database.experiments": ("experiments", None),
+    "WindowAggregate[29]": ("steering-window", None),
     "WindowAggregate[7]": ("snapshot-window", "309e0aa10f951ee63f7be62e93bc0b37"),
     "WindowAggregate[16]": ("catalogue-window", "a7656bc88070ceb7fdbe4bea9f8054df"),
     **{
@@ -93,8 +94,9 @@ def create_tables(tables: StreamTableEnvironment, settings: Settings) -> None:
         with ({common}, 'topic'='{kafka.items}', 'scan.startup.mode'='earliest-offset', {source},
         'key.format'='raw', 'key.fields'='item_id', 'value.fields-include'='EXCEPT_KEY')"""
     )
-    # Rules, and decisions about items, are tables as the catalogue is.
-    for table, topic in (("rules", kafka.rules), ("review_decisions", kafka.review_decisions)):
+    # What the shop steers by are tables as the catalogue is.
+    steering = ("rules", kafka.rules), ("review_decisions", kafka.review_decisions), ("experiments", kafka.experiments)
+    for table, topic in steering:
         tables.execute_sql(
             f"""create table {table} (id string, payload bytes, {place}, arrived as proctime())
             with ({common}, 'topic'='{topic}', 'scan.startup.mode'='earliest-offset', {source},
@@ -194,7 +196,7 @@ def build(
 
     steered = (
         f"select id, payload, `partition` + {step * TOPIC_STEP} as place, `offset`, arrived from {table}"
-        for step, table in enumerate(("rules", "review_decisions"), 1)
+        for step, table in enumerate(("rules", "review_decisions", "experiments"), 1)
     )
     tables.create_temporary_view("steering", tables.sql_query(" union all ".join(steered)))
     steering = tables.to_append_stream(
@@ -215,7 +217,7 @@ def build(
             settings.blend_options(),
             shards,
             kafka.events,
-            (kafka.items, kafka.rules, kafka.review_decisions),
+            (kafka.items, kafka.rules, kafka.review_decisions, kafka.experiments),
             settings.models.compact_after_events,
             lists.similar_items,
             settings.models.start_from,

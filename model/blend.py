@@ -8,10 +8,11 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate, chain, islice, pairwise
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from model.arrays import grown, largest_of, pack_array, unpack_array, unpack_tensor
@@ -21,6 +22,7 @@ from model.category_popularity import CategoryPopularity, CategoryPopularityOpti
 from model.content import Content, ContentOptions, embedding_of, tokens_of
 from model.cooccurrence import Cooccurrence, CooccurrenceDelta, CooccurrenceOptions
 from model.diversity import diversify
+from model.experiments import Experiments
 from model.exploration import draws, explore
 from model.item_index import ItemIndex
 from model.learned_blend import LearnedBlend, LearnedBlendOptions, features_of
@@ -35,7 +37,9 @@ from model.snapshot import Snapshot
 from model.user_neighbours import UserNeighbours, UserNeighboursOptions
 from model.user_segments import UserSegments, UserSegmentsOptions
 from schema.errors import MessageError
+from schema.experiment import encode_experiment, parse_experiment
 from schema.item import Item
+from schema.review import parse_decision
 from schema.rule import parse_rule
 
 _log = logging.getLogger(__name__)
@@ -103,14 +107,12 @@ class CatalogueChange(msgspec.Struct, array_like=True):
     attributes: bytes = b""
 
 
-class RuleChange(msgspec.Struct, array_like=True):
-    """A rule as JSON, None where it is taken back; or what was decided of the item `rule_id`, whether it is `allowed`,
-    None for nothing any more."""
+class Steering(msgspec.Struct, array_like=True):
+    """A message by which the shop steers: its `kind`, key and valid payload, None where it is taken back."""
 
-    rule_id: str
-    rule: bytes | None = None
-    decision: bool = False
-    allowed: bool | None = None
+    kind: Literal["rule", "decision", "experiment"]
+    key: str
+    payload: bytes | None = None
 
 
 def change_of(item: Item, options: ContentOptions) -> tuple[CatalogueChange, MessageError | None]:
@@ -143,7 +145,7 @@ class Delta(msgspec.Struct, array_like=True):
     kept: bytes = b""
     sequence: SequenceDelta = msgspec.field(default_factory=SequenceDelta)
     user_segments: bytes = b""
-    rules: list[RuleChange] = []
+    steering: list[Steering] = []
 
 
 class RankedList(msgspec.Struct):
@@ -152,7 +154,7 @@ class RankedList(msgspec.Struct):
     chance put a new item there), and which item of the history leads to it by co-occurrence, or where it is there for
     its content or a relation by that, None where none does or none is asked for; and, where chance put it
     there, with which `propensities`, else None. `segment` is that of the person, None where it is not known, and
-    `rules` which of the shop's rules touched each entry, None where none holds."""
+    `rules` which of the shop's rules touched each entry, None where none holds, and `experiments` the person's arms."""
 
     item_ids: list[str]
     scores: list[float]
@@ -161,6 +163,7 @@ class RankedList(msgspec.Struct):
     propensities: list[float | None]
     segment: int | None = None
     rules: list[list[str]] | None = None
+    experiments: dict[str, str] | None = None
 
 
 class SimilarItems(NamedTuple):
@@ -183,6 +186,7 @@ class _Packed(msgspec.Struct, array_like=True):
     relations: dict[str, list[str]] = {}
     user_segments: dict[str, bytes] = {}
     rules: list[bytes] = []
+    experiments: list[bytes] = []
     decisions: dict[str, bool] = {}
     attributes: list[bytes] = []
 
@@ -249,7 +253,7 @@ class Recommender:
         self.private = PrivateCounts(options.privacy)
         self.content = Content(options.content)
         self.relations = Relations(options.relations)
-        self.rules = Rules()
+        self.rules, self.experiments = Rules(), Experiments()
         self.sequence = SequenceModel(options.sequence, self.device)
         self.sequence_failures = 0
         # A block of users whose scores stay in a CPU's cache; a GPU wants many at once.
@@ -292,10 +296,10 @@ class Recommender:
         snapshots: Sequence[Snapshot],
         catalogue: Sequence[CatalogueChange] = (),
         train: bool = True,
-        rules: Sequence[RuleChange] = (),
+        steering: Sequence[Steering] = (),
     ) -> Delta:
-        """Learn from the events, in their order, from catalogue changes, and from changes of the shop's rules; returns
-        what changed. Without `train` the sequence model only takes note."""
+        """Learn from the events, in their order, from catalogue changes, and from how the shop steers; returns what
+        changed. Without `train` the sequence model only takes note."""
         kept = np.empty(0, np.int64)
         self.forgotten = []
         if len(self.index) > self.options.max_items:
@@ -308,8 +312,8 @@ class Recommender:
         self.index.extend(change.item_id for change in catalogue)
         self._resize()
         self._follow_catalogue(catalogue)
-        self._follow_rules(rules)
-        before, self.version = self.version, self.version + len(snapshots) + len(catalogue) + len(rules)
+        self._steer(steering)
+        before, self.version = self.version, self.version + len(snapshots) + len(catalogue) + len(steering)
         factorization, popularity = self._learn_privately(batch) if self.options.privacy.noise else self._learn(batch)
         delta = Delta(
             before,
@@ -323,7 +327,7 @@ class Recommender:
             pack_array(kept),
             self._learn_sequence(batch, train),
             self.user_segments.learn(self.factorization.folded),
-            list(rules),
+            list(steering),
         )
         self.user_neighbours.apply(delta.factorization)
         self._follow_popularity(delta.popularity)
@@ -370,7 +374,7 @@ class Recommender:
         self.index.extend(delta.new_items)
         self._resize()
         self._follow_catalogue(delta.catalogue)
-        self._follow_rules(delta.rules)
+        self._steer(delta.steering)
         self.cooccurrence.apply(delta.cooccurrence)
         self.factorization.apply(delta.factorization)
         self.user_neighbours.apply(delta.factorization)
@@ -429,12 +433,15 @@ class Recommender:
         if moved:
             self.category_popularity.rebuild(self.popularity.sums.cpu().numpy(), self.category)
 
-    def _follow_rules(self, changes: Sequence[RuleChange]) -> None:
-        for change in changes:
-            if change.decision:
-                self.rules.decide(change.rule_id, change.allowed)
+    def _steer(self, messages: Sequence[Steering]) -> None:
+        for message in messages:
+            if message.kind == "rule":
+                self.rules.put(*parse_rule(message.key, message.payload))
+            elif message.kind == "experiment":
+                self.experiments.put(*parse_experiment(message.key, message.payload))
             else:
-                self.rules.put(change.rule_id, None if change.rule is None else parse_rule(None, change.rule)[1])
+                item, decision = parse_decision(message.key, message.payload)
+                self.rules.decide(item, None if decision is None else decision.decision == "allow")
 
     def _follow_popularity(self, delta: PopularityDelta) -> None:
         if len(self.categories):
@@ -499,7 +506,9 @@ class Recommender:
         blocked = self.blocked.cpu().numpy()
         related = self.relations.near(batch.items, batch.weights, self.index, blocked)
         clusters = self.user_segments.of(queries.cpu().numpy())
-        held = self.rules.in_force(now_ms, People(batch.users, clusters.tolist(), batch.events))
+        arms = [self.experiments.arms_of(user) for user in batch.users] if self.experiments.running else None
+        steered = [self.experiments.effective(one) for one in arms] if arms else [{} for _ in batch.users]
+        held = self.rules.in_force(now_ms, People(batch.users, clusters.tolist(), batch.events, steered))
         if held:
             wanted = self.rules.wanted(held, prior.cpu().numpy(), blocked)
             wanted = np.tile(wanted, (len(near), 1))
@@ -524,7 +533,7 @@ class Recommender:
                 self.linear.score_candidates(*asked)[None],
                 self.content.score_candidates(*asked)[None],
                 self.content.score_embeddings(*asked)[None],
-                self._read_sequences(batch, candidates, sequence)[None],
+                self._read_sequences(batch, candidates, sequence)[None] * self._may_read(steered),
                 related.scores_of(candidates.items)[None],
             ]
         )
@@ -532,7 +541,8 @@ class Recommender:
         features = features_of(candidates, signals, popularity, weights, batch, self.category)
         diversity = self.options.diversity
         ordered = candidates.items.shape[1] if diversity or held else k
-        columns, chances = blend.order(batch.users, batch.events, clusters, candidates, features, ordered)
+        fixed = self._fixed(steered)
+        columns, chances = blend.order(batch.users, batch.events, clusters, candidates, features, ordered, fixed)
         if held:
             columns, chances = self.rules.boosted(held, candidates.items, columns, chances)
         order, all_chances = columns, chances
@@ -569,12 +579,22 @@ class Recommender:
         lists = self._explained(batch, candidates, signals, related, columns, chances, propensities)
         for n, (ranked, cluster) in enumerate(zip(lists, clusters.tolist(), strict=True)):
             ranked.segment = None if cluster < 0 else cluster
+            ranked.experiments = (arms[n] or None) if arms else None
             if held and touched is not None:
                 ranked.rules = [
                     [rule.rule_id for rule, hit in zip(held.rules, touched[:, n, place], strict=True) if hit]
                     for place in range(len(ranked.item_ids))
                 ]
             yield ranked
+
+    def _may_read(self, arms: list[dict[str, str]]) -> Weights:
+        """1 for people whose arms let the sequence model count, else 0: float32 [B, 1]."""
+        counts = [all(arm.sequence for arm in self.experiments.settings_of(one)) for one in arms]
+        return np.array(counts, np.float32)[:, None]
+
+    def _fixed(self, arms: list[dict[str, str]]) -> npt.NDArray[np.bool_]:
+        """Whether a person's arms ask for the fixed order: bool [B]."""
+        return np.array([any(arm.order == "fixed" for arm in self.experiments.settings_of(one)) for one in arms])
 
     def _read_sequences(self, batch: Batch, candidates: Candidates, wanted: bool) -> Weights:
         """The sequence model's scores float32 [B, C], 0 where it is not wanted, or fails: then lists go on without."""
@@ -678,6 +698,7 @@ class Recommender:
         packed.withdrawn, packed.private = sorted(self._withdrawn), self.options.privacy.noise > 0
         packed.relations, packed.user_segments = self.relations.named, self.user_segments.snapshot()
         packed.rules, packed.decisions = self.rules.packed(), self.rules.decisions
+        packed.experiments = [encode_experiment(one) for one in self.experiments.running.values()]
         packed.attributes = self.rules.known if any(self.rules.known) else []
         return bytes((VERSION,)) + _delta_encoder.encode(packed)
 
@@ -699,6 +720,8 @@ class Recommender:
             recommender.relations.follow(item, others)
         for rule in state.rules:
             recommender.rules.put(*parse_rule(None, rule))
+        for experiment in state.experiments:
+            recommender.experiments.put(*parse_experiment(None, experiment))
         for item, allowed in state.decisions.items():
             recommender.rules.decide(item, allowed)
         for row, attributes in enumerate(state.attributes):

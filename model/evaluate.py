@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
-from model.blend import BlendOptions, CatalogueChange, Recommender, RuleChange, change_of
+from model.blend import BlendOptions, CatalogueChange, Recommender, Steering, change_of
 from model.learned_blend import LearnedBlend
 from model.profile import Profile, ProfileOptions, apply_event, snapshot
 from model.snapshot import Snapshot
@@ -109,18 +109,18 @@ def evaluate(
     on_list: Callable[[int, Event, list[str]], Any] | None = None,
     catalogue: Mapping[str, Item] = MappingProxyType({}),
     freshness: Freshness = Freshness(),
-    rules: Sequence[RuleChange] = (),
+    steering: Sequence[Steering] = (),
 ) -> Report:
     """Replay `events`, which must be in time order, through the model of the job.
 
     `on_list` hears of every event with its index and the list before learning. What `catalogue` says of an item is
-    known from the item's first event on; the shop's `rules` hold from the first. A list never depends on a later
+    known from the item's first event on; the shop's `steering` holds from the first. A list never depends on a later
     event. The weights of the learned blend follow every event, unless the model stands still. The measured rate
     includes lists for all events.
     """
     # One recommender learns and makes lists, and learning is on the CPU.
     recommender, blend = Recommender(replace(options, device="cpu")), LearnedBlend(options.learned)
-    recommender.learn([], rules=rules)
+    recommender.learn([], steering=steering)
     profiles: dict[str, Profile] = {}
     visible: dict[str, Snapshot] = {}
     seen: dict[str, set[str]] = defaultdict(set)

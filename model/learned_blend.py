@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import msgspec
 import numba
 import numpy as np
+import numpy.typing as npt
 
 from model.arrays import pack_array, unpack_array
 from model.batch import Batch, Rows, Weights
@@ -32,6 +33,7 @@ FEATURES = 38
 RECENT = 10
 """How many of the user's newest items the features of category look at."""
 
+_FIXED = -2
 _OWN_TYPES = np.array([EVENT_TYPES.index(name) for name in ("add_to_cart", "favorite", "purchase")], np.int64)
 
 
@@ -117,15 +119,25 @@ class LearnedBlend:
         self.exposure = Exposure(options.places)
 
     def order(
-        self, users: list[str], events: list[int], clusters: Rows, candidates: Candidates, features: Weights, k: int
+        self,
+        users: list[str],
+        events: list[int],
+        clusters: Rows,
+        candidates: Candidates,
+        features: Weights,
+        k: int,
+        fixed: npt.NDArray[np.bool_] | None = None,
     ) -> tuple[Rows, Weights]:
         """The k best candidates of each row, best first: their columns int64 [B, k], -1 where there are no more, and
         their chances among the row's candidates float32 [B, k].
 
         `features` is float32 [B, C, FEATURES], `events` how many events each user has, `clusters` int64 [B] which
-        cluster each is of, -1 for none. Users with a history are remembered until their next event.
+        cluster each is of, -1 for none. Who is `fixed` bool [B] gets the order of the fixed blend. Users with a history
+        are remembered until their next event.
         """
         parts = self._parts(events, clusters)
+        if fixed is not None and fixed.any():
+            parts[fixed, 0] = _FIXED
         chosen, chances = _order(candidates.items, features, self.weights, parts, k)
         told = np.flatnonzero(events)
         if len(told) == len(users):
@@ -318,6 +330,8 @@ def _order(items, features, weights, parts, k):  # type: ignore[no-untyped-def]
         for part in parts[n]:
             if part >= 0:
                 weight += weights[part]
+        if parts[n, 0] == _FIXED:
+            weight[:], weight[0] = 0, 1
         found = 0
         for c in range(columns):
             if items[n, c] < 0:

@@ -63,12 +63,13 @@ def attributes_of(item: Item) -> bytes:
 
 
 class People(NamedTuple):
-    """The people that lists are made for: of each the id, the segment, -1 where none is known, and how many events they
-    have."""
+    """The people that lists are made for: of each the id, the segment, -1 where none is known, how many events they
+    have, and their arms by the ids of experiments."""
 
     ids: Sequence[str]
     segments: Sequence[int]
     events: Sequence[int]
+    arms: Sequence[dict[str, str]]
 
 
 class InForce(NamedTuple):
@@ -288,8 +289,8 @@ class Rules:
         context = cel.Context()
         context.add_variable("now", now_in(rule.timezone, now_ms))
         found = np.zeros(len(people.ids), np.bool_)
-        for n, (user, segment, events) in enumerate(zip(*people, strict=True)):
-            context.add_variable("person", {"id": user, "segment": segment, "events": events})
+        for n, (user, segment, events, arms) in enumerate(zip(*people, strict=True)):
+            context.add_variable("person", {"id": user, "segment": segment, "events": events, "arms": arms})
             found[n] = _holds(self._when[rule_id], context)
         return found
 

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator, Sequence
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from pyflink.datastream import KeyedCoProcessFunction, RuntimeContext
 from pyflink.datastream.state import MapStateDescriptor, ValueStateDescriptor
 
 from operators.worker import prepare_worker  # isort: skip, numba comes in with the models
-from model.blend import BlendOptions, CatalogueChange, Delta, Recommender, RuleChange, change_of, pack_delta
+from model.blend import BlendOptions, CatalogueChange, Delta, Recommender, Steering, change_of, pack_delta
 from model.blend import SimilarItems as Similar
 from model.snapshot import Snapshot, unpack_snapshot
 from operators.dead_letters import DeadLetters
@@ -21,6 +22,7 @@ from operators.similar import SIMILAR
 from operators.training_budget import TrainingBudget
 from schema.erasure import receipt
 from schema.errors import MessageError
+from schema.experiment import parse_experiment
 from schema.item import parse_item
 from schema.review import Review, encode_review, parse_decision
 from schema.rule import parse_rule
@@ -28,7 +30,7 @@ from schema.similar_items import SimilarItem, SimilarItems, encode_similar_items
 
 _MANY = 8
 TOPIC_STEP = 1_000_000
-"""What is added to a partition's number for each topic after that of the items: rules, then decisions."""
+"""What is added to a partition's number for each topic after that of the items: rules, decisions, experiments."""
 
 
 class _Logged(msgspec.Struct, array_like=True):
@@ -36,7 +38,7 @@ class _Logged(msgspec.Struct, array_like=True):
 
     requests: list[bytes]
     changes: list[CatalogueChange]
-    rules: list[RuleChange] = []
+    steering: list[Steering] = []
 
 
 DELTA = Types.ROW_NAMED(["whole", "made_at", "payload"], [Types.BOOLEAN(), Types.LONG(), Types.PICKLED_BYTE_ARRAY()])
@@ -45,7 +47,7 @@ DELTAS = Types.ROW([Types.LONG(), DELTA])
 
 class LearnerFunction(KeyedCoProcessFunction):
     """In, all under one key: Row(shard, packed snapshots), and rows (key, payload, partition, offset) of the catalogue,
-    the shop's rules, and decisions about items, told apart by partitions that differ by `TOPIC_STEP`. Out:
+    and of rules, decisions about items, and experiments, told apart by partitions that differ by `TOPIC_STEP`. Out:
     Row(shard, Row(whole, made_at, payload)) for each of the scorers' shards: the whole packed recommender first after
     every start, then a delta for each batch; beside it, at most `similar_items` that go with an item, each time that
     its interactions have grown by half, and what changes in the review queue. Malformed messages become dead letters,
@@ -105,8 +107,14 @@ class LearnerFunction(KeyedCoProcessFunction):
         yield from self._take([bytes(request) for request in requests], [])
 
     def process_element2(self, value: Row, ctx: KeyedCoProcessFunction.Context) -> Iterator[object]:
-        """Take one micro-batch of catalogue messages, rules and decisions."""
-        changes, rules = [], []
+        """Take one micro-batch of catalogue messages, and of what the shop steers by."""
+        if self._recommender is None:
+            yield from self._begun()
+        assert self._recommender is not None
+        changes: list[CatalogueChange] = []
+        steering: list[Steering] = []
+        # Those of the batch must not overlap each other either.
+        experiments = copy(self._recommender.experiments)
         for key, payload, place, offset in value[0]:
             payload, (table, partition) = None if payload is None else bytes(payload), divmod(place, TOPIC_STEP)
             fault: MessageError | None = None
@@ -119,31 +127,39 @@ class LearnerFunction(KeyedCoProcessFunction):
                     changes.append(change)
                 elif table == 1:
                     rule_id, rule = parse_rule(key, payload)
-                    rules.append(RuleChange(rule_id, None if rule is None else payload))
-                else:
+                    steering.append(Steering("rule", rule_id, payload if rule else None))
+                elif table == 2:
                     item_id, decision = parse_decision(key, payload)
-                    allowed = None if decision is None else decision.decision == "allow"
-                    rules.append(RuleChange(item_id, None, True, allowed))
+                    steering.append(Steering("decision", item_id, payload if decision else None))
+                else:
+                    experiment_id, experiment = parse_experiment(key, payload)
+                    experiments.put(experiment_id, experiment)
+                    steering.append(Steering("experiment", experiment_id, payload if experiment else None))
             except MessageError as error:
                 fault = error
             if fault is not None:
                 yield self._dead_letters.of(fault, self._tables[table], partition, offset, payload)
-        yield from self._take([], changes, rules)
+        yield from self._take([], changes, steering)
+
+    def _begun(self) -> Iterator[object]:
+        """Read the model, and send it whole."""
+        self._recommender = self._restored()
+        yield from self._sent(True, self._recommender.pack(learning=False))
 
     def _take(
-        self, requests: list[bytes], changes: list[CatalogueChange], rules: Sequence[RuleChange] = ()
+        self, requests: list[bytes], changes: list[CatalogueChange], steering: Sequence[Steering] = ()
     ) -> Iterator[object]:
         started = time.perf_counter()
         if self._recommender is None:
-            self._recommender = self._restored()
-            yield from self._sent(True, self._recommender.pack(learning=False))
+            yield from self._begun()
+        assert self._recommender is not None
         try:
             snapshots = [unpack_snapshot(request) for request in requests]
             if any(snapshot.session_only for snapshot in snapshots):
                 # Not even the log may hold them.
                 requests = [r for r, s in zip(requests, snapshots, strict=True) if not s.session_only]
                 snapshots = [snapshot for snapshot in snapshots if not snapshot.session_only]
-            delta = self._learned_from(snapshots, changes, rules)
+            delta = self._learned_from(snapshots, changes, steering)
         except Exception as error:
             # What failed has left the model half taught.
             self._recommender = self._restored()
@@ -155,7 +171,7 @@ class LearnerFunction(KeyedCoProcessFunction):
             yield from self._one_by_one(requests, changes, error)
             return
         erased = [snapshot for snapshot in snapshots if snapshot.erased]
-        self._remember(_Logged(requests, changes, list(rules)), fold=bool(erased))
+        self._remember(_Logged(requests, changes, list(steering)), fold=bool(erased))
         self._version = self._recommender.version
         self._milliseconds = round((time.perf_counter() - started) * 1000)
         yield from self._sent(False, pack_delta(delta))
@@ -165,7 +181,7 @@ class LearnerFunction(KeyedCoProcessFunction):
             yield SIMILAR, Row(similar.item_id, self._encode(similar))
         for snapshot in erased:
             yield RECEIPTS, Row(receipt(snapshot.event_id, "model"))
-        if changes or rules:
+        if changes or steering:
             yield from self._reviewed()
 
     def _reviewed(self) -> Iterator[object]:
@@ -176,14 +192,14 @@ class LearnerFunction(KeyedCoProcessFunction):
             yield REVIEW_QUEUE, Row(item, None if waits is None else encode_review(Review(item, *waits, now)))
 
     def _learned_from(
-        self, snapshots: list[Snapshot], changes: list[CatalogueChange], rules: Sequence[RuleChange]
+        self, snapshots: list[Snapshot], changes: list[CatalogueChange], steering: Sequence[Steering]
     ) -> Delta:
         """What one batch has taught, the sequence model where there is time for it."""
         assert self._recommender is not None
         before, started = self._recommender.sequence.updates, time.perf_counter()
         newest = max((snapshot.appended_at for snapshot in snapshots), default=0)
         train = self._budget.allows(newest, int(time.time() * 1000))
-        delta = self._recommender.learn(snapshots, changes, train, rules)
+        delta = self._recommender.learn(snapshots, changes, train, steering)
         if self._recommender.sequence.updates != before:
             self._budget.spent(time.perf_counter() - started)
         return delta
@@ -224,7 +240,7 @@ class LearnerFunction(KeyedCoProcessFunction):
             logged = msgspec.msgpack.decode(entry, type=_Logged)
             snapshots = [unpack_snapshot(request) for request in logged.requests]
             # The network goes on from where it was packed: to train it again would take too long.
-            recommender.learn(snapshots, logged.changes, False, logged.rules)
+            recommender.learn(snapshots, logged.changes, False, logged.steering)
             self._logged += len(logged.requests) + len(logged.changes)
         # What the queue held is known from its topic.
         recommender.rules.review(int(time.time() * 1000))

@@ -301,6 +301,7 @@ class ScorerFunction(KeyedCoProcessFunction):
             profile_version=snapshot.profile_version,
             last_seen=snapshot.last_seen or None,
             segment=ranked.segment,
+            experiments=ranked.experiments,
         )
         return encode_recommendation(recommendation)
 

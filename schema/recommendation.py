@@ -40,6 +40,8 @@ class Recommendation(msgspec.Struct):
     last_seen: int | None = None
     # Which of the model's segments the person is of; None while that is not known.
     segment: int | None = None
+    # The person's arm in each experiment that they are in.
+    experiments: dict[str, str] | None = None
 
 
 _DECODER = msgspec.json.Decoder(Recommendation)

@@ -25,7 +25,7 @@ ITEM: dict[str, Any] = {
     "attributes": {},
 }
 """What `items` may ask of an item, with values of the right types: an unknown number is -1.0, an unknown text ""."""
-PERSON: dict[str, Any] = {"id": "", "segment": -1, "events": 0}
+PERSON: dict[str, Any] = {"id": "", "segment": -1, "events": 0, "arms": {}}
 NOW: dict[str, Any] = {"hour": 0, "minute": 0, "weekday": 1, "date": "2026-01-01"}
 """What `when` may ask, beside `person`, of the moment in the rule's `timezone`; Monday is 1."""
 _OF_ACTION: dict[str, tuple[str, ...]] = {

@@ -6,7 +6,7 @@ from jobs.recommend import main
 from operators.learner import LearnerFunction
 from operators.scorer import ScorerFunction
 
-from model.blend import CatalogueChange, RuleChange, Delta, RankedList, Recommender  # isort: skip, the operators prepare numba
+from model.blend import CatalogueChange, Steering, Delta, RankedList, Recommender  # isort: skip, the operators prepare numba
 from model.learned_blend import LearnedBlend
 from model.snapshot import Snapshot
 
@@ -22,10 +22,10 @@ class PoisonedRecommender(Recommender):
         snapshots: Sequence[Snapshot],
         catalogue: Sequence[CatalogueChange] = (),
         train: bool = True,
-        rules: Sequence[RuleChange] = (),
+        steering: Sequence[Steering] = (),
     ) -> Delta:
         """Fails when half of the work is done, as a fault would."""
-        delta = super().learn(snapshots, catalogue, train, rules)
+        delta = super().learn(snapshots, catalogue, train, steering)
         _fail_at_poison(snapshots)
         return delta
 

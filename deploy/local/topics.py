@@ -19,6 +19,7 @@ def default_topics(partitions: int = 1) -> dict[str, Topic]:
         "events": Topic(partitions),
         "items": Topic(compacted=True),
         "rules": Topic(compacted=True),
+        **{name: Topic(compacted=True) for name in ("experiments", "experiment-results")},
         "review-queue": Topic(compacted=True),
         "review-decisions": Topic(compacted=True),
         "recommendations": Topic(compacted=True),

@@ -16,7 +16,7 @@ from schema.rule import Rule, parse_rule
 pytestmark = pytest.mark.unit
 NOW = 1_780_000_000_000
 ITEMS, K = 40, 10
-ANNA = People(["anna"], [2], [7])
+ANNA = People(["anna"], [2], [7], [{}])
 CATALOGUE = [
     Item(
         f"i{n}",
@@ -113,10 +113,10 @@ def test_a_rule_holds_for_those_whom_it_means_and_when() -> None:
         rule("later", action="filter", **{"from": "2099-01-01T00:00:00Z"}),
         rule("hour", action="filter", when="now.hour < 0"),
     )
-    force = held(rules, People(["anna", "bert", "carl"], [2, 1, 2], [7, 7, 3]))
+    force = held(rules, People(["anna", "bert", "carl"], [2, 1, 2], [7, 7, 3], [{}] * 3))
     assert [one.rule_id for one in force.rules] == ["segment"]
     assert force.lists.tolist() == [[True, False, False]]
-    assert rules.in_force(NOW, People(["bert"], [1], [7])) is None
+    assert rules.in_force(NOW, People(["bert"], [1], [7], [{}])) is None
     items = np.array([[0, 1], [0, 1], [0, -1]])
     rules.forbid(force, items)
     assert items.tolist() == [[-1, -1], [0, 1], [0, -1]]
@@ -227,7 +227,7 @@ def test_whatever_the_rules_no_list_breaks_what_it_can_keep(given: list[dict[str
 @given(st.lists(actions, min_size=1, max_size=4), st.lists(st.permutations(IN_ORDER), min_size=2, max_size=4))
 def test_a_list_is_the_same_in_a_batch_as_alone(given: list[dict[str, Any]], orders: list[list[int]]) -> None:
     rules = rules_of(*(rule(f"r{n}", **fields) for n, fields in enumerate(given)))
-    people = People([f"p{n}" for n in range(len(orders))], [0] * len(orders), [1] * len(orders))
+    people = People([f"p{n}" for n in range(len(orders))], [0] * len(orders), [1] * len(orders), [{}] * len(orders))
     force, items = held(rules, people), np.array(orders)
     rules.forbid(force, items)
     columns = np.where(items >= 0, np.arange(ITEMS), -1)

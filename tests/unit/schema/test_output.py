@@ -21,7 +21,7 @@ def test_a_recommendation_comes_back_as_it_was_encoded() -> None:
     assert decode_recommendation(raw) == LIST
     assert list(msgspec.json.decode(raw)) == [
         "user_id", "list_id", "generated_at", "event_id", "event_timestamp", "model_version", "strategy", "items",
-        "profile_version", "last_seen", "segment",
+        "profile_version", "last_seen", "segment", "experiments",
     ]  # fmt: skip
 
 

@@ -1,0 +1,109 @@
+"""What experiments show, live: `flink run -py jobs/experiments.py --config FILE`."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from pyflink.common import Types
+from pyflink.datastream import StreamExecutionEnvironment
+from pyflink.table import StreamTableEnvironment
+
+from config.loading import SettingsError
+from jobs.flink import keyed_in_jvm, name_table_operators, settings_of, side_output
+from jobs.recommend import BYTES, flink_options
+from jobs.settings import Settings, load_settings
+from operators.door import PseudonymFunction
+from operators.experiment_results import MESSAGE, STOPS, ExperimentResultsFunction
+from operators.outcomes import CHANGE, CHANGES, OutcomesFunction
+
+TABLE_UIDS: dict[str, tuple[str, str | None]] = {
+    **{
+        f"KafkaSource-default_catalog.default_database.{table}": (table, None)
+        for table in ("lists", "events", "experiments")
+    },
+    "results[": ("results-sink", None),
+    "stops[": ("stops-sink", None),
+}
+"""Names that the table planner gives, and the uids of those operators, as in `jobs.recommend`."""
+
+
+def create_tables(tables: StreamTableEnvironment, settings: Settings) -> None:
+    """The topics as tables."""
+    kafka = settings.kafka
+    escaped = {key: value.replace("'", "''") for key, value in kafka.client_properties().items()}
+    extra = "".join(f", 'properties.{key}'='{value}'" for key, value in escaped.items())
+    common = f"'connector'='kafka', 'properties.bootstrap.servers'='{kafka.bootstrap_servers}'{extra}"
+    source = f"{common}, 'properties.group.id'='{kafka.group_id}-experiments', 'value.format'='raw'"
+    keyed = "'key.format'='raw', 'key.fields'='id', 'value.fields-include'='EXCEPT_KEY'"
+    for table, topic in (("lists", kafka.recommendations), ("experiments", kafka.experiments)):
+        tables.execute_sql(
+            f"""create table {table} (id string, payload bytes) with ({source}, 'topic'='{topic}', {keyed},
+            'scan.startup.mode'='earliest-offset')"""
+        )
+    tables.execute_sql(
+        f"""create table events (payload bytes) with ({source}, 'topic'='{kafka.events}',
+        'scan.startup.mode'='{kafka.start}')"""
+    )
+    for table, topic in (("results", kafka.experiment_results), ("stops", kafka.experiments)):
+        tables.execute_sql(
+            f"""create table {table} (id string, payload bytes) with ({common}, 'topic'='{topic}', 'value.format'='raw',
+            'sink.delivery-guarantee'='{kafka.delivery}', 'sink.transactional-id-prefix'='headrace-{table}',
+            'properties.transaction.timeout.ms'='{kafka.transaction_timeout_ms}', {keyed})"""
+        )
+
+
+def build(environment: StreamExecutionEnvironment, settings: Settings) -> None:
+    """From the topics of lists, events and experiments to their results."""
+    tables = StreamTableEnvironment.create(environment)
+    create_tables(tables, settings)
+    heard = Types.ROW([Types.STRING(), Types.BOOLEAN(), BYTES])
+    keyed = Types.ROW([Types.STRING(), heard])
+    lists = tables.to_append_stream(
+        tables.sql_query("select id, row('', true, payload) from lists where id is not null"), keyed
+    )
+    user_id = "regexp_replace(coalesce(json_value(decode(payload, 'UTF-8'), '$.user_id'), ''), '\\p{Cs}', '?')"
+    events = tables.to_append_stream(tables.sql_query(f"select {user_id}, row('', false, payload) from events"), keyed)
+    pseudonym_key = settings.privacy.key()
+    if pseudonym_key is not None:
+        # Lists name people as the main job does.
+        events = events.map(PseudonymFunction(pseudonym_key), keyed).name("pseudonyms").uid("pseudonyms")
+    changes = (
+        keyed_in_jvm(lists.union(events), heard, Types.STRING())
+        .process(OutcomesFunction(settings.events.parser(), settings.profiles.ttl_days), CHANGES)
+        .name("outcomes")
+        .uid("outcomes")
+    )
+    of_experiments = tables.to_append_stream(
+        tables.sql_query("select id, row(id, payload) from experiments where id is not null"),
+        Types.ROW([Types.STRING(), MESSAGE]),
+    )
+    found = (
+        keyed_in_jvm(changes, CHANGE, Types.STRING())
+        .connect(keyed_in_jvm(of_experiments, MESSAGE, Types.STRING()))
+        .process(ExperimentResultsFunction(), MESSAGE)
+        .name("experiment results")
+        .uid("experiment-results")
+    )
+    inserts = tables.create_statement_set()
+    inserts.add_insert("results", tables.from_data_stream(found))
+    inserts.add_insert("stops", tables.from_data_stream(side_output(found, STOPS)))
+    inserts.attach_as_datastream()
+    name_table_operators(environment, TABLE_UIDS)
+
+
+def main() -> None:
+    """Validate the configuration, then submit. A faulty configuration stops here with every fault."""
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("--config", type=Path, help="TOML file; HEADRACE_SECTION__FIELD overrides it")
+    try:
+        settings = load_settings(arguments.parse_args().config)
+    except SettingsError as error:
+        sys.exit(str(error))
+    environment = StreamExecutionEnvironment.get_execution_environment(settings_of(flink_options(settings)))
+    environment.set_parallelism(settings.flink.parallelism)
+    build(environment, settings)
+    environment.execute("headrace-experiments")
+
+
+if __name__ == "__main__":
+    main()

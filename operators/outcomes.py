@@ -1,0 +1,68 @@
+"""Keyed by user: which arms a person has been shown, and what they do after that."""
+
+import time
+from collections.abc import Callable, Iterator
+
+import msgspec
+from pyflink.common import Row, Types
+from pyflink.common.time import Time
+from pyflink.datastream import KeyedProcessFunction, RuntimeContext
+from pyflink.datastream.state import StateTtlConfig, ValueStateDescriptor
+
+from model.outcomes import Change, Outcomes, expose, pack, take, unpack_outcomes
+from schema.errors import MessageError
+from schema.event import EventParser
+from schema.recommendation import DEFAULT_USER, decode_recommendation
+
+CHANGE = Types.ROW_NAMED(["change"], [Types.PICKLED_BYTE_ARRAY()])
+CHANGES = Types.ROW([Types.STRING(), CHANGE])
+
+
+class OutcomesFunction(KeyedProcessFunction):
+    """In: Row(user_id, of a list, payload) of lists and events. Out: Row(experiment_id, Row(packed
+    `model.outcomes.Change`)). What is malformed is left out, as the main job makes dead letters of it; so are events
+    without consent.
+
+    Keyed state `outcomes`: one packed `model.outcomes.Outcomes`, kept for `ttl_days`.
+    """
+
+    def __init__(self, parser: Callable[[], EventParser], ttl_days: float) -> None:
+        self._make_parser, self._ttl_days = parser, ttl_days
+
+    def open(self, runtime_context: RuntimeContext) -> None:
+        """Register the state."""
+        self._parser = self._make_parser()
+        descriptor = ValueStateDescriptor("outcomes", Types.PICKLED_BYTE_ARRAY())
+        ttl = StateTtlConfig.new_builder(Time.milliseconds(int(self._ttl_days * 86_400_000)))
+        ttl = ttl.disable_cleanup_in_background().cleanup_in_rocksdb_compact_filter(1000, Time.days(30))
+        descriptor.enable_time_to_live(ttl.build())
+        self._state = runtime_context.get_state(descriptor)
+
+    def process_element(self, value: Row, ctx: KeyedProcessFunction.Context) -> Iterator[Row]:
+        """Take a list or an event."""
+        _, of_list, payload = value
+        payload = None if payload is None else bytes(payload)
+        packed = self._state.value()
+        person = Outcomes() if packed is None else unpack_outcomes(packed)
+        changes: list[tuple[str, Change]] = []
+        try:
+            if of_list:
+                if payload is None:
+                    return
+                listed = decode_recommendation(payload)
+                for experiment_id, arm in (listed.experiments or {}).items() if listed.user_id != DEFAULT_USER else ():
+                    change = expose(person, experiment_id, arm)
+                    changes += [(experiment_id, change)] if change is not None else []
+            else:
+                event = self._parser.parse(payload, int(time.time() * 1000))
+                if event.event_type == "erase_user":
+                    self._state.clear()
+                    return
+                if not event.consent:
+                    return
+                changes = take(person, event)
+        except MessageError:
+            return
+        self._state.update(pack(person))
+        for experiment_id, change in changes:
+            yield Row(experiment_id, Row(msgspec.msgpack.encode(change)))
