@@ -23,6 +23,8 @@ class Kafka(Section):
     recommendations: str = "recommendations"
     similar_items: str = "similar-items"
     taste_segments: str = "taste-segments"
+    campaigns: str = "campaigns"
+    offers: str = "offers"
     sessions: str = "sessions"
     funnel_stats: str = "funnel-stats"
     trends: str = "trends"

@@ -1,0 +1,125 @@
+"""Campaigns, live: `flink run -py jobs/marketing.py --config FILE`. Who gets which offer, within budget and pace."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from pyflink.common import Types
+from pyflink.datastream import StreamExecutionEnvironment
+from pyflink.table import StreamTableEnvironment
+
+from config.loading import SettingsError
+from jobs.flink import key_per_subtask, keyed_in_jvm, name_table_operators, settings_of
+from jobs.recommend import BYTES, flink_options
+from jobs.settings import Settings, load_settings
+from operators.campaign_candidates import CANDIDATE, CANDIDATES, EVENT, SEGMENT, CampaignCandidatesFunction
+from operators.campaign_fan_out import TOLD, CampaignFanOutFunction
+from operators.door import PseudonymFunction
+from operators.offers import CAMPAIGN, OFFERS, OffersFunction
+
+TABLE_UIDS: dict[str, tuple[str, str | None]] = {
+    **{
+        f"KafkaSource-default_catalog.default_database.{table}": (table, None)
+        for table in ("events", "segments", "campaigns")
+    },
+    "offers[": ("offers-sink", None),
+}
+"""Names that the table planner gives, and the uids of those operators, as in `jobs.recommend`."""
+
+
+def create_tables(tables: StreamTableEnvironment, settings: Settings) -> None:
+    """The topics as tables."""
+    kafka = settings.kafka
+    escaped = {key: value.replace("'", "''") for key, value in kafka.client_properties().items()}
+    extra = "".join(f", 'properties.{key}'='{value}'" for key, value in escaped.items())
+    common = f"'connector'='kafka', 'properties.bootstrap.servers'='{kafka.bootstrap_servers}'{extra}"
+    source = f"{common}, 'properties.group.id'='{kafka.group_id}-marketing', 'value.format'='raw'"
+    keyed = "'key.format'='raw', 'key.fields'='id', 'value.fields-include'='EXCEPT_KEY'"
+    for table, topic in (("segments", kafka.segments), ("campaigns", kafka.campaigns)):
+        tables.execute_sql(
+            f"""create table {table} (id string, payload bytes) with ({source}, 'topic'='{topic}', {keyed},
+            'scan.startup.mode'='earliest-offset')"""
+        )
+    tables.execute_sql(
+        f"""create table events (payload bytes) with ({source}, 'topic'='{kafka.events}',
+        'scan.startup.mode'='{kafka.start}')"""
+    )
+    # Exactly once whatever `kafka.delivery` says: an offer that is decided anew after a restart would be one too many.
+    tables.execute_sql(
+        f"""create table offers (id string, payload bytes) with ({common}, 'topic'='{kafka.offers}',
+        'value.format'='raw', 'sink.delivery-guarantee'='exactly-once',
+        'sink.transactional-id-prefix'='headrace-offers',
+        'properties.transaction.timeout.ms'='{kafka.transaction_timeout_ms}', {keyed})"""
+    )
+
+
+def build(environment: StreamExecutionEnvironment, settings: Settings) -> None:
+    """From the topics of events, segments and campaigns to offers."""
+    tables = StreamTableEnvironment.create(environment)
+    create_tables(tables, settings)
+    shards = key_per_subtask(settings.flink.parallelism, settings.flink.max_parallelism)
+    heard = Types.ROW([Types.INT(), BYTES])
+    keyed = Types.ROW([Types.STRING(), heard])
+    user_id = "regexp_replace(coalesce(json_value(decode(payload, 'UTF-8'), '$.user_id'), ''), '\\p{Cs}', '?')"
+    events = tables.to_append_stream(tables.sql_query(f"select {user_id}, row({EVENT}, payload) from events"), keyed)
+    pseudonym_key = settings.privacy.key()
+    if pseudonym_key is not None:
+        # As the job of behaviour names people.
+        events = events.map(PseudonymFunction(pseudonym_key), keyed).name("pseudonyms").uid("pseudonyms")
+    segments = tables.to_append_stream(
+        tables.sql_query(f"select id, row({SEGMENT}, payload) from segments where id is not null"), keyed
+    )
+    candidates = (
+        keyed_in_jvm(events.union(segments), heard, Types.STRING())
+        .process(CampaignCandidatesFunction(settings.events.parser(), shards, settings.profiles.ttl_days), CANDIDATES)
+        .name("campaign candidates")
+        .uid("campaign-candidates")
+    )
+    copies = ", ".join(f"(cast({shard} as bigint))" for shard in shards)
+    of_shards = tables.to_append_stream(
+        tables.sql_query(
+            f"""select shard, row(id, payload) from campaigns cross join (values {copies}) as copies (shard)
+            where id is not null"""
+        ),
+        Types.ROW([Types.LONG(), CAMPAIGN]),
+    )
+    told = (
+        keyed_in_jvm(candidates, CANDIDATE, Types.LONG())
+        .connect(keyed_in_jvm(of_shards, CAMPAIGN, Types.LONG()))
+        .process(CampaignFanOutFunction(), TOLD)
+        .name("campaign fan-out")
+        .uid("campaign-fan-out")
+    )
+    campaigns = tables.to_append_stream(
+        tables.sql_query("select id, row(id, payload) from campaigns where id is not null"),
+        Types.ROW([Types.STRING(), CAMPAIGN]),
+    )
+    offers = (
+        keyed_in_jvm(told, CANDIDATE, Types.STRING())
+        .connect(keyed_in_jvm(campaigns, CAMPAIGN, Types.STRING()))
+        .process(OffersFunction(), OFFERS)
+        .name("offers")
+        .uid("offers")
+    )
+    inserts = tables.create_statement_set()
+    inserts.add_insert("offers", tables.from_data_stream(offers))
+    inserts.attach_as_datastream()
+    name_table_operators(environment, TABLE_UIDS)
+
+
+def main() -> None:
+    """Validate the configuration, then submit. A faulty configuration stops here with every fault."""
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("--config", type=Path, help="TOML file; HEADRACE_SECTION__FIELD overrides it")
+    try:
+        settings = load_settings(arguments.parse_args().config)
+    except SettingsError as error:
+        sys.exit(str(error))
+    environment = StreamExecutionEnvironment.get_execution_environment(settings_of(flink_options(settings)))
+    environment.set_parallelism(settings.flink.parallelism)
+    build(environment, settings)
+    environment.execute("headrace-marketing")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,125 @@
+"""Keyed by campaign: decides who gets an offer, within budget and pace, and learns for whom it changes something."""
+
+from collections.abc import Iterator
+
+import msgspec
+from pyflink.common import Row, Types
+from pyflink.datastream import KeyedCoProcessFunction, RuntimeContext
+from pyflink.datastream.state import MapStateDescriptor, ValueStateDescriptor
+
+from model.campaigns import (
+    DAY_MS,
+    LEARNED,
+    Budget,
+    Member,
+    decide,
+    eligible,
+    pack,
+    unpack_budget,
+    unpack_member,
+)
+from model.uplift import Uplift, features_of
+from operators.campaign_candidates import Candidate
+from schema.campaign import Campaign, encode_offer, parse_campaign
+from schema.errors import MessageError
+
+OFFERS = Types.ROW_NAMED(["user_id", "payload"], [Types.STRING(), Types.PRIMITIVE_ARRAY(Types.BYTE())])
+CAMPAIGN = Types.ROW_NAMED(["campaign_id", "payload"], [Types.STRING(), Types.PRIMITIVE_ARRAY(Types.BYTE())])
+
+
+class OffersFunction(KeyedCoProcessFunction):
+    """In: Row(user_id, packed `operators.campaign_candidates.Candidate`), and Row(campaign_id, campaign or None). Out:
+    Row(user_id, offer).
+
+    Keyed state: `campaign`, its definition; `budget`, one packed `model.campaigns.Budget`; `uplift`, one packed
+    `model.uplift.Uplift`; and `members`, by user, one packed `model.campaigns.Member` each. All of it is in the same
+    checkpoint as the offers that Kafka shows, so that no restart spends twice.
+    """
+
+    def open(self, runtime_context: RuntimeContext) -> None:
+        """Register the state and the metrics."""
+        names = ("campaign", "budget", "uplift")
+        states = [runtime_context.get_state(ValueStateDescriptor(name, Types.PICKLED_BYTE_ARRAY())) for name in names]
+        self._definition, self._budget, self._uplift = states
+        members = MapStateDescriptor("members", Types.STRING(), Types.PICKLED_BYTE_ARRAY())
+        self._members = runtime_context.get_map_state(members)
+        metrics = runtime_context.get_metrics_group().add_group("headrace")
+        self._made, self._spent = metrics.counter("offers"), 0.0
+        metrics.gauge("campaign_spent", lambda: int(self._spent))
+
+    def process_element1(self, value: Row, ctx: KeyedCoProcessFunction.Context) -> Iterator[Row]:
+        """Take what a person did: an outcome, and a moment at which they might get an offer."""
+        user_id, packed = value
+        definition = self._definition.value()
+        if definition is None:
+            return
+        campaign = parse_campaign(None, bytes(definition))[1]
+        assert campaign is not None
+        told = msgspec.msgpack.decode(bytes(packed), type=Candidate)
+        kept = self._members.get(user_id) if self._members.contains(user_id) else None
+        member = Member() if kept is None else unpack_member(kept)
+        self._follow(campaign, member, told)
+        state = self._budget.value()
+        budget = Budget() if state is None else unpack_budget(state)
+        before = budget.now_ms
+        budget.now_ms = max(before, told.time_ms)
+        if before >= 0 and before // DAY_MS != budget.now_ms // DAY_MS:
+            self._sweep(campaign, budget.now_ms)
+        if eligible(campaign, member, told.segment, told.time_ms):
+            features = features_of(told.values)
+            offer = decide(campaign, budget, member, user_id, self._score(features), told.time_ms)
+            if member.tried_ms == told.time_ms:
+                member.features, member.reached = features, False
+            self._spent = budget.spent
+            if offer is not None:
+                self._made.inc()
+                yield Row(user_id, encode_offer(offer))
+        self._budget.update(pack(budget))
+        if member.tried_ms >= 0:
+            self._members.put(user_id, pack(member))
+
+    def process_element2(self, value: Row, ctx: KeyedCoProcessFunction.Context) -> Iterator[Row]:
+        """Take a campaign. One that changes goes on with what it has spent."""
+        campaign_id, payload = value
+        try:
+            _, campaign = parse_campaign(campaign_id, None if payload is None else bytes(payload))
+        except MessageError:
+            return
+        if campaign is None:
+            # Its people may be many: what is kept of them goes, what was spent stays known.
+            self._definition.clear()
+            self._members.clear()
+        else:
+            self._definition.update(bytes(payload))
+        yield from ()
+
+    def _follow(self, campaign: Campaign, member: Member, told: Candidate) -> None:
+        """Note an outcome of the last try, and learn from it."""
+        over = member.tried_ms + campaign.within_days * DAY_MS
+        if member.features and told.event_type == campaign.outcome and member.tried_ms < told.time_ms <= over:
+            member.reached = True
+        if member.features and (member.reached or told.time_ms > over):
+            self._learn([member])
+
+    def _sweep(self, campaign: Campaign, now_ms: int) -> None:
+        """Learn from everybody whose time is over: most of them do not come back to say so."""
+        waiting = [(user, unpack_member(bytes(kept))) for user, kept in self._members.items()]
+        within_ms = campaign.within_days * DAY_MS
+        over = [(user, member) for user, member in waiting if member.features and now_ms > member.tried_ms + within_ms]
+        self._learn([member for _, member in over])
+        for user, member in over:
+            self._members.put(user, pack(member))
+
+    def _learn(self, members: list[Member]) -> None:
+        packed = self._uplift.value()
+        model = Uplift() if packed is None else Uplift.unpack(bytes(packed))
+        treated, reached = [one.treated for one in members], [float(one.reached) for one in members]
+        model.learn([one.features for one in members], treated, reached)
+        self._uplift.update(model.pack())
+        for member in members:
+            member.features = {}
+
+    def _score(self, features: dict[str, float]) -> float | None:
+        packed = self._uplift.value()
+        model = Uplift() if packed is None else Uplift.unpack(bytes(packed))
+        return float(model.score([features])[0]) if min(model.people) >= LEARNED else None

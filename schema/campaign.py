@@ -1,0 +1,113 @@
+"""Campaigns, and the offers that people get: the compacted topic `campaigns` and the topic `offers`."""
+
+import sys
+from typing import Annotated, Any, Self
+
+import msgspec
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from schema.errors import MessageError, shown
+from schema.wire import decode
+
+MAX_BYTES = 65_536
+
+
+class Campaign(BaseModel):
+    """Who gets an offer: a coupon, an ad, a mail. From `from` to `until` it spends `budget` evenly, `cost` for each
+    offer, and never more. A person gets one at most every `every_days`, and `per_person` in all; only those of the
+    `segments`, as `jobs/behaviour.py` says them, where some are named. The share `holdout` of people never gets one, so
+    that what the campaign adds can be measured. For others it is decided by how much the offer adds to the chance that
+    an event `outcome` follows within `within_days`; a share `explore` of offers is made by chance.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, populate_by_name=True)
+
+    campaign_id: Annotated[str, Field(min_length=1, max_length=256)]
+    starts: Annotated[AwareDatetime, Field(alias="from", strict=False)]
+    ends: Annotated[AwareDatetime, Field(alias="until", strict=False)]
+    budget: Annotated[float, Field(gt=0, strict=False)]
+    cost: Annotated[float, Field(gt=0, strict=False)]
+    offer: dict[str, str] = {}
+    segments: list[str] = []
+    every_days: Annotated[float, Field(gt=0, strict=False)] = 7.0
+    per_person: Annotated[int, Field(ge=1)] = 3
+    holdout: Annotated[float, Field(ge=0, lt=1, strict=False)] = 0.1
+    explore: Annotated[float, Field(gt=0, lt=1, strict=False)] = 0.1
+    outcome: str = "purchase"
+    within_days: Annotated[float, Field(gt=0, strict=False)] = 7.0
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        faults = []
+        if self.starts >= self.ends:
+            faults.append("from must come before until")
+        if self.cost > self.budget:
+            faults.append("cost must not exceed budget")
+        if faults:
+            raise ValueError("; ".join(faults))
+        return self
+
+    @property
+    def begin_ms(self) -> int:
+        """`from` in epoch milliseconds."""
+        return int(self.starts.timestamp() * 1000)
+
+    @property
+    def end_ms(self) -> int:
+        """`until` in epoch milliseconds."""
+        return int(self.ends.timestamp() * 1000)
+
+
+class Offer(msgspec.Struct):
+    """Key `user_id`: an offer for a person at `at` (epoch milliseconds), the `number`-th of its campaign. `propensity`
+    is the chance with which a person like this got it, `uplift` how much it is thought to add to the chance of the
+    outcome, None while too little is known."""
+
+    user_id: str
+    campaign_id: str
+    number: int
+    at: int
+    propensity: float
+    uplift: float | None
+    offer: dict[str, str] = {}
+
+
+_OFFERS = msgspec.json.Decoder(Offer)
+
+
+def parse_campaign(key: str | None, raw: bytes | None) -> tuple[str, Campaign | None]:
+    """The campaign's id and the campaign, None where it is ended (no value, or JSON null). Raises MessageError with
+    every fault."""
+    if raw is None or raw == b"null":
+        if not key:
+            raise MessageError("missing_field", "campaign_id", "nothing", "a campaign is ended by its key")
+        return key, None
+    if len(raw) > MAX_BYTES:
+        raise MessageError("too_large", None, shown(raw), f"{len(raw)} bytes, at most {MAX_BYTES} are taken")
+    try:
+        campaign = Campaign.model_validate(msgspec.json.decode(raw, type=dict[str, Any]))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise MessageError("bad_campaign", None, shown(raw), f"a JSON object is expected: {error}") from None
+    except ValidationError as error:
+        found = [(".".join(map(str, fault["loc"])), fault["msg"], fault["input"]) for fault in error.errors()]
+        said = "; ".join(f"{field or 'campaign'} = {shown(value)}: {reason}" for field, reason, value in found)
+        raise MessageError("bad_campaign", ", ".join(field for field, _, _ in found), shown(raw), said) from None
+    if key is not None and key != campaign.campaign_id:
+        reason = f"the message's key is {shown(key)}"
+        raise MessageError("bad_campaign", "campaign_id", shown(campaign.campaign_id), reason)
+    return campaign.campaign_id, campaign
+
+
+def encode_campaign(campaign: Campaign) -> bytes:
+    """JSON."""
+    return campaign.model_dump_json(by_alias=True, exclude_defaults=True).encode()
+
+
+def decode_offer(raw: bytes) -> Offer:
+    """The offer in `raw`; raises MessageError."""
+    return decode(_OFFERS, raw, sys.maxsize)
+
+
+def encode_offer(offer: Offer) -> bytes:
+    """JSON."""
+    return msgspec.json.encode(offer)

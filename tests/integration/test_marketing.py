@@ -1,0 +1,87 @@
+"""A campaign on a real broker and cluster: its day's budget is spent through a spike and a kill, and never more."""
+
+import json
+import random
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from kafka import KafkaConsumer, KafkaProducer
+
+from deploy.local.stack import Stack
+from deploy.local.topics import create_topics, default_topics
+from schema.campaign import Offer, decode_offer
+from schema.event import Event, encode_event
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+BUDGET, VISITS, DAY_MS = 150, 6_000, 86_400_000
+BEGIN = 1_767_225_600_000
+
+
+def test_a_day_is_spent_through_a_spike_and_a_kill_and_never_more(
+    tmp_path: Path, jars: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HEADRACE_FLINK__CHECKPOINT_INTERVAL_MS", "1000")
+    chance = random.Random(5)
+    hours = chance.choices(range(24), [3.0 if 10 <= hour < 13 else 1.0 for hour in range(24)], k=VISITS)
+    times = sorted(BEGIN + int((hour + chance.random()) * DAY_MS / 24) for hour in hours)
+    events = [Event(f"e{n}", f"u{chance.randrange(3000)}", "view", at, "i") for n, at in enumerate(times)]
+    campaign = {
+        "campaign_id": "spring",
+        "from": "2026-01-01T00:00:00Z",
+        "until": "2026-01-02T00:00:00Z",
+        "budget": BUDGET,
+        "cost": 1,
+        "per_person": 1,
+        "offer": {"code": "SPRING"},
+    }
+    stack = Stack(tmp_path / "stack", jars)
+    try:
+        stack.up(taskmanagers=1, kafka_port=0, flink_port=0, metrics_port=0)
+        create_topics(stack.bootstrap_servers, default_topics())
+        producer = KafkaProducer(bootstrap_servers=stack.bootstrap_servers)
+        producer.send("campaigns", json.dumps(campaign).encode(), key=b"spring")
+        producer.send("campaigns", b'{"campaign_id":"faulty"}', key=b"faulty")
+        producer.flush()
+        stack.submit(Path("jobs/marketing.py"))
+        # The campaign is to be known before the first visit.
+        time.sleep(10)
+        for event in events[: VISITS // 2]:
+            producer.send("events", encode_event(event))
+        producer.flush()
+        time.sleep(4)
+        for pid in stack.taskmanager_pids:
+            killed = psutil.Process(pid)
+            killed.kill()
+            killed.wait(10)
+        stack.ensure()
+        for event in events[VISITS // 2 :]:
+            producer.send("events", encode_event(event))
+        producer.flush()
+        producer.close()
+        offers = made(stack.bootstrap_servers)
+    finally:
+        stack.down()
+    assert 0.95 * BUDGET <= len(offers) <= BUDGET
+    assert [offer.number for offer in offers] == list(range(1, len(offers) + 1))
+    assert len({offer.user_id for offer in offers}) == len(offers)
+    assert all(0 < offer.propensity < 1 and offer.offer == {"code": "SPRING"} for offer in offers)
+    assert 0.4 * BUDGET <= sum(offer.at < BEGIN + DAY_MS // 2 for offer in offers) <= 0.55 * BUDGET
+
+
+def made(server: str) -> list[Offer]:
+    """The offers that a consumer of committed messages sees, once none has come for fifteen seconds."""
+    consumer = KafkaConsumer(
+        "offers", bootstrap_servers=server, auto_offset_reset="earliest", isolation_level="read_committed"
+    )
+    found: list[Offer] = []
+    quiet, end = time.monotonic(), time.monotonic() + 120
+    while time.monotonic() < end and (len(found) < BUDGET // 2 or time.monotonic() - quiet < 15):
+        for records in consumer.poll(timeout_ms=500).values():
+            quiet = time.monotonic()
+            for record in records:
+                found.append(decode_offer(record.value))
+                assert record.key.decode() == found[-1].user_id
+    consumer.close()
+    return found

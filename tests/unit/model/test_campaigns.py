@@ -1,0 +1,147 @@
+"""Campaigns: never over budget, evenly spent through a spike, and who gets an offer by chance that is told."""
+
+import json
+import random
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from model.campaigns import (
+    DAY_MS,
+    Budget,
+    Member,
+    affordable,
+    decide,
+    eligible,
+    pack,
+    unpack_budget,
+    unpack_member,
+)
+from schema.campaign import Campaign, Offer, decode_offer, encode_campaign, encode_offer, parse_campaign
+from schema.errors import MessageError
+
+pytestmark = pytest.mark.unit
+
+
+def campaign(**fields: Any) -> Campaign:
+    given = {
+        "campaign_id": "c",
+        "from": "2026-01-01T00:00:00Z",
+        "until": "2026-01-02T00:00:00Z",
+        "budget": 100.0,
+        "cost": 1.0,
+        **fields,
+    }
+    found = parse_campaign("c", json.dumps(given).encode())[1]
+    assert found is not None
+    return found
+
+
+BEGIN = campaign().begin_ms
+
+
+def day(spike: bool, seed: int = 1) -> list[int]:
+    """Times of 4,000 visits over a day; with a spike three times as many an hour for three hours."""
+    chance = random.Random(seed)
+    hours = [3.0 if spike and 10 <= hour < 13 else 1.0 for hour in range(24)]
+    chosen = chance.choices(range(24), hours, k=4000)
+    return sorted(BEGIN + int((hour + chance.random()) * DAY_MS / 24) for hour in chosen)
+
+
+def spent_over(one: Campaign, times: list[int]) -> tuple[Budget, list[Offer]]:
+    budget, offers, chance = Budget(), [], random.Random(2)
+    for n, time in enumerate(times):
+        member = Member()
+        assert eligible(one, member, "", time)
+        offer = decide(one, budget, member, f"u{n}", chance.gauss(0, 1), time)
+        offers += [offer] if offer else []
+        assert budget.spent <= one.budget
+    return budget, offers
+
+
+@pytest.mark.parametrize("spike", [False, True])
+@pytest.mark.parametrize("budget", [20.0, 100.0, 1000.0])
+def test_a_day_s_budget_is_spent_within_five_per_cent_and_evenly_through_a_spike(spike: bool, budget: float) -> None:
+    one = campaign(budget=budget)
+    found, offers = spent_over(one, day(spike))
+    assert 0.95 * budget <= found.spent <= budget
+    by_noon = sum(offer.at < BEGIN + DAY_MS // 2 for offer in offers)
+    assert 0.4 * budget <= by_noon <= 0.53 * budget
+    assert [offer.number for offer in offers] == list(range(1, len(offers) + 1))
+
+
+def test_while_offers_are_scarce_they_go_to_those_to_whom_they_add_most() -> None:
+    _, offers = spent_over(campaign(budget=100.0), day(spike=False))
+    aimed = [offer for offer in offers if offer.propensity > 0.5]
+    assert len(aimed) > 60
+    assert sum(offer.uplift or 0 for offer in aimed) / len(aimed) > 1
+
+
+def test_the_propensity_is_how_often_it_happens_and_the_held_out_never_get_one() -> None:
+    one, counts = campaign(budget=1e6, explore=0.2, holdout=0.3), {0.8: [0, 0], 0.2: [0, 0]}
+    held = 0
+    for n in range(20_000):
+        budget, member = Budget(bar=0.5, scores=[0.5] * 100), Member()
+        uplift = float(n % 2)
+        offer = decide(one, budget, member, f"u{n}", uplift, BEGIN + DAY_MS // 2)
+        counts[0.8 if uplift else 0.2][0] += offer is not None
+        counts[0.8 if uplift else 0.2][1] += 1
+        held += offer is None
+        if offer:
+            assert offer.propensity == pytest.approx(0.8 if uplift else 0.2)
+    for propensity, (offers, tries) in counts.items():
+        assert offers / tries == pytest.approx(0.7 * propensity, abs=0.015)
+    undecided = decide(one, Budget(), Member(), "u3", None, BEGIN + DAY_MS // 2)
+    assert undecided is None or undecided.propensity == 0.5
+
+
+def test_who_may_get_one() -> None:
+    one = campaign(segments=["loyal"], every_days=0.25, per_person=2)
+    assert not eligible(one, Member(), "new", BEGIN)
+    assert not eligible(one, Member(), "loyal", BEGIN - 1)
+    assert not eligible(one, Member(), "loyal", one.end_ms)
+    assert eligible(one, Member(), "loyal", BEGIN)
+    assert not eligible(one, Member(tried_ms=BEGIN), "loyal", BEGIN + DAY_MS // 4 - 1)
+    assert eligible(one, Member(tried_ms=BEGIN), "loyal", BEGIN + DAY_MS // 4)
+    assert not eligible(one, Member(offered_ms=[1, 2]), "loyal", BEGIN)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.floats(0.01, 3), st.lists(st.integers(-1000, DAY_MS + 1000), max_size=200))
+def test_no_order_of_events_and_no_restart_spends_too_much(cost: float, times: list[int]) -> None:
+    one, budget = campaign(budget=5.0, cost=cost, holdout=0.0), Budget()
+    for n, time in enumerate(times):
+        budget = unpack_budget(pack(budget))
+        if eligible(one, Member(), "", BEGIN + time):
+            decide(one, budget, Member(), f"u{n}", 1.0, BEGIN + time)
+    assert budget.spent <= 5.0 + 1e-9
+    assert budget.spent == pytest.approx(budget.offers * cost)
+    assert affordable(one, Budget(), one.end_ms)
+
+
+def test_states_and_messages_come_back() -> None:
+    member, one = Member([1], 2, True, {"a": 1.0}), campaign(offer={"code": "X"})
+    assert unpack_member(pack(member)) == member
+    assert parse_campaign(None, encode_campaign(one)) == ("c", one)
+    assert parse_campaign("c", None) == ("c", None)
+    offer = Offer("u", "c", 1, 2, 0.5, None, {"code": "X"})
+    assert decode_offer(encode_offer(offer)) == offer
+    for unpack in (unpack_budget, unpack_member):
+        with pytest.raises(ValueError, match="version 9"):
+            unpack(b"\x09")
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"until": "2025-01-01T00:00:00Z", "cost": 200.0}, ["from must come before until", "cost must not exceed"]),
+        ({"budget": -1.0, "holdout": 1.0, "colour": 1}, ["budget", "holdout", "colour"]),
+        ({"campaign_id": "other"}, ["key"]),
+    ],
+)
+def test_a_faulty_campaign_is_refused_with_its_faults(fields: dict[str, Any], said: list[str]) -> None:
+    with pytest.raises(MessageError) as refused:
+        campaign(**fields)
+    assert [word for word in said if word not in refused.value.reason] == []
