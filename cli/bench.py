@@ -28,6 +28,8 @@ _HELP = (
     "leave-one-out: the sequence networks offline, by the protocol of their papers (hours). "
     "position-bias: what weighing clicks by how seldom their place is seen is worth, where tastes are known. "
     "off-policy: what is estimated of a policy beside what it got, on the Open Bandit data. "
+    "behaviour: streamed sessions, funnels and trends against a recount. "
+    "business: every mark of rules, experiments, behaviour and marketing beside its figure. "
     "all: every mark of speed and growth beside its figure (half an hour)."
 )
 

