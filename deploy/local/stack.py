@@ -90,8 +90,13 @@ class State(msgspec.Struct):
     metrics_port: int
     taskmanagers: int
     processes: dict[str, Process] = {}
-    submission: Submission | None = None
+    submissions: list[Submission] = []
     serving: Serving | None = None
+
+    @property
+    def submission(self) -> Submission | None:
+        """The job that was submitted last, of those that are to run."""
+        return self.submissions[-1] if self.submissions else None
 
     @property
     def wanted(self) -> list[str]:
@@ -214,7 +219,7 @@ class Stack:
             recorded = self.state
             recorded.processes = {n: p for n, p in recorded.processes.items() if self._alive(n, p)}
             # Also where nothing is left alive, as after a power cut: the job is to go on.
-            state.submission, state.serving = recorded.submission, recorded.serving
+            state.submissions, state.serving = recorded.submissions, recorded.serving
             if recorded.processes:
                 state, state.taskmanagers = recorded, taskmanagers
             self._write(state)
@@ -257,13 +262,15 @@ class Stack:
         if dead:
             self.ensure()
         done = [f"{name} started again" for name in dead]
-        submission = self.state.submission
-        if submission is None:
+        submissions = self.state.submissions
+        if not submissions:
             return done
         states = {job["jid"]: job["state"] for job in self.jobs()}
         # A new JobManager knows no job; of those that an old one knows, a cancelled job is to stay so.
-        if not self.running_jobs() and states.get(submission.runs[-1], "FAILED") == "FAILED":
-            start = self.newest_checkpoint() or submission.savepoint
+        for submission in submissions:
+            if states.get(submission.runs[-1], "FAILED") != "FAILED":
+                continue
+            start = self._newest_checkpoint(submission) or submission.savepoint
             run = self._run(Path(submission.job), submission.arguments, start, settings=submission.settings)
             self._remember(msgspec.structs.replace(submission, runs=[*submission.runs, run]))
             done.append(f"job submitted again from {start or 'its beginning'}")
@@ -278,11 +285,9 @@ class Stack:
             except (StackError, OSError) as error:
                 tell(str(error).splitlines()[0])
 
-    def newest_checkpoint(self) -> str | None:
-        """The newest complete checkpoint that the submitted job's runs have left, None where there is none."""
-        submission = self.state.submission
-        runs = submission.runs if submission else []
-        found = [path for run in runs for path in (self.checkpoints_dir / run).glob("chk-*/_metadata")]
+    def _newest_checkpoint(self, submission: Submission) -> str | None:
+        """The newest complete checkpoint that a submitted job's runs have left, None where there is none."""
+        found = [path for run in submission.runs for path in (self.checkpoints_dir / run).glob("chk-*/_metadata")]
         return str(max(found, key=lambda path: path.stat().st_mtime).parent) if found else None
 
     def processes(self) -> list[tuple[str, psutil.Process]]:
@@ -629,15 +634,16 @@ class Stack:
                 finally:
                     self._locked -= 1
 
-    def _remember(self, submission: Submission | None) -> None:
-        self._write(msgspec.structs.replace(self.state, submission=submission))
+    def _remember(self, submission: Submission) -> None:
+        """Supervise the job, in the place of an earlier submission of the same file."""
+        others = [one for one in self.state.submissions if one.job != submission.job]
+        self._write(msgspec.structs.replace(self.state, submissions=[*others, submission]))
 
     def _forget(self, job: str) -> None:
         """Supervise the job no more: it was ended on purpose."""
         with self._exclusively():
-            submission = self.state.submission
-            if submission is not None and submission.runs[-1] == job:
-                self._remember(None)
+            kept = [one for one in self.state.submissions if one.runs[-1] != job]
+            self._write(msgspec.structs.replace(self.state, submissions=kept))
 
     def _write(self, state: State) -> None:
         # Whoever reads it meanwhile finds the old or the new one whole.

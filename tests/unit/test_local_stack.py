@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 import deploy.local.stack as local
-from deploy.local.stack import HOST, Process, Stack, StackError, State
+from deploy.local.stack import HOST, Process, Stack, StackError, State, Submission
 
 pytestmark = pytest.mark.unit
 
@@ -58,3 +58,21 @@ def test_a_process_that_could_not_be_started_is_tried_again(tmp_path: Path, monk
     monkeypatch.setattr(Stack, "ensure", lambda _: tried.append("ensure"))
     assert stack.recover() == ["jobmanager started again"]
     assert tried == ["ensure"]
+
+
+def test_every_submitted_job_is_submitted_again_but_those_that_run_or_were_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stack, again = Stack(tmp_path), []
+    jobs = [Submission(f"{name}.py", (), None, [name]) for name in ("gone", "runs", "failed", "ended")]
+    state = State(9092, 9093, 8081, 6123, 9249, 0, {"kafka": Process(1), "jobmanager": Process(2)}, jobs)
+    (tmp_path / "stack.json").write_bytes(msgspec.json.encode(state))
+    states = [("runs", "RUNNING"), ("failed", "FAILED"), ("ended", "CANCELED")]
+    monkeypatch.setattr(Stack, "_alive", lambda *_: True)
+    monkeypatch.setattr(Stack, "jobs", lambda _: [{"jid": jid, "state": said} for jid, said in states])
+    monkeypatch.setattr(Stack, "_run", lambda _, job, *__, **___: again.append(job.stem) or f"{job.stem} again")
+    stack.recover()
+    assert again == ["gone", "failed"]
+    assert sorted(one.runs[-1] for one in stack.state.submissions) == ["ended", "failed again", "gone again", "runs"]
+    stack._forget("gone again")
+    assert "gone.py" not in [one.job for one in stack.state.submissions]
