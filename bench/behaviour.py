@@ -170,10 +170,10 @@ def _until_taken(stack: Stack, items: int) -> None:
     while time.monotonic() < deadline:
         for job in stack.running_jobs():
             vertices = stack.rest(f"/jobs/{job}")["vertices"]
-            read = [v["metrics"]["write-records"] for v in vertices if "default_database.items" in v["name"]]
+            read = [v["metrics"]["read-records"] for v in vertices if v["name"].startswith("actions")]
             if read and read[0] >= items:
-                # The rows are on their way to the operator.
-                time.sleep(1)
+                # The last of them may still be on their way through the operator.
+                time.sleep(3)
                 return
         time.sleep(0.5)
     raise StackError(f"The job has not read {items} items within {_WAIT_S:.0f} s.")

@@ -79,15 +79,17 @@ class CampaignCandidatesFunction(KeyedProcessFunction):
                 known.price_sensitive = found is not None and found.price_sensitive
             else:
                 event = self._parser.parse(payload, int(time.time() * 1000))
+                shard = self._shards[crc32(user_id.encode()) % len(self._shards)]
                 if event.event_type == "erase_user":
                     self._state.clear()
+                    gone = Candidate(event.event_type, event.timestamp, "", {})
+                    yield Row(shard, Row(user_id, msgspec.msgpack.encode(gone)))
                     return
                 digest = event_digest(event.event_id)
                 if not event.consent or digest in known.event_ids:
                     return
                 known.event_ids = [*known.event_ids, digest][-_RECENT_IDS:]
                 told = Candidate(event.event_type, event.timestamp, known.segment, _values(known, event))
-                shard = self._shards[crc32(user_id.encode()) % len(self._shards)]
                 yield Row(shard, Row(user_id, msgspec.msgpack.encode(told)))
                 _count(known, event)
         except MessageError:

@@ -32,9 +32,10 @@ class CampaignFanOutFunction(KeyedCoProcessFunction):
     def process_element1(self, value: Row, ctx: KeyedCoProcessFunction.Context) -> Iterator[Row]:
         """Tell the campaigns."""
         user_id, packed = value
-        time_ms = msgspec.msgpack.decode(bytes(packed), type=Candidate).time_ms
+        told = msgspec.msgpack.decode(bytes(packed), type=Candidate)
         for campaign_id, campaign in self._known(ctx.get_current_key()).items():
-            if campaign.begin_ms <= time_ms < campaign.end_ms + campaign.within_days * _DAY_MS:
+            runs = campaign.begin_ms <= told.time_ms < campaign.end_ms + campaign.within_days * _DAY_MS
+            if runs or told.event_type == "erase_user":
                 yield Row(campaign_id, Row(user_id, packed))
 
     def process_element2(self, value: Row, ctx: KeyedCoProcessFunction.Context) -> Iterator[Row]:

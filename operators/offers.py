@@ -56,6 +56,9 @@ class OffersFunction(KeyedCoProcessFunction):
         campaign = parse_campaign(None, bytes(definition))[1]
         assert campaign is not None
         told = msgspec.msgpack.decode(bytes(packed), type=Candidate)
+        if told.event_type == "erase_user":
+            self._members.remove(user_id)
+            return
         kept = self._members.get(user_id) if self._members.contains(user_id) else None
         member = Member() if kept is None else unpack_member(kept)
         self._follow(campaign, member, told)

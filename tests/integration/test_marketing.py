@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 import time
 from pathlib import Path
 
@@ -61,6 +62,17 @@ def test_a_day_is_spent_through_a_spike_and_a_kill_and_never_more(
         producer.flush()
         producer.close()
         offers = made(stack.bootstrap_servers)
+        erased = Event("erased", offers[0].user_id, "erase_user", times[-1])
+        producer = KafkaProducer(bootstrap_servers=stack.bootstrap_servers)
+        producer.send("events", encode_event(erased))
+        producer.flush()
+        producer.close()
+        time.sleep(3)
+        savepoint = Path(stack.stop_with_savepoint(stack.running_jobs()[0]).removeprefix("file:"))
+        assert savepoint.is_dir()
+        held = b"".join(file.read_bytes() for file in savepoint.rglob("*") if file.is_file())
+        assert offers[1].user_id.encode() in held
+        assert not re.search(rb"\b" + offers[0].user_id.encode() + rb"\b", held)
     finally:
         stack.down()
     assert 0.95 * BUDGET <= len(offers) <= BUDGET

@@ -20,11 +20,13 @@ ACLS = {
     "headrace": [
         ("TOPIC", "events", "READ"),
         ("TOPIC", "items", "READ"),
+        *(("TOPIC", topic, "READ") for topic in ("rules", "experiments", "review-decisions")),
         ("GROUP", "headrace", "READ"),
         ("TOPIC", "recommendations", "WRITE"),
         ("TOPIC", "dead-letters", "WRITE"),
         ("TOPIC", "erasures", "WRITE"),
         ("TOPIC", "similar-items", "WRITE"),
+        ("TOPIC", "review-queue", "WRITE"),
     ],
     "shop": [("TOPIC", "recommendations", "READ"), ("TOPIC", "events", "WRITE"), ("TOPIC", "items", "WRITE")],
     "serving": [
