@@ -110,7 +110,7 @@ def _rules_on_lists() -> tuple[float, float, float]:
     held = rules.in_force(0, People([""] * batch, [-1] * batch, [1] * batch, [{}] * batch))
     assert held is not None
     of = {rule.rule_id: flags for rule, flags in zip(held.rules, held.items, strict=True)}
-    popularity = random.random(size).astype(np.float32)
+    popularity = np.asarray(random.random(size), np.float32)
     wanted = rules.wanted(held, popularity, np.zeros(size, np.bool_))
     broken = exact = 0
     off = 0.0
@@ -120,7 +120,7 @@ def _rules_on_lists() -> tuple[float, float, float]:
         items = np.hstack([np.where(np.isin(others, wanted), -1, others), np.tile(wanted, (batch, 1))])
         rules.forbid(held, items)
         columns = np.where(items >= 0, np.arange(items.shape[1]), -1)
-        chances = random.random(items.shape).astype(np.float32)
+        chances = np.asarray(random.random(items.shape), np.float32)
         order = np.argsort(-np.where(columns >= 0, chances, -1), 1)
         columns, chances = np.take_along_axis(columns, order, 1), np.take_along_axis(chances, order, 1)
         columns, chances = rules.boosted(held, items, columns, chances)

@@ -40,4 +40,11 @@ METRICS = {
     "prequential_ndcg": Metric(
         ("scorer",), "gauge", "The same as normalised discounted cumulative gain, in millionths"
     ),
+    "actions_taken": Metric(("actions",), "gauge", "Events that the job of behaviour has taken since its start"),
+    "actions_refused": Metric(
+        ("actions",), "gauge", "Events that it could not read, as the main job's dead letters say"
+    ),
+    "sample_ratio_mismatches": Metric(("experiment_results",), "gauge", "Experiments whose arms have the wrong sizes"),
+    "offers": Metric(("offers",), "counter", "Offers made"),
+    "campaign_spent": Metric(("offers",), "gauge", "What the campaign that was asked last has spent"),
 }
