@@ -117,7 +117,7 @@ def _rules_on_lists() -> tuple[float, float, float]:
     for _ in range(_LISTS // batch):
         # Candidates that suit the person, and those that the rules want on lists, as `Recommender` has them.
         others = random.random((batch, size)).argpartition(60)[:, :60]
-        items = np.hstack([np.where(np.isin(others, wanted), -1, others), np.tile(wanted, (batch, 1))])
+        items = np.hstack([np.where(np.isin(others, wanted[0]), -1, others), wanted])
         rules.forbid(held, items)
         columns = np.where(items >= 0, np.arange(items.shape[1]), -1)
         chances = np.asarray(random.random(items.shape), np.float32)

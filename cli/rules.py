@@ -41,9 +41,13 @@ def rules(
 def read_rules(file: Path) -> dict[str, bytes]:
     """The rules of a TOML file as messages by their ids. Raises StackError with every fault of each."""
     try:
-        tables = tomllib.loads(file.read_text(encoding="utf-8")).get("rules", {})
+        document = tomllib.loads(file.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise StackError(f"{file} is no TOML: {error}") from error
+    tables = document.pop("rules", None)
+    if document:
+        # A typing error would take back every rule.
+        raise StackError(f"{file} holds {', '.join(sorted(document))} beside rules.")
     if not isinstance(tables, dict):
         raise StackError(f"{file} must hold a table [rules.ID] for each rule.")
     messages, faults = {}, []
@@ -83,6 +87,8 @@ def _known(server: str, topic: str) -> dict[str, bytes]:
             while any(consumer.position(part) < end for part, end in ends.items()):
                 for records in consumer.poll(timeout_ms=500).values():
                     for record in records:
+                        if record.key is None:
+                            continue
                         known.pop(record.key.decode(), None)
                         if record.value is not None:
                             known[record.key.decode()] = record.value

@@ -9,6 +9,7 @@ from pyflink.common import Types
 from pyflink.datastream import StreamExecutionEnvironment
 from pyflink.table import Schema, StreamTableEnvironment
 
+from config.events import Events
 from config.loading import SettingsError
 from jobs.flink import keyed_in_jvm, name_table_operators, settings_of, side_output
 from jobs.recommend import BYTES, flink_options
@@ -30,14 +31,12 @@ TABLE_UIDS: dict[str, tuple[str, str | None]] = {
     "LocalWindowAggregate[43]": ("item-trends-local", None),
     "GlobalWindowAggregate[45]": ("item-trends", None),
     "WindowRank[48]": ("item-trends-rank", None),
-    "LocalWindowAggregate[54]": ("category-trends-local", None),
-    "GlobalWindowAggregate[56]": ("category-trends", None),
-    "WindowRank[59]": ("category-trends-rank", None),
-    "trends[50]": ("item-trends-sink", None),
-    "trends[61]": ("category-trends-sink", None),
+    "LocalWindowAggregate[53]": ("category-trends-local", None),
+    "GlobalWindowAggregate[55]": ("category-trends", None),
+    "WindowRank[58]": ("category-trends-rank", None),
     **{
         f"{table}[": (f"{table}-sink", None)
-        for table in ("sessions", "funnel_stats", "segments", "abandoned_carts", "drift")
+        for table in ("sessions", "funnel_stats", "trends", "segments", "abandoned_carts", "drift")
     },
 }
 """Names that the table planner gives, and the uids of those operators, as in `jobs.recommend`."""
@@ -107,7 +106,7 @@ def build(environment: StreamExecutionEnvironment, settings: Settings) -> None:
     parsed = (
         keyed_in_jvm(events, place, Types.STRING())
         .connect(keyed_in_jvm(items, known, Types.STRING()))
-        .process(ActionsFunction(settings.events.parser(), settings.privacy.key()), ACTIONS)
+        .process(ActionsFunction(events_of(settings).parser(), settings.privacy.key()), ACTIONS)
         .name("actions")
         .uid("actions")
     )
@@ -126,12 +125,12 @@ def build(environment: StreamExecutionEnvironment, settings: Settings) -> None:
     by_time = _typed().column_by_expression("happened", "to_timestamp_ltz(time_ms, 3)")
     by_time = by_time.watermark("happened", f"to_timestamp_ltz(time_ms - {lateness_ms}, 3)")
     tables.create_temporary_view("actions", tables.from_data_stream(once, by_time.build()))
-    inserts = tables.create_statement_set()
+    inserts, most = tables.create_statement_set(), behaviour.trends
     for table, query in (
         ("sessions", _sessions()),
         ("funnel_stats", _funnels()),
-        ("trends", _trends("item", "item_id", behaviour.trends)),
-        ("trends", _trends("category", "category", behaviour.trends)),
+        # One sink: of two, each would take the other's transactions for its own of before.
+        ("trends", f"{_trends('item', 'item_id', most)} union all {_trends('category', 'category', most)}"),
     ):
         inserts.add_insert_sql(f"insert into {table} {query}")
     people = tables.to_append_stream(
@@ -154,6 +153,12 @@ def build(environment: StreamExecutionEnvironment, settings: Settings) -> None:
     name_table_operators(environment, TABLE_UIDS)
 
 
+def events_of(settings: Settings) -> Events:
+    """Which events count here: one whose clock is further ahead than others may be late would make all of them so."""
+    ahead = min(settings.events.max_future_s, max(settings.behaviour.lateness_s, 60))
+    return settings.events.model_copy(update={"max_future_s": ahead})
+
+
 def _typed() -> Schema.Builder:
     """The columns of an action."""
     builder = Schema.new_builder()
@@ -167,7 +172,7 @@ def _sessions() -> str:
     return f"""select user_id, min(time_ms), max(time_ms), count(*), {_number_of("view")}, {_number_of("add_to_cart")},
         {_number_of("purchase")}, count(distinct item_id)
         from table(session(table actions partition by user_id, descriptor(happened), interval '30' minute))
-        where event_type <> 'impression' group by user_id, window_start, window_end"""
+        where event_type not in ('impression', 'erase_user') group by user_id, window_start, window_end"""
 
 
 def _funnels() -> str:
@@ -197,8 +202,9 @@ def _trends(kind: str, of: str, most: int) -> str:
               count(distinct case when {now} then user_id end) as `people`,
               sum(case when {now} then cast(0 as bigint) else 1 end) as `before`
             from table(hop(table actions, descriptor(happened), interval '1' hour, interval '2' hour))
-            where {of} is not null and event_type <> 'impression' group by window_start, window_end, {of}))
-        where `place` <= {most} and `actions` > 0"""
+            where {of} is not null and event_type <> 'impression' group by window_start, window_end, {of}
+            having sum(case when {now} then 1 else 0 end) > 0))
+        where `place` <= {most}"""
 
 
 def _number_of(kind: str) -> str:
@@ -213,7 +219,11 @@ def main() -> None:
         settings = load_settings(arguments.parse_args().config)
     except SettingsError as error:
         sys.exit(str(error))
-    options = flink_options(settings) | {"table.exec.state.ttl": f"{settings.behaviour.duplicates_s * 1000}"}
+    options = flink_options(settings) | {
+        "table.exec.state.ttl": f"{settings.behaviour.duplicates_s * 1000}",
+        # Days and hours begin as those of the clock that all share.
+        "table.local-time-zone": "UTC",
+    }
     environment = StreamExecutionEnvironment.get_execution_environment(settings_of(options))
     environment.set_parallelism(settings.flink.parallelism)
     build(environment, settings)

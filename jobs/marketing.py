@@ -9,10 +9,17 @@ from pyflink.datastream import StreamExecutionEnvironment
 from pyflink.table import StreamTableEnvironment
 
 from config.loading import SettingsError
-from jobs.flink import key_per_subtask, keyed_in_jvm, name_table_operators, settings_of
+from jobs.flink import keyed_in_jvm, name_table_operators, settings_of
 from jobs.recommend import BYTES, flink_options
 from jobs.settings import Settings, load_settings
-from operators.campaign_candidates import CANDIDATE, CANDIDATES, EVENT, SEGMENT, CampaignCandidatesFunction
+from operators.campaign_candidates import (
+    CANDIDATE,
+    CANDIDATES,
+    EVENT,
+    SEGMENT,
+    SHARDS,
+    CampaignCandidatesFunction,
+)
 from operators.campaign_fan_out import TOLD, CampaignFanOutFunction
 from operators.door import PseudonymFunction
 from operators.offers import CAMPAIGN, OFFERS, OffersFunction
@@ -57,7 +64,6 @@ def build(environment: StreamExecutionEnvironment, settings: Settings) -> None:
     """From the topics of events, segments and campaigns to offers."""
     tables = StreamTableEnvironment.create(environment)
     create_tables(tables, settings)
-    shards = key_per_subtask(settings.flink.parallelism, settings.flink.max_parallelism)
     heard = Types.ROW([Types.INT(), BYTES])
     keyed = Types.ROW([Types.STRING(), heard])
     user_id = "regexp_replace(coalesce(json_value(decode(payload, 'UTF-8'), '$.user_id'), ''), '\\p{Cs}', '?')"
@@ -71,11 +77,11 @@ def build(environment: StreamExecutionEnvironment, settings: Settings) -> None:
     )
     candidates = (
         keyed_in_jvm(events.union(segments), heard, Types.STRING())
-        .process(CampaignCandidatesFunction(settings.events.parser(), shards, settings.profiles.ttl_days), CANDIDATES)
+        .process(CampaignCandidatesFunction(settings.events.parser(), SHARDS, settings.profiles.ttl_days), CANDIDATES)
         .name("campaign candidates")
         .uid("campaign-candidates")
     )
-    copies = ", ".join(f"(cast({shard} as bigint))" for shard in shards)
+    copies = ", ".join(f"(cast({shard} as bigint))" for shard in SHARDS)
     of_shards = tables.to_append_stream(
         tables.sql_query(
             f"""select shard, row(id, payload) from campaigns cross join (values {copies}) as copies (shard)

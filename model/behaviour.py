@@ -48,7 +48,7 @@ class Action(NamedTuple):
 
 class Person(msgspec.Struct, array_like=True):
     """The state of one person. `days` are those of activity, `bought` those of purchases, as days since 1970, oldest
-    first; `cart` holds each item's time."""
+    first; `cart` holds each item's time, and `out` when items were last bought or taken out."""
 
     first_ms: int = -1
     last_ms: int = -1
@@ -62,6 +62,7 @@ class Person(msgspec.Struct, array_like=True):
     cart_ms: int = -1
     segment: str = ""
     price_sensitive: bool = False
+    out: dict[str, int] = {}
 
 
 _encoder, _decoder = msgspec.msgpack.Encoder(), msgspec.msgpack.Decoder(Person)
@@ -93,15 +94,21 @@ def act(person: Person, action: Action, options: BehaviourOptions) -> None:
     if action.item_id is None:
         return
     if action.event_type == "add_to_cart":
-        person.cart.pop(action.item_id, None)
-        person.cart[action.item_id] = action.time_ms
+        # What was bought or taken out after this, though it was heard of before, is not in the cart.
+        if person.out.get(action.item_id, -1) > action.time_ms:
+            return
+        person.cart[action.item_id] = max(action.time_ms, person.cart.pop(action.item_id, -1))
         person.cart_ms = max(person.cart_ms, action.time_ms)
         if len(person.cart) > options.cart_items:
             del person.cart[next(iter(person.cart))]
         return
     # What came into the cart after this, though it was heard of before, stays.
-    out = action.event_type in ("purchase", "remove_from_cart")
-    if out and person.cart.get(action.item_id, action.time_ms + 1) <= action.time_ms:
+    if action.event_type not in ("purchase", "remove_from_cart"):
+        return
+    person.out[action.item_id] = max(action.time_ms, person.out.pop(action.item_id, -1))
+    if len(person.out) > options.cart_items:
+        del person.out[next(iter(person.out))]
+    if person.cart.get(action.item_id, action.time_ms + 1) <= action.time_ms:
         del person.cart[action.item_id]
         person.cart_ms = max(person.cart_ms, action.time_ms)
 
@@ -115,9 +122,13 @@ def abandoned(person: Person, user_id: str, now_ms: int, options: BehaviourOptio
     return left
 
 
-def next_look(person: Person, options: BehaviourOptions) -> list[int]:
-    """When, by event time, the passing of time alone may change something: the cart, and the segment."""
+def next_look(person: Person, now_ms: int, options: BehaviourOptions) -> list[int]:
+    """When, by event time after `now_ms`, the passing of time alone may change something: the cart, and the segment."""
     times = [person.cart_ms + options.cart_ms] if person.cart else []
+    if person.segment == "new":
+        times.append(person.first_ms + options.new_days * DAY_MS)
+    elif person.segment == "loyal":
+        times.append((max(now_ms, person.last_ms) // DAY_MS + 1) * DAY_MS)
     if person.segment != "lapsing":
         times.append(person.last_ms + _patience_ms(person, options))
     return times

@@ -40,7 +40,6 @@ from schema.errors import MessageError
 from schema.experiment import encode_experiment, parse_experiment
 from schema.item import Item
 from schema.review import parse_decision
-from schema.rule import parse_rule
 
 _log = logging.getLogger(__name__)
 VERSION = 1
@@ -185,8 +184,8 @@ class _Packed(msgspec.Struct, array_like=True):
     private: bool = False
     relations: dict[str, list[str]] = {}
     user_segments: dict[str, bytes] = {}
-    rules: list[bytes] = []
-    experiments: list[bytes] = []
+    rules: dict[str, bytes] = {}
+    experiments: dict[str, bytes] = {}
     decisions: dict[str, bool] = {}
     attributes: list[bytes] = []
 
@@ -436,12 +435,19 @@ class Recommender:
     def _steer(self, messages: Sequence[Steering]) -> None:
         for message in messages:
             if message.kind == "rule":
-                self.rules.put(*parse_rule(message.key, message.payload))
+                self.rules.take(message.key, message.payload)
             elif message.kind == "experiment":
-                self.experiments.put(*parse_experiment(message.key, message.payload))
+                self._take_experiment(message.key, message.payload)
             else:
                 item, decision = parse_decision(message.key, message.payload)
                 self.rules.decide(item, None if decision is None else decision.decision == "allow")
+
+    def _take_experiment(self, experiment_id: str, payload: bytes | None) -> None:
+        """One that an earlier version took and this one would not is left out, as with rules."""
+        try:
+            self.experiments.put(*parse_experiment(experiment_id, payload))
+        except MessageError as error:
+            _log.error("The experiment %s is left out: %s", experiment_id, error)
 
     def _follow_popularity(self, delta: PopularityDelta) -> None:
         if len(self.categories):
@@ -510,8 +516,11 @@ class Recommender:
         steered = [self.experiments.effective(one) for one in arms] if arms else [{} for _ in batch.users]
         held = self.rules.in_force(now_ms, People(batch.users, clusters.tolist(), batch.events, steered))
         if held:
+            if (filtered := self.rules.blocked(held)) is not None:
+                # Here already, so that what is looked for is what may be on a list.
+                prior = prior.masked_fill(torch.from_numpy(filtered).to(self.device), -torch.inf)
+                popular = None if popular is None else popular[~filtered[popular]]
             wanted = self.rules.wanted(held, prior.cpu().numpy(), blocked)
-            wanted = np.tile(wanted, (len(near), 1))
             near = np.hstack([_without(_without(near, wanted), own), _without(wanted, own)])
         # Each candidate once, among the new ones where it is new.
         near = _without(np.hstack([_without(near, related.items), related.items]), new.items)
@@ -698,7 +707,7 @@ class Recommender:
         packed.withdrawn, packed.private = sorted(self._withdrawn), self.options.privacy.noise > 0
         packed.relations, packed.user_segments = self.relations.named, self.user_segments.snapshot()
         packed.rules, packed.decisions = self.rules.packed(), self.rules.decisions
-        packed.experiments = [encode_experiment(one) for one in self.experiments.running.values()]
+        packed.experiments = {name: encode_experiment(one) for name, one in self.experiments.running.items()}
         packed.attributes = self.rules.known if any(self.rules.known) else []
         return bytes((VERSION,)) + _delta_encoder.encode(packed)
 
@@ -718,10 +727,10 @@ class Recommender:
         recommender.categories.extend(state.categories)
         for item, others in state.relations.items():
             recommender.relations.follow(item, others)
-        for rule in state.rules:
-            recommender.rules.put(*parse_rule(None, rule))
-        for experiment in state.experiments:
-            recommender.experiments.put(*parse_experiment(None, experiment))
+        for rule_id, rule in state.rules.items():
+            recommender.rules.take(rule_id, rule)
+        for experiment_id, experiment in state.experiments.items():
+            recommender._take_experiment(experiment_id, experiment)
         for item, allowed in state.decisions.items():
             recommender.rules.decide(item, allowed)
         for row, attributes in enumerate(state.attributes):

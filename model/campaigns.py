@@ -78,7 +78,9 @@ def eligible(campaign: Campaign, member: Member, segment: str, time_ms: int) -> 
         return False
     if campaign.segments and segment not in campaign.segments:
         return False
-    waits = member.tried_ms >= 0 and time_ms < member.tried_ms + campaign.every_days * DAY_MS
+    # One try at a time: of one whose outcome is still to come nothing is known.
+    pause_ms = max(campaign.every_days, campaign.within_days) * DAY_MS
+    waits = member.tried_ms >= 0 and time_ms < member.tried_ms + pause_ms
     return not waits and len(member.offered_ms) < campaign.per_person
 
 

@@ -14,6 +14,8 @@ import torch
 
 from model.batch import Weights
 
+_ASPECT, _AT_ONCE = 20, 32
+
 
 class ImageEncoder:
     """The encoder of this `name` with the `weights` of a file that timm reads, on a GPU where there is one. Raises
@@ -41,6 +43,9 @@ class ImageEncoder:
     def encode(self, images: Sequence[bytes]) -> list[Weights | None]:
         """Of each image, in any format that Pillow reads, a vector at length 1, float32 [dimensions of the encoder];
         None for what is no image, or one larger than Pillow thinks safe."""
+        return [vector for n in range(0, len(images), _AT_ONCE) for vector in self._encoded(images[n : n + _AT_ONCE])]
+
+    def _encoded(self, images: Sequence[bytes]) -> list[Weights | None]:
         pixels = [self._read(image) for image in images]
         found: list[Weights | None] = [None] * len(images)
         there = [n for n, read in enumerate(pixels) if read is not None]
@@ -53,13 +58,18 @@ class ImageEncoder:
         return found
 
     def _read(self, image: bytes) -> torch.Tensor | None:
-        from PIL import Image, UnidentifiedImageError
+        from PIL import Image
 
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("error", Image.DecompressionBombWarning)
-                read: torch.Tensor = self._transform(Image.open(io.BytesIO(image)).convert("RGB"))
-        except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError, Warning):
+                opened = Image.open(io.BytesIO(image))
+                if max(opened.size) > _ASPECT * min(opened.size):
+                    # The shorter side is brought to the encoder's size: the longer one would fill the memory.
+                    return None
+                read: torch.Tensor = self._transform(opened.convert("RGB"))
+        except Exception:
+            # Decoders fail in many ways on what is no image of theirs.
             return None
         return read
 

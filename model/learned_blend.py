@@ -136,9 +136,10 @@ class LearnedBlend:
         are remembered until their next event.
         """
         parts = self._parts(events, clusters)
+        by = parts.copy()
         if fixed is not None and fixed.any():
-            parts[fixed, 0] = _FIXED
-        chosen, chances = _order(candidates.items, features, self.weights, parts, k)
+            by[fixed, 0] = _FIXED
+        chosen, chances = _order(candidates.items, features, self.weights, by, k)
         told = np.flatnonzero(events)
         if len(told) == len(users):
             self._shown.put(users, candidates.items, features, parts)

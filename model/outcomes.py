@@ -1,6 +1,7 @@
 """What people do after they were first shown a list of an experiment, and what they did before: first for each person,
 then summed over the people of each arm."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import msgspec
@@ -11,7 +12,7 @@ from schema.event import Event
 from schema.experiment import ArmResult, Experiment, ExperimentResults, Metric
 
 VERSION = 1
-"""The first byte of both packed states."""
+"""The first byte of the packed states."""
 _RECENT_IDS = 64
 
 
@@ -22,30 +23,30 @@ class Sums(msgspec.Struct, array_like=True):
     spend: float = 0.0
 
 
-class Exposure(msgspec.Struct, array_like=True):
-    """A person's arm, and what they had when they first saw a list of it, by type of event."""
-
-    arm: str
-    before: dict[str, Sums]
-
-
 class Outcomes(msgspec.Struct, array_like=True):
-    """The state of one person: sums by type of event, and exposures by experiment."""
+    """The state of one person: sums by type of event, and their arm in each experiment, as their newest list says."""
 
     sums: dict[str, Sums] = {}
-    exposures: dict[str, Exposure] = {}
+    arms: dict[str, str] = {}
     event_ids: list[int] = []
 
 
 class Change(msgspec.Struct, array_like=True):
-    """What changes for an experiment: a person joins an arm, with what they had `before`, by type of event; or, with an
-    `event_type`, what they have of it since then was `old` and is `new`."""
+    """What an experiment is told of a person in one of its arms: what they have, by type of event, and, where an event
+    of an `event_type` came, what they have of it now. `erase_user` says that they are to be forgotten."""
 
+    user_id: str
     arm: str
-    before: dict[str, Sums]
+    sums: dict[str, Sums]
     event_type: str = ""
-    old: Sums = msgspec.field(default_factory=Sums)
     new: Sums = msgspec.field(default_factory=Sums)
+
+
+class Member(msgspec.Struct, array_like=True):
+    """What a person had, of the metric's type of event and of the guard's, when the experiment first heard of them."""
+
+    metric: Sums
+    guard: Sums
 
 
 class Tally(msgspec.Struct, array_like=True):
@@ -65,9 +66,10 @@ class Harm(NamedTuple):
 
 _encoder = msgspec.msgpack.Encoder()
 _outcomes, _tally = msgspec.msgpack.Decoder(Outcomes), msgspec.msgpack.Decoder(Tally)
+_member = msgspec.msgpack.Decoder(Member)
 
 
-def pack(state: Outcomes | Tally) -> bytes:
+def pack(state: Outcomes | Tally | Member) -> bytes:
     """The state as a version byte and MessagePack."""
     return bytes((VERSION,)) + _encoder.encode(state)
 
@@ -82,51 +84,61 @@ def unpack_tally(packed: bytes) -> Tally:
     return _tally.decode(_checked(packed))
 
 
+def unpack_member(packed: bytes) -> Member:
+    """The inverse of `pack`. Raises ValueError on a version that this code does not know."""
+    return _member.decode(_checked(packed))
+
+
 def _checked(packed: bytes) -> memoryview:
     if packed[0] != VERSION:
         raise ValueError(f"state of experiments has version {packed[0]}, this code reads {VERSION}")
     return memoryview(packed)[1:]
 
 
-def expose(person: Outcomes, experiment_id: str, arm: str) -> Change | None:
-    """The person was given a list of this arm, in place; None where that is not the first."""
-    if experiment_id in person.exposures:
-        return None
-    before = {kind: Sums(sums.count, sums.spend) for kind, sums in person.sums.items()}
-    person.exposures[experiment_id] = Exposure(arm, before)
-    return Change(arm, before)
+def show(person: Outcomes, user_id: str, arms: Mapping[str, str]) -> list[tuple[str, Change]]:
+    """The person was given a list with these arms, in place; what which experiment is to be told."""
+    person.arms = dict(arms)
+    sums = {kind: Sums(one.count, one.spend) for kind, one in person.sums.items()}
+    return [(experiment_id, Change(user_id, arm, sums)) for experiment_id, arm in arms.items()]
 
 
 def take(person: Outcomes, event: Event) -> list[tuple[str, Change]]:
-    """Take an event, in place; what changes for which experiment. An event seen before changes nothing."""
+    """Take an event, in place; what which experiment is to be told. An event seen before changes nothing."""
     digest = event_digest(event.event_id)
     if digest in person.event_ids:
         return []
     person.event_ids = [*person.event_ids, digest][-_RECENT_IDS:]
+    before = {kind: Sums(one.count, one.spend) for kind, one in person.sums.items()}
     sums = person.sums.setdefault(event.event_type, Sums())
-    old = Sums(sums.count, sums.spend)
     sums.count += 1
     sums.spend += (event.price or 0.0) * (1.0 if event.quantity is None else event.quantity)
-    changes = []
-    for experiment_id, exposure in person.exposures.items():
-        base = exposure.before.get(event.event_type, Sums())
-        was, now = (Sums(one.count - base.count, one.spend - base.spend) for one in (old, sums))
-        changes.append((experiment_id, Change(exposure.arm, exposure.before, event.event_type, was, now)))
-    return changes
+    new = Sums(sums.count, sums.spend)
+    told = ((name, Change(event.user_id, arm, before, event.event_type, new)) for name, arm in person.arms.items())
+    return list(told)
 
 
-def count(tally: Tally, change: Change, experiment: Experiment) -> None:
-    """Add a change to the sums of its arm, in place. Arms that the experiment does not have are left out."""
-    if change.arm not in experiment.arms:
-        return
-    for table, metric in ((tally.arms, experiment.metric), (tally.guards, experiment.guard)):
-        if metric is None or (change.event_type and change.event_type != metric.event_type):
+def count(tally: Tally, member: Member | None, change: Change, experiment: Experiment) -> Member | None:
+    """Add what is told to the sums of its arm, in place, and return what is kept of the person, None for nothing.
+    Whoever is heard of for the first time joins with what they have; what they do from then on is the outcome. Arms
+    that are stopped, or that the experiment does not have, are left out."""
+    if change.arm not in experiment.arms or change.arm in experiment.stopped:
+        return member
+    tables = [(tally.arms, experiment.metric, "metric"), (tally.guards, experiment.guard, "guard")]
+    if member is None:
+        had = [Sums() if one is None else change.sums.get(one.event_type, Sums()) for _, one, _ in tables]
+        member = Member(*had)
+        for (table, metric, _), base in zip(tables, had, strict=True):
+            if metric is not None:
+                table.setdefault(change.arm, Moments()).add(_value(Sums(), metric), _value(base, metric))
+    for table, metric, name in tables:
+        if metric is None or change.event_type != metric.event_type:
             continue
-        sums = table.setdefault(change.arm, Moments())
-        known = _value(change.before.get(metric.event_type, Sums()), metric)
-        if change.event_type:
-            sums.add(_value(change.old, metric), known, -1)
-        sums.add(_value(change.new, metric), known)
+        base, sums = getattr(member, name), table.setdefault(change.arm, Moments())
+        old = change.sums.get(metric.event_type, Sums())
+        for one, sign in ((old, -1.0), (change.new, 1.0)):
+            since = Sums(one.count - base.count, one.spend - base.spend)
+            sums.add(_value(since, metric), _value(base, metric), sign)
+    return member
 
 
 def results(tally: Tally, experiment: Experiment, now_ms: int) -> tuple[ExperimentResults, list[Harm]]:

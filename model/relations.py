@@ -66,10 +66,13 @@ class Relations:
         self.named: dict[str, list[str]] = {}
         # The other way round, in the order in which they were told.
         self._following: dict[str, dict[str, None]] = {}
+        # With how many items were known then.
+        self._pairs: tuple[int, Rows] | None = None
         self._decay = ((1 + np.arange(options.recent)) ** -options.decay).tolist()
 
     def follow(self, item: str, others: Sequence[str]) -> None:
         """Take what the item is related to, in the place of what it was before."""
+        self._pairs = None
         for other in self.named.pop(item, ()):
             del self._following[other][item]
             if not self._following[other]:
@@ -81,15 +84,19 @@ class Relations:
 
     def retain(self, index: ItemIndex) -> None:
         """Forget the relations of items that `index` does not know."""
+        self._pairs = None
         for item, row in zip(list(self.named), index.rows(self.named), strict=True):
             if row < 0:
                 self.follow(item, ())
 
     def pairs(self, index: ItemIndex) -> Rows:
         """Each item and what it is related to, as rows int64 [P, 2], where both are known."""
+        if self._pairs is not None and self._pairs[0] == len(index):
+            return self._pairs[1]
         named = [(item, other) for item, others in self.named.items() for other in others]
         rows = np.array([index.rows(column) for column in zip(*named, strict=True)], np.int64).reshape(2, -1).T
-        return rows[(rows >= 0).all(1)]
+        self._pairs = len(index), rows[(rows >= 0).all(1)]
+        return self._pairs[1]
 
     def near(self, items: Rows, weights: Weights, index: ItemIndex, blocked: npt.NDArray[np.bool_]) -> Related:
         """What is related to the newest of each history `items` int64 [B, H], newest first, -1 for none, with `weights`

@@ -5,9 +5,11 @@ Celis, Straszak, Vishnoi, "Ranking with fairness constraints", ICALP 2018, secti
 of the list, as the minimum targets of Zehlike et al., "FA*IR: a fair top-k ranking algorithm", CIKM 2017, section 3.
 """
 
+import logging
 import math
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Any, NamedTuple
 
 import cel
@@ -18,15 +20,18 @@ import numpy.typing as npt
 
 from model.batch import Rows, Weights
 from model.item_index import ItemIndex
+from schema.errors import MessageError
 from schema.item import Item
-from schema.rule import Rule, now_in
+from schema.rule import Rule, now_in, parse_rule
 
 Flags = npt.NDArray[np.bool_]
+_log = logging.getLogger(__name__)
 _PIN, _SHARE, _CAP, _AT_LEAST = range(4)
 _KINDS = {"pin": _PIN, "share": _SHARE, "cap": _CAP, "at_least": _AT_LEAST}
+_WANTING = frozenset(("pin", "share", "at_least"))
 POOL = 24
 """How many items of a rule that wants some on a list are candidates of everybody."""
-_TITLE = 200
+_TITLE, _GONE = 200, 100_000
 
 
 class Attributes(msgspec.Struct, array_like=True, omit_defaults=True):
@@ -95,10 +100,13 @@ class Rules:
 
     def __init__(self) -> None:
         self.rules: dict[str, Rule] = {}
+        self._payloads: dict[str, bytes] = {}
         # Items that somebody allowed, or forbade, whatever a rule says.
         self.decisions: dict[str, bool] = {}
         self._ids: list[str] = []
         self._known: list[bytes] = []
+        # Of items that were forgotten, by id.
+        self._gone: dict[str, bytes] = {}
         self._matchers: dict[str, Callable[[int], bool]] = {}
         # Of each rule for which of the first so many items it holds.
         self._items: dict[str, Flags] = {}
@@ -108,9 +116,21 @@ class Rules:
         # Items that wait for a decision, with the rules that hold them back.
         self._queue: dict[str, list[str]] = {}
 
+    def take(self, rule_id: str, payload: bytes | None) -> None:
+        """Take a rule as it was sent, None for nothing. One that an earlier version took and this one would not is left
+        out, and said: nobody is there any more whom a dead letter would reach."""
+        try:
+            self.put(*parse_rule(rule_id, payload))
+        except MessageError as error:
+            _log.error("The rule %s is left out: %s", rule_id, error)
+            self.put(rule_id, None)
+            return
+        if payload is not None:
+            self._payloads[rule_id] = payload
+
     def put(self, rule_id: str, rule: Rule | None) -> None:
         """Take a rule in the place of what it was before, None for nothing."""
-        for table in (self.rules, self._matchers, self._items, self._when):
+        for table in (self.rules, self._matchers, self._items, self._when, self._payloads):
             table.pop(rule_id, None)
         if rule is not None:
             self.rules[rule_id] = rule
@@ -127,7 +147,7 @@ class Rules:
     def resize(self, index: ItemIndex) -> None:
         """Make room for all items of the index."""
         self._ids = index.ids
-        self._known += [b""] * (len(index) - len(self._known))
+        self._known += [self._gone.pop(item, b"") for item in index.ids[len(self._known) :]]
 
     def follow(self, row: int, packed: bytes) -> None:
         """Take what rules may ask of the item in the row, as `attributes_of` packs it."""
@@ -141,8 +161,12 @@ class Rules:
 
     def retain(self, rows: Rows, index: ItemIndex) -> None:
         """Keep only these items, as rows 0, 1, 2, of which `index` holds the ids."""
+        kept = set(rows.tolist())
+        # What rules may ask of an item that comes back before its catalogue message does.
+        gone = {self._ids[n]: packed for n, packed in enumerate(self._known) if packed and n not in kept}
+        self._gone = dict(islice(reversed((self._gone | gone).items()), _GONE))
         self._known, self._ids = [self._known[row] for row in rows.tolist()], index.ids
-        self._items.clear()
+        self._items = {rule_id: flags[rows[rows < len(flags)]] for rule_id, flags in self._items.items()}
         self._groups.clear()
 
     def in_force(self, now_ms: int, people: People) -> InForce | None:
@@ -189,19 +213,44 @@ class Rules:
                 hit = (items >= 0) & of[items] & lists[:, None]
                 items[hit & ~allowed if self.decisions and rule.action == "review" else hit] = -1
 
-    def wanted(self, held: InForce | None, popularity: Weights, blocked: Flags) -> Rows:
-        """Candidates for everybody, int64 [P], each once: the `POOL` most popular, by `popularity` float32 [N], of the
-        items that each rule wants on lists; none that is `blocked` bool [N]."""
+    def wanted(self, held: InForce, popularity: Weights, blocked: Flags) -> Rows:
+        """Candidates for each list, int64 [B, P], each once, -1 for none: the `POOL` most popular, by `popularity`
+        float32 [N], of the items that each rule wants on it; none that is `blocked` bool [N], or filtered for all."""
+        out = blocked.copy()
+        for rule, lists, of in zip(*held, strict=True):
+            if rule.action in ("filter", "review") and lists.all():
+                out |= of & ~self._allowed(rule)
         pools = [np.empty(0, np.int64)]
-        for rule, _, of in zip(*held, strict=True) if held else ():
-            if rule.action in ("pin", "share", "at_least"):
-                rows = np.flatnonzero(of & ~blocked)
+        for rule, _, of in zip(*held, strict=True):
+            if rule.action in _WANTING:
+                rows = np.flatnonzero(of & ~out)
                 pools.append(rows[np.argsort(-popularity[rows], kind="stable")[:POOL]])
-        return np.unique(np.concatenate(pools))
+        found = np.unique(np.concatenate(pools))
+        theirs = np.zeros((held.lists.shape[1], len(found)), np.bool_)
+        for rule, lists, of in zip(*held, strict=True):
+            if rule.action in _WANTING:
+                theirs |= lists[:, None] & of[found]
+        return np.where(theirs, found, -1)
+
+    def blocked(self, held: InForce) -> Flags | None:
+        """The items that are on no list by rules that hold for all of them, bool [N]; None where there are none."""
+        out = None
+        for rule, lists, of in zip(*held, strict=True):
+            if rule.action in ("filter", "review") and lists.all():
+                refused = of & ~self._allowed(rule)
+                out = refused if out is None else out | refused
+        return out
+
+    def _allowed(self, rule: Rule) -> Flags:
+        """The items that somebody allowed, where the rule lets itself be told so: bool [N]."""
+        flags = np.zeros(len(self._known), np.bool_)
+        if rule.action == "review" and any(self.decisions.values()):
+            flags[:] = [self.decisions.get(item, False) for item in self._ids]
+        return flags
 
     def boosted(self, held: InForce, items: Rows, columns: Rows, chances: Weights) -> tuple[Rows, Weights]:
         """The order `columns` int64 [B, C] of the candidates `items` int64 [B, C], best first, -1 at its end, and their
-        chances float32 [B, C], in the order that boosts make of it. Chances stay what they were."""
+        chances float32 [B, C], as boosts make them."""
         weight = np.zeros(columns.shape, np.float32)
         listed = np.take_along_axis(items, np.maximum(columns, 0), 1)
         for rule, lists, of in zip(*held, strict=True):
@@ -209,9 +258,10 @@ class Rules:
                 weight += np.float32(rule.amount * math.log(100)) * (of[listed] & (listed >= 0) & lists[:, None])
         if not weight.any():
             return columns, chances
-        scores = np.where(columns >= 0, np.log(np.maximum(chances, 1e-30)) + weight, -np.inf)
-        order = np.argsort(-scores, axis=1, kind="stable")
-        return np.take_along_axis(columns, order, 1), np.take_along_axis(chances, order, 1)
+        found = np.where(columns >= 0, np.maximum(chances, 1e-30) * np.exp(weight), 0)
+        found *= chances.sum(1, keepdims=True) / np.maximum(found.sum(1, keepdims=True), 1e-30)
+        order = np.argsort(-np.where(columns >= 0, found, -1), axis=1, kind="stable")
+        return np.take_along_axis(columns, order, 1), np.take_along_axis(found, order, 1).astype(np.float32)
 
     def shape(self, held: InForce) -> bool:
         """Whether a rule says what a list is made of, and not only what it is not."""
@@ -249,9 +299,9 @@ class Rules:
         """What rules may ask of each item, packed."""
         return self._known
 
-    def packed(self) -> list[bytes]:
-        """The rules as JSON."""
-        return [rule.model_dump_json(by_alias=True, exclude_defaults=True).encode() for rule in self.rules.values()]
+    def packed(self) -> dict[str, bytes]:
+        """The rules as they were sent, by their ids."""
+        return self._payloads
 
     def _group(self, name: str, numbers: dict[str, int], row: int) -> int:
         found = getattr(self._attributes(row), name)
@@ -344,10 +394,16 @@ def _fill(columns, drawn, hits, groups, lists, kinds, values, places, touched): 
                 wants, chosen = -1, -1
                 for r in range(rules):
                     if wants < 0 and lists[r, row]:
+                        hungry = False
                         if kinds[r] == _SHARE and placed[r] < math.floor(values[r] * (place + 1) / k + 1e-9):
-                            wants = r
+                            hungry = True
                         if kinds[r] == _AT_LEAST and values[r] - placed[r] - ahead[r] >= free:
-                            wants = r
+                            hungry = True
+                        # One that nothing is left for is not to keep others from what they want.
+                        for w in range(width if hungry else 0):
+                            if hits[r, row, w] and not taken[w]:
+                                wants = r
+                                break
                 # What a rule wants first, then what chance drew, then the best.
                 for attempt in range(3):
                     if chosen >= 0 or (attempt == 0 and wants < 0):

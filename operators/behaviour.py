@@ -66,13 +66,14 @@ class BehaviourFunction(KeyedProcessFunction):
         if event_type == "erase_user":
             self._state.clear()
             self._interests.clear()
-            if packed is not None:
-                yield Row(user_id, None)
-                yield from ((tag, Row(user_id, None)) for tag in (ABANDONED_CARTS, DRIFT))
+            # Also where the state has expired, which the topic's value does not.
+            yield Row(user_id, None)
             return
         person = Person() if packed is None else unpack_person(packed)
         act(person, Action(user_id, event_type, item_id, category, price, time_ms), self._options)
-        changed = segment(person, user_id, person.last_ms, self._options)
+        # As late as it is by now: an old action makes nobody come back.
+        now = max(person.last_ms, ctx.timer_service().current_watermark())
+        changed = segment(person, user_id, now, self._options)
         self._state.update(pack_person(person))
         self._look_again(person, ctx)
         if changed is not None:
@@ -108,6 +109,6 @@ class BehaviourFunction(KeyedProcessFunction):
 
     def _look_again(self, person: Person, ctx: KeyedProcessFunction.Context) -> None:
         now = ctx.timer_service().current_watermark()
-        for at in next_look(person, self._options):
+        for at in next_look(person, now, self._options):
             if at > now:
                 ctx.timer_service().register_event_time_timer(at)

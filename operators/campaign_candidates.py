@@ -18,6 +18,8 @@ from schema.event import Event, EventParser
 CANDIDATE = Types.ROW_NAMED(["user_id", "candidate"], [Types.STRING(), Types.PICKLED_BYTE_ARRAY()])
 CANDIDATES = Types.ROW([Types.LONG(), CANDIDATE])
 EVENT, SEGMENT = 0, 1
+SHARDS = range(16)
+"""Keys of the fan-out. They do not follow the parallelism, so that each finds its campaigns after a change of it."""
 _DAY_MS, _RECENT_IDS = 86_400_000, 64
 
 
@@ -71,7 +73,9 @@ class CampaignCandidatesFunction(KeyedProcessFunction):
             ctx.get_current_key(),
             self._state.value(),
         )
-        known = _Known() if packed is None else _decoder.decode(memoryview(packed)[1:])
+        known = _Known() if packed is None else _unpacked(packed)
+        if kind == SEGMENT and payload is None and packed is None:
+            return
         try:
             if kind == SEGMENT:
                 found = None if payload is None else decode_behaviour(payload, PersonSegment)
@@ -97,9 +101,16 @@ class CampaignCandidatesFunction(KeyedProcessFunction):
         self._state.update(bytes((_VERSION,)) + _encoder.encode(known))
 
 
+def _unpacked(packed: bytes) -> _Known:
+    if packed[0] != _VERSION:
+        raise ValueError(f"state of a candidate has version {packed[0]}, this code reads {_VERSION}")
+    return _decoder.decode(memoryview(packed)[1:])
+
+
 def _count(known: _Known, event: Event) -> None:
     known.counts[event.event_type] = known.counts.get(event.event_type, 0) + 1
-    known.spend += (event.price or 0.0) if event.event_type == "purchase" else 0.0
+    if event.event_type == "purchase":
+        known.spend += (event.price or 0.0) * (1.0 if event.quantity is None else event.quantity)
     known.first_ms = event.timestamp if known.first_ms < 0 else min(known.first_ms, event.timestamp)
     known.last_ms = max(known.last_ms, event.timestamp)
 

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 import msgspec
 from pyflink.common import Row, Types
 from pyflink.datastream import KeyedCoProcessFunction, OutputTag, RuntimeContext
-from pyflink.datastream.state import ValueStateDescriptor
+from pyflink.datastream.state import MapStateDescriptor, ValueStateDescriptor
 
-from model.outcomes import Change, Tally, count, pack, results, unpack_tally
+from model.outcomes import Change, Tally, count, pack, results, unpack_member, unpack_tally
 from schema.errors import MessageError
 from schema.experiment import Experiment, encode_experiment, encode_results, parse_experiment
 
@@ -22,25 +22,37 @@ class ExperimentResultsFunction(KeyedCoProcessFunction):
     Row(experiment_id, results), at most every two seconds, and None once it has ended; and experiments in which an arm
     is to stop, as their topic has them.
 
-    Keyed state `tally`: one packed `model.outcomes.Tally`. An experiment whose arms or metric change begins anew.
+    Keyed state: `tally`, one packed `model.outcomes.Tally`, and `members`, by user, what they had when they joined. An
+    experiment of which more changes than the arms that are stopped begins anew.
     """
 
     def open(self, runtime_context: RuntimeContext) -> None:
         """Register the state and the metrics."""
         self._state = runtime_context.get_state(ValueStateDescriptor("tally", Types.PICKLED_BYTE_ARRAY()))
+        members = MapStateDescriptor("members", Types.STRING(), Types.PICKLED_BYTE_ARRAY())
+        self._members = runtime_context.get_map_state(members)
         self._metrics = runtime_context.get_metrics_group().add_group("headrace")
         self._mismatches: dict[str, int] = {}
         self._metrics.gauge("sample_ratio_mismatches", lambda: sum(self._mismatches.values()))
 
     def process_element1(self, value: Row, ctx: KeyedCoProcessFunction.Context) -> Iterator[object]:
         """Count what a person has done."""
-        (change,) = value
+        (packed,) = value
+        change = msgspec.msgpack.decode(bytes(packed), type=Change)
+        if change.event_type == "erase_user":
+            self._members.remove(change.user_id)
+            return
         tally = self._tally()
         experiment = _experiment(tally)
         if experiment is None:
-            # Its people's lists may be heard of before it is; they are few.
+            # Its people's lists may be heard of before it is: they join with their next one.
             return
-        count(tally, msgspec.msgpack.decode(bytes(change), type=Change), experiment)
+        kept = self._members.get(change.user_id) if self._members.contains(change.user_id) else None
+        member = count(tally, None if kept is None else unpack_member(bytes(kept)), change, experiment)
+        if member is not None and kept is None:
+            self._members.put(change.user_id, pack(member))
+        elif not change.event_type:
+            return
         self._state.update(pack(tally))
         now = ctx.timer_service().current_processing_time()
         ctx.timer_service().register_processing_time_timer(now - now % _EVERY_MS + _EVERY_MS)
@@ -55,13 +67,16 @@ class ExperimentResultsFunction(KeyedCoProcessFunction):
             return
         if experiment is None:
             self._state.clear()
+            self._members.clear()
             self._mismatches.pop(experiment_id, None)
             yield Row(experiment_id, None)
             return
         tally = self._tally()
         before = _experiment(tally)
         same = before is not None and _counted(before) == _counted(experiment)
-        tally = tally if same else Tally()
+        if not same:
+            tally = Tally()
+            self._members.clear()
         tally.definition = encode_experiment(experiment)
         self._state.update(pack(tally))
 
@@ -77,6 +92,9 @@ class ExperimentResultsFunction(KeyedCoProcessFunction):
         if harms:
             stopped = [*experiment.stopped, *(harm.arm for harm in harms)]
             changed = experiment.model_copy(update={"stopped": stopped})
+            # Said once.
+            tally.definition = encode_experiment(changed)
+            self._state.update(pack(tally))
             yield STOPS, Row(experiment.experiment_id, encode_experiment(changed))
 
     def _tally(self) -> Tally:
@@ -88,7 +106,6 @@ def _experiment(tally: Tally) -> Experiment | None:
     return parse_experiment(None, tally.definition)[1] if tally.definition else None
 
 
-def _counted(experiment: Experiment) -> tuple[object, ...]:
+def _counted(experiment: Experiment) -> Experiment:
     """What must stay for sums to go on."""
-    arms = {name: arm.share for name, arm in experiment.arms.items()}
-    return arms, experiment.control, experiment.metric, experiment.guard, experiment.begin, experiment.end
+    return experiment.model_copy(update={"stopped": []})

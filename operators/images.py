@@ -1,6 +1,5 @@
 """Fetches the images of catalogue messages, from where the configuration allows it and nowhere else."""
 
-import binascii
 import logging
 import urllib.request
 from base64 import b64decode
@@ -51,7 +50,7 @@ class Images:
                 image: bytes = answer.read(MAX_BYTES + 1)
             return image if len(image) <= MAX_BYTES else None
         # Whatever a shop writes for an address is to cost one image.
-        except (OSError, ValueError, binascii.Error) as error:
+        except Exception as error:
             _log.warning("no image at %.200s: %s", address, error)
             return None
 

@@ -17,6 +17,7 @@ from schema.errors import MessageError
 from schema.item import parse_item, with_embedding
 
 _log = logging.getLogger(__name__)
+_AT_ONCE = 32
 
 
 class ItemEncoderFunction(ProcessFunction):
@@ -94,4 +95,12 @@ def _encoder_of(encoding: Encoding) -> Callable[[list[str]], Sequence[Weights | 
         return lambda texts: list(text_encoder.encode(texts))
     image_encoder = ImageEncoder(encoding.made_by, Path(encoding.weights))
     images = Images(encoding.sources)
-    return lambda addresses: image_encoder.encode([image or b"" for image in images.fetch(addresses)])
+
+    def encode(addresses: list[str]) -> list[Weights | None]:
+        # A first load brings thousands: not all of them at once in memory.
+        parts = (addresses[n : n + _AT_ONCE] for n in range(0, len(addresses), _AT_ONCE))
+        return [
+            vector for part in parts for vector in image_encoder.encode([image or b"" for image in images.fetch(part)])
+        ]
+
+    return encode

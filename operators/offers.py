@@ -56,6 +56,8 @@ class OffersFunction(KeyedCoProcessFunction):
         campaign = parse_campaign(None, bytes(definition))[1]
         assert campaign is not None
         told = msgspec.msgpack.decode(bytes(packed), type=Candidate)
+        # A clock that is ahead is not to spend what is to come.
+        told.time_ms = min(told.time_ms, ctx.timer_service().current_processing_time())
         if told.event_type == "erase_user":
             self._members.remove(user_id)
             return
@@ -101,7 +103,8 @@ class OffersFunction(KeyedCoProcessFunction):
         over = member.tried_ms + campaign.within_days * DAY_MS
         if member.features and told.event_type == campaign.outcome and member.tried_ms < told.time_ms <= over:
             member.reached = True
-        if member.features and (member.reached or told.time_ms > over):
+        # Not before: else those who come at once would be all that it learns from.
+        if member.features and told.time_ms > over:
             self._learn([member])
 
     def _sweep(self, campaign: Campaign, now_ms: int) -> None:

@@ -9,7 +9,7 @@ from pyflink.common.time import Time
 from pyflink.datastream import KeyedProcessFunction, RuntimeContext
 from pyflink.datastream.state import StateTtlConfig, ValueStateDescriptor
 
-from model.outcomes import Change, Outcomes, expose, pack, take, unpack_outcomes
+from model.outcomes import Change, Outcomes, pack, show, take, unpack_outcomes
 from schema.errors import MessageError
 from schema.event import EventParser
 from schema.recommendation import DEFAULT_USER, decode_recommendation
@@ -41,25 +41,31 @@ class OutcomesFunction(KeyedProcessFunction):
     def process_element(self, value: Row, ctx: KeyedProcessFunction.Context) -> Iterator[Row]:
         """Take a list or an event."""
         _, of_list, payload = value
-        payload = None if payload is None else bytes(payload)
+        payload, user_id = None if payload is None else bytes(payload), ctx.get_current_key()
         packed = self._state.value()
         person = Outcomes() if packed is None else unpack_outcomes(packed)
         changes: list[tuple[str, Change]] = []
         try:
             if of_list:
                 if payload is None:
+                    # Their list was erased.
+                    self._state.clear()
                     return
                 listed = decode_recommendation(payload)
-                for experiment_id, arm in (listed.experiments or {}).items() if listed.user_id != DEFAULT_USER else ():
-                    change = expose(person, experiment_id, arm)
-                    changes += [(experiment_id, change)] if change is not None else []
+                if user_id == DEFAULT_USER or not (listed.experiments or person.arms):
+                    return
+                changes = show(person, user_id, listed.experiments or {})
             else:
                 event = self._parser.parse(payload, int(time.time() * 1000))
                 if event.event_type == "erase_user":
                     self._state.clear()
+                    changes = [(name, Change(user_id, arm, {}, "erase_user")) for name, arm in person.arms.items()]
+                    for experiment_id, change in changes:
+                        yield Row(experiment_id, Row(msgspec.msgpack.encode(change)))
                     return
                 if not event.consent:
                     return
+                event.user_id = user_id
                 changes = take(person, event)
         except MessageError:
             return

@@ -172,7 +172,8 @@ class ScorerFunction(KeyedCoProcessFunction):
                 blend.forget(snapshot.user_id)
                 yield Row(snapshot.user_id, None)
                 yield RECEIPTS, Row(receipt(snapshot.event_id, "lists"))
-                if self._segments.pop(snapshot.user_id, None) is not None:
+                self._segments.pop(snapshot.user_id, None)
+                if self._options.user_segments.segments:
                     yield TASTE_SEGMENTS, Row(snapshot.user_id, None)
                 continue
             if snapshot.impression:
@@ -203,8 +204,10 @@ class ScorerFunction(KeyedCoProcessFunction):
                 continue
             if list_id := self._changed(user_id, result.item_ids):
                 yield Row(user_id, self._encode(snapshot, result, list_id, now))
-            if result.segment is not None and self._segment_changed(user_id, result.segment):
-                told = TasteSegment(user_id, result.segment, now)
+            # Of who gave no consent nothing is kept.
+            segment = None if snapshot.session_only else result.segment
+            if segment is not None and self._segment_changed(user_id, segment):
+                told = TasteSegment(user_id, segment, now)
                 yield TASTE_SEGMENTS, Row(user_id, encode_taste_segment(told))
         self._lists_sent.inc(self._lists_made - made)
         self._gauges["batch_size"] = len(requests)
@@ -259,7 +262,9 @@ class ScorerFunction(KeyedCoProcessFunction):
     def _changed(self, user_id: str, items: list[str]) -> str | None:
         """The id of the list, where it is to be sent: a new one."""
         before = self._sent.pop(user_id, None)
-        if not items or (before is not None and before.items == items and not self._send_unchanged):
+        # An empty list is sent where it takes the place of another.
+        nothing = not items and (before is None or not before.items)
+        if nothing or (before is not None and before.items == items and not self._send_unchanged):
             if before is not None:
                 self._sent[user_id] = before
             return None
@@ -301,7 +306,7 @@ class ScorerFunction(KeyedCoProcessFunction):
             profile_version=snapshot.profile_version,
             last_seen=snapshot.last_seen or None,
             segment=ranked.segment,
-            experiments=ranked.experiments,
+            experiments=None if snapshot.session_only else ranked.experiments,
         )
         return encode_recommendation(recommendation)
 

@@ -14,10 +14,11 @@ MAX_BYTES = 65_536
 
 class Campaign(BaseModel):
     """Who gets an offer: a coupon, an ad, a mail. From `from` to `until` it spends `budget` evenly, `cost` for each
-    offer, and never more. A person gets one at most every `every_days`, and `per_person` in all; only those of the
-    `segments`, as `jobs/behaviour.py` says them, where some are named. The share `holdout` of people never gets one, so
-    that what the campaign adds can be measured. For others it is decided by how much the offer adds to the chance that
-    an event `outcome` follows within `within_days`; a share `explore` of offers is made by chance.
+    offer, and never more. A person gets one at most every `every_days`, not before the outcome of the last is known,
+    and `per_person` in all; only those of the `segments`, as `jobs/behaviour.py` says them, where some are named. The
+    share `holdout` of people never gets one, so that what the campaign adds can be measured. For others it is decided
+    by how much the offer adds to the chance that an event `outcome` follows within `within_days`; a share `explore` of
+    offers is made by chance.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, populate_by_name=True)

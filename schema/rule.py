@@ -12,6 +12,9 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 from schema.errors import MessageError, shown
 
 MAX_BYTES = 65_536
+MAX_EXPRESSION = 1_000
+"""Characters. The parser of CEL goes as deep as an expression has terms, on the stack of a Flink thread."""
+_MACRO = re.compile(r"\.\s*(all|exists|exists_one|map|filter)\s*\(")
 Group = Literal["category", "brand", "seller"]
 ITEM: dict[str, Any] = {
     "id": "",
@@ -64,9 +67,9 @@ class Rule(BaseModel):
     position: Annotated[int, Field(ge=1, le=1000)] | None = None
     share: Annotated[float, Field(ge=0, le=1)] | None = None
     by: Group | None = None
-    at_most: Annotated[int, Field(ge=0)] | None = None
-    at_least: Annotated[int, Field(ge=1)] | None = None
-    priority: int = 0
+    at_most: Annotated[int, Field(ge=0, le=1000)] | None = None
+    at_least: Annotated[int, Field(ge=1, le=1000)] | None = None
+    priority: Annotated[int, Field(ge=-1_000_000, le=1_000_000)] = 0
     starts: Annotated[AwareDatetime | None, Field(alias="from", strict=False)] = None
     ends: Annotated[AwareDatetime | None, Field(alias="until", strict=False)] = None
     timezone: str = "UTC"
@@ -156,6 +159,10 @@ def _misfits(action: Any, arguments: list[str]) -> list[str]:
 
 def _try(expression: str, sample: dict[str, Any]) -> None:
     """Raises ValueError where the expression is no CEL, asks for what there is not, or is not true or false."""
+    if len(expression) > MAX_EXPRESSION:
+        raise ValueError(f"has {len(expression)} characters, at most {MAX_EXPRESSION} are taken")
+    if len(_MACRO.findall(expression)) > 2:
+        raise ValueError("goes through lists more than twice, which takes too long for every item")
     try:
         program = cel.compile(expression)
         context = cel.Context()

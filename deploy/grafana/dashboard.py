@@ -156,6 +156,26 @@ ROWS: dict[str, list[tuple[str, str, list[tuple[str, str]]]]] = {
 }
 """By row: the title of a panel, its unit, and its lines with their queries."""
 
+OTHER_JOBS: dict[str, list[tuple[str, str, list[tuple[str, str]]]]] = {
+    "Behaviour, experiments, campaigns": [
+        (
+            "Events in the job of behaviour",
+            "ops",
+            [
+                ("taken", f"sum(rate({_OPERATOR}actions_taken[1m]))"),
+                ("refused", f"sum(rate({_OPERATOR}actions_refused[1m]))"),
+            ],
+        ),
+        ("Experiments with wrong sizes", "short", [("experiments", f"sum({_OPERATOR}sample_ratio_mismatches)")]),
+        (
+            "Offers",
+            "short",
+            [("a second", f"sum(rate({_OPERATOR}offers[1m]))"), ("spent", f"sum({_OPERATOR}campaign_spent)")],
+        ),
+    ],
+}
+"""The same of the jobs that a shop may run beside the main one."""
+
 
 def build() -> str:
     """The dashboard as JSON."""
@@ -169,7 +189,7 @@ def build() -> str:
     )
     source = DataSourceRef(type_val="prometheus", uid="prometheus")
     ids = count(1)
-    for row, panels in ROWS.items():
+    for row, panels in {**ROWS, **OTHER_JOBS}.items():
         built = built.with_row(dashboard.Row(row).id(next(ids)))
         for title, unit, lines in panels:
             legend = common.VizLegendOptions().display_mode(LegendDisplayMode.LIST).show_legend(True)

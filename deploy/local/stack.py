@@ -267,13 +267,21 @@ class Stack:
             return done
         states = {job["jid"]: job["state"] for job in self.jobs()}
         # A new JobManager knows no job; of those that an old one knows, a cancelled job is to stay so.
+        failure: StackError | None = None
         for submission in submissions:
             if states.get(submission.runs[-1], "FAILED") != "FAILED":
                 continue
             start = self._newest_checkpoint(submission) or submission.savepoint
-            run = self._run(Path(submission.job), submission.arguments, start, settings=submission.settings)
+            try:
+                run = self._run(Path(submission.job), submission.arguments, start, settings=submission.settings)
+            except StackError as error:
+                # The others are to go on.
+                failure = error
+                continue
             self._remember(msgspec.structs.replace(submission, runs=[*submission.runs, run]))
             done.append(f"job submitted again from {start or 'its beginning'}")
+        if failure is not None:
+            raise failure
         return done
 
     def supervise(self, over: threading.Event, tell: Callable[[str], None]) -> None:

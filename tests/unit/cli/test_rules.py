@@ -38,6 +38,8 @@ def test_tables_become_messages(tmp_path: Path) -> None:
             ["2 faulty", "a: ", "pin needs", "b: ", "x = 1"],
         ),
         ("rules = 1", ["must hold a table"]),
+        ("", ["must hold a table"]),
+        ('[rule.a]\naction = "filter"', ["holds rule beside"]),
         ("rules.a = 1", ["a: "]),
         ("[rules", ["no TOML"]),
     ],

@@ -51,6 +51,19 @@ def test_segments_follow_how_long_ago_and_how_often() -> None:
     assert [segment_at(seldom, day) for day in (41, 99, 100)] == ["regular", "regular", "lapsing"]
 
 
+def test_who_is_new_or_loyal_is_looked_at_again_when_that_ends() -> None:
+    person = person_of(action("view", 0.5))
+    segment_at(person, 0.5)
+    assert START + round(7.5 * DAY_MS) in next_look(person, START, OPTIONS)
+    loyal = person_of(*(action("purchase", day) for day in (0, 9, 18, 27)))
+    assert segment_at(loyal, 27) == "loyal"
+    now = START + round(27.2 * DAY_MS)
+    while loyal.segment == "loyal":
+        now = min(at for at in next_look(loyal, now, OPTIONS) if at > now)
+        segment(loyal, "u", now, OPTIONS)
+    assert (now, loyal.segment) == (START + 28 * DAY_MS, "regular")
+
+
 def test_a_change_is_told_once() -> None:
     person = person_of(action("view", 0))
     told = segment(person, "u", START, OPTIONS)
@@ -71,7 +84,7 @@ def test_who_buys_what_is_cheap_among_what_they_look_at_is_sensitive_to_prices()
 def test_a_cart_is_left_an_hour_after_its_last_change_without_what_was_bought() -> None:
     person = person_of(action("add_to_cart", 0, "a"), action("add_to_cart", 0.01, "b"), action("purchase", 0.02, "a"))
     at = START + round(0.02 * DAY_MS) + HOUR_MS
-    assert at in next_look(person, OPTIONS)
+    assert at in next_look(person, START, OPTIONS)
     assert abandoned(person, "u", at - 1, OPTIONS) is None
     left = abandoned(person, "u", at, OPTIONS)
     assert left is not None
@@ -80,6 +93,10 @@ def test_a_cart_is_left_an_hour_after_its_last_change_without_what_was_bought() 
     # A purchase that is heard of late does not take out what came after it.
     late = person_of(action("add_to_cart", 1, "a"), action("purchase", 0.5, "a"))
     assert list(late.cart) == ["a"]
+    # Nor does what is put in late come back once it was bought.
+    bought = person_of(action("purchase", 1, "a"), action("add_to_cart", 0.5, "a"))
+    assert bought.cart == {}
+    assert unpack_person(pack_person(bought)).out == {"a": START + DAY_MS}
 
 
 def test_a_cart_and_the_days_are_bounded() -> None:

@@ -98,7 +98,7 @@ def test_the_propensity_is_how_often_it_happens_and_the_held_out_never_get_one()
 
 
 def test_who_may_get_one() -> None:
-    one = campaign(segments=["loyal"], every_days=0.25, per_person=2)
+    one = campaign(segments=["loyal"], every_days=0.25, within_days=0.1, per_person=2)
     assert not eligible(one, Member(), "new", BEGIN)
     assert not eligible(one, Member(), "loyal", BEGIN - 1)
     assert not eligible(one, Member(), "loyal", one.end_ms)
@@ -106,6 +106,9 @@ def test_who_may_get_one() -> None:
     assert not eligible(one, Member(tried_ms=BEGIN), "loyal", BEGIN + DAY_MS // 4 - 1)
     assert eligible(one, Member(tried_ms=BEGIN), "loyal", BEGIN + DAY_MS // 4)
     assert not eligible(one, Member(offered_ms=[1, 2]), "loyal", BEGIN)
+    # Not while the outcome of the last try is to come.
+    long = campaign(every_days=0.1, within_days=0.5)
+    assert not eligible(long, Member(tried_ms=BEGIN), "", BEGIN + DAY_MS // 4)
 
 
 @settings(max_examples=50, deadline=None)

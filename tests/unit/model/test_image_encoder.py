@@ -56,6 +56,12 @@ def test_what_is_no_image_or_a_bomb_costs_its_own_vector_only(weights: Path, mon
     assert encoder.encode([]) == []
 
 
+def test_an_image_that_would_fill_the_memory_is_refused(weights: Path) -> None:
+    file = io.BytesIO()
+    Image.new("RGB", (1, 3000)).save(file, "PNG")
+    assert ImageEncoder(NAME, weights).encode([file.getvalue()]) == [None]
+
+
 def test_what_does_not_fit_is_named(weights: Path) -> None:
     with pytest.raises(ValueError, match="resnet18"):
         ImageEncoder("resnet18", weights)

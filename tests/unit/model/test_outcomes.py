@@ -9,7 +9,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model.experiment_statistics import Moments
-from model.outcomes import Outcomes, Tally, count, expose, pack, results, take, unpack_outcomes, unpack_tally
+from model.outcomes import (
+    Member,
+    Outcomes,
+    Sums,
+    Tally,
+    count,
+    pack,
+    results,
+    show,
+    take,
+    unpack_member,
+    unpack_outcomes,
+    unpack_tally,
+)
 from schema.event import Event
 from schema.experiment import Experiment, parse_experiment
 
@@ -24,38 +37,42 @@ def experiment(**fields: Any) -> Experiment:
     return found
 
 
-def event(number: int, kind: str = "purchase", price: float = 10.0) -> Event:
-    return Event(f"e{number}", "u", kind, number, "i", price=price)
+def event(number: int, kind: str = "purchase", price: float = 10.0, user: str = "u") -> Event:
+    return Event(f"e{number}", user, kind, number, "i", price=price)
 
 
 kinds = st.sampled_from(["list", "purchase", "view", "again"])
 steps = st.lists(st.tuples(st.integers(0, 3), kinds, st.integers(1, 20)), max_size=60)
 
 
+def told(tally: Tally, members: dict[str, Any], change: Any, one: Experiment) -> None:
+    """As the operator does it."""
+    member = count(tally, members.get(change.user_id), change, one)
+    if member is not None:
+        members[change.user_id] = unpack_member(pack(member))
+
+
 @settings(max_examples=60, deadline=None)
 @given(steps)
 def test_sums_are_those_of_a_recount(given: list[tuple[int, str, int]]) -> None:
     people, tally, one = [Outcomes() for _ in range(4)], Tally(), experiment()
+    members: dict[str, Any] = {}
     joined: dict[int, float] = {}
     before, after = [0.0] * 4, [0.0] * 4
     for number, (person, kind, price) in enumerate(given):
         people[person] = unpack_outcomes(pack(people[person]))
-        arm = "ab"[person % 2]
-        changes = []
         if kind == "list":
-            change = expose(people[person], "e", arm)
-            assert (change is None) == (person in joined)
-            changes = [change] if change else []
+            changes = show(people[person], f"u{person}", {"e": "ab"[person % 2]})
             joined.setdefault(person, before[person])
         else:
-            taken = event(number, "view" if kind == "view" else "purchase", price)
-            changes = [change for _, change in take(people[person], taken)]
+            taken = event(number, "view" if kind == "view" else "purchase", price, f"u{person}")
+            changes = take(people[person], taken)
             if kind == "again":
                 assert take(people[person], taken) == []
             if kind != "view":
                 (after if person in joined else before)[person] += price
-        for change in changes:
-            count(tally, change, one)
+        for _, change in changes:
+            told(tally, members, change, one)
         tally = unpack_tally(pack(tally))
     for name in "ab":
         expected = Moments()
@@ -68,19 +85,36 @@ def test_sums_are_those_of_a_recount(given: list[tuple[int, str, int]]) -> None:
         )
 
 
+def test_an_experiment_that_begins_anew_counts_from_then_on() -> None:
+    person, one = Outcomes(), experiment()
+    for number in range(3):
+        for _, change in [*take(person, event(number)), *show(person, "u", {"e": "b"})]:
+            told(Tally(), {}, change, one)
+    tally, members = Tally(), {}
+    for _, change in take(person, event(7, price=4.0)):
+        told(tally, members, change, one)
+    found = tally.arms["b"]
+    assert (found.n, found.y, found.x) == (1, 4.0, 30.0)
+    # Of another arm, and of one that is stopped, nothing is counted.
+    told(tally, {}, show(person, "v", {"e": "c"})[0][1], one)
+    told(tally, {}, show(person, "w", {"e": "b"})[0][1], experiment(stopped=["b"]))
+    assert {name: sums.n for name, sums in tally.arms.items()} == {"b": 1}
+
+
 def simulated(effect: float, sizes: tuple[int, int] = (2000, 2000), **fields: Any) -> Any:
     chance, tally, one = random.Random(1), Tally(), experiment(metric={"outcome": "conversion"}, **fields)
     number = 0
+    # What is stopped was counted before.
+    counted = one.model_copy(update={"stopped": []})
     for arm, size in zip("ab", sizes, strict=True):
         for _ in range(size):
-            person = Outcomes()
-            change = expose(person, "e", arm)
-            assert change is not None
-            count(tally, change, one)
+            person, members = Outcomes(), {}
+            changes = show(person, "u", {"e": arm})
             if chance.random() < 0.1 + effect * (arm == "b"):
                 number += 1
-                for _, happened in take(person, event(number)):
-                    count(tally, happened, one)
+                changes += take(person, event(number))
+            for _, change in changes:
+                told(tally, members, change, counted)
     return results(tally, one, 7)
 
 
@@ -112,6 +146,7 @@ def test_an_arm_whose_guard_is_worse_is_to_stop_once() -> None:
 
 
 def test_another_version_is_refused() -> None:
-    for unpack, state in ((unpack_outcomes, Outcomes()), (unpack_tally, Tally())):
+    member = Member(Sums(), Sums())
+    for unpack, state in ((unpack_outcomes, Outcomes()), (unpack_tally, Tally()), (unpack_member, member)):
         with pytest.raises(ValueError, match="version 9"):
             unpack(b"\x09" + pack(state)[1:])

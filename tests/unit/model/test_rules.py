@@ -158,13 +158,41 @@ def test_rules_follow_the_catalogue_and_forget_with_it() -> None:
     assert listed(rules, [0, 1, 2, 3])[0] == [0, 2, 3]
 
 
-def test_candidates_that_rules_want_are_the_most_popular_of_theirs() -> None:
+def test_candidates_that_rules_want_are_the_most_popular_of_theirs_on_the_lists_that_they_are_for() -> None:
     rules = rules_of(
-        rule("pin", action="pin", position=1, items="item.price >= 10.0"), rule("f", action="filter", item_ids=["i9"])
+        rule("pin", action="pin", position=1, items="item.price >= 10.0", when="person.segment == 2"),
+        rule("f", action="filter", item_ids=["i38"]),
     )
     popularity, blocked = np.arange(ITEMS, dtype=np.float32), np.arange(ITEMS) == 39
-    assert rules.wanted(held(rules), popularity, blocked).tolist() == list(range(15, 39))
-    assert rules.wanted(None, popularity, blocked).tolist() == []
+    force = held(rules, People(["anna", "bert"], [2, 1], [7, 7], [{}, {}]))
+    assert rules.wanted(force, popularity, blocked).tolist() == [list(range(14, 38)), [-1] * 24]
+    filtered = rules.blocked(force)
+    assert filtered is not None
+    assert np.flatnonzero(filtered).tolist() == [38]
+
+
+def test_what_nothing_is_left_for_keeps_no_other_rule_from_what_it_wants() -> None:
+    hopeless = rule("a", action="share", share=0.9, item_ids=["nobody has it"], priority=1)
+    found, _ = listed(rules_of(hopeless, rule("b", action="share", share=0.5, items="item.price >= 20.0")), IN_ORDER)
+    assert sum(row >= 20 for row in found) == 5
+
+
+def test_an_item_that_was_forgotten_and_comes_back_is_what_it_was() -> None:
+    rules = rules_of(rule(action="filter", items="item.brand == 'b1'"))
+    rules.retain(np.array([0, 2]), ItemIndex(["i0", "i2"]))
+    rules.resize(ItemIndex(["i0", "i2", "i1", "new"]))
+    assert listed(rules, [0, 1, 2, 3])[0] == [0, 1, 3]
+
+
+def test_a_rule_is_kept_as_it_was_sent_and_one_that_no_longer_holds_is_left_out() -> None:
+    sent = b'{"rule_id": "r",  "action": "boost", "amount": 1, "from": 0, "items": "true"}'
+    sent = sent.replace(b'"from": 0', b'"from": "2020-01-01T00:00:00Z"')
+    rules = rules_of()
+    rules.take("r", sent)
+    rules.take("broken", b'{"rule_id": "broken", "action": "fly"}')
+    assert rules.packed() == {"r": sent}
+    rules.take("r", None)
+    assert rules.packed() == rules.rules == {}
 
 
 conditions = st.sampled_from(

@@ -62,6 +62,9 @@ def test_what_a_message_carries_itself_needs_no_source() -> None:
     assert Images([]).fetch(["data:image/png;base64,YWI=", "data:,a%20b", "data:;base64,?"]) == [b"ab", b"a b", None]
 
 
-@pytest.mark.parametrize("address", ["", "gopher://x/", "/etc/passwd", "http://[::1", "file://", "http://127.0.0.1:1/"])
+@pytest.mark.parametrize(
+    "address",
+    ["", "gopher://x/", "/etc/passwd", "http://[::1", "http://127.0.0.1:1/a b", "file://", "http://127.0.0.1:1/"],
+)
 def test_a_bad_address_costs_one_image(address: str) -> None:
     assert Images(["http://127.0.0.1:1/", "file:///nowhere/"]).fetch([address]) == [None]

@@ -42,8 +42,12 @@ def test_a_list_is_new_where_it_has_changed_and_keeps_its_id_where_not() -> None
     first = scorer._changed("u", ["a"])
     assert first
     assert scorer._changed("u", ["a"]) is None
-    assert scorer._changed("u", []) is None
     assert scorer._place(seen("a", first)) == 0
+    # An empty list is sent where it takes another's place, and once.
+    assert scorer._changed("u", []) not in (None, first)
+    assert scorer._changed("u", []) is None
+    assert scorer._changed("nobody", []) is None
+    first = scorer._changed("u", ["a"])
     second = scorer._changed("u", ["b"])
     assert second not in (None, first)
     # Whose list was sent longest ago is forgotten first.

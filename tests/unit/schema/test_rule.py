@@ -40,6 +40,9 @@ def test_a_rule_holds_between_its_moments() -> None:
         ({"from": "2026-02-01T00:00:00Z", "until": "2026-01-01T00:00:00Z"}, ["from must come before until"]),
         ({"from": "2026-02-01T00:00:00"}, ["from"]),
         ({"action": "explode"}, ["filter"]),
+        ({"items": " + ".join(["item.price"] * 2000) + " > 0.0"}, ["at most 1000"]),
+        ({"items": "[1].all(a, [1].all(b, [1].all(c, true)))"}, ["more than twice"]),
+        ({"action": "cap", "by": "brand", "at_most": 10**30}, ["at_most"]),
         ({"rule_id": ""}, ["rule_id"]),
     ],
 )
