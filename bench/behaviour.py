@@ -50,12 +50,14 @@ def run(data: Path) -> dict[str, dict[str, float]]:
     return rows
 
 
-def streamed(stack: Stack, events: list[Event], categories: dict[str, str], seed: int = 1) -> Counts:
-    """What the job sends of the events, which reach it late and some twice, and of which the TaskManagers that run it
-    are killed once. `categories` are those of the items."""
+def streamed(
+    stack: Stack, events: list[Event], categories: dict[str, str], partitions: int = 1, seed: int = 1
+) -> Counts:
+    """What the job sends of the events, which reach it late and some twice, on so many partitions of their topic, and
+    of which the TaskManagers that run it are killed once. `categories` are those of the items."""
     from kafka import KafkaProducer
 
-    create_topics(stack.bootstrap_servers, default_topics())
+    create_topics(stack.bootstrap_servers, default_topics(partitions))
     producer = KafkaProducer(bootstrap_servers=stack.bootstrap_servers)
     for item_id, category in categories.items():
         value = json.dumps({"item_id": item_id, "category": [category]}).encode()
@@ -67,7 +69,7 @@ def streamed(stack: Stack, events: list[Event], categories: dict[str, str], seed
     sent = [event for event in events for _ in range(2 if chance.random() < 0.01 else 1)]
     sent.sort(key=lambda event: event.timestamp + chance.uniform(0, LATE_MS - 1))
     for event in sent[: len(sent) // 2]:
-        producer.send("events", encode_event(event))
+        producer.send("events", encode_event(event), key=event.user_id.encode())
     producer.flush()
     time.sleep(5)
     for pid in stack.taskmanager_pids:
@@ -76,10 +78,13 @@ def streamed(stack: Stack, events: list[Event], categories: dict[str, str], seed
         killed.wait(10)
     stack.ensure()
     for event in sent[len(sent) // 2 :]:
-        producer.send("events", encode_event(event))
-    # The end of all windows.
-    end = Event("end", "~end", "search", max(event.timestamp for event in events) + 3 * DAY_MS, query="end")
-    producer.send("events", encode_event(end))
+        producer.send("events", encode_event(event), key=event.user_id.encode())
+    # The end of all windows, once for each partition.
+    producer.flush()
+    for partition in range(partitions):
+        last = max(event.timestamp for event in events) + 3 * DAY_MS
+        end = Event(f"end {partition}", "~end", "search", last, query="end")
+        producer.send("events", encode_event(end), partition=partition)
     producer.flush()
     producer.close()
     return _collected(stack, {event.user_id for event in events})

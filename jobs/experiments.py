@@ -41,8 +41,8 @@ def create_tables(tables: StreamTableEnvironment, settings: Settings) -> None:
             'scan.startup.mode'='earliest-offset')"""
         )
     tables.execute_sql(
-        f"""create table events (payload bytes) with ({source}, 'topic'='{kafka.events}',
-        'scan.startup.mode'='{kafka.start}')"""
+        f"""create table events (payload bytes, appended timestamp_ltz(3) metadata from 'timestamp' virtual)
+        with ({source}, 'topic'='{kafka.events}', 'scan.startup.mode'='{kafka.start}')"""
     )
     for table, topic in (("results", kafka.experiment_results), ("stops", kafka.experiments)):
         tables.execute_sql(
@@ -56,13 +56,16 @@ def build(environment: StreamExecutionEnvironment, settings: Settings) -> None:
     """From the topics of lists, events and experiments to their results."""
     tables = StreamTableEnvironment.create(environment)
     create_tables(tables, settings)
-    heard = Types.ROW([Types.STRING(), Types.BOOLEAN(), BYTES])
+    heard = Types.ROW([Types.STRING(), Types.BOOLEAN(), BYTES, Types.LONG()])
     keyed = Types.ROW([Types.STRING(), heard])
     lists = tables.to_append_stream(
-        tables.sql_query("select id, row('', true, payload) from lists where id is not null"), keyed
+        tables.sql_query("select id, row('', true, payload, cast(0 as bigint)) from lists where id is not null"), keyed
     )
     user_id = "regexp_replace(coalesce(json_value(decode(payload, 'UTF-8'), '$.user_id'), ''), '\\p{Cs}', '?')"
-    events = tables.to_append_stream(tables.sql_query(f"select {user_id}, row('', false, payload) from events"), keyed)
+    appended = "1000 * extract(epoch from appended) + extract(millisecond from appended)"
+    events = tables.to_append_stream(
+        tables.sql_query(f"select {user_id}, row('', false, payload, {appended}) from events"), keyed
+    )
     pseudonym_key = settings.privacy.key()
     if pseudonym_key is not None:
         # Lists name people as the main job does.

@@ -23,12 +23,22 @@ class Sums(msgspec.Struct, array_like=True):
     spend: float = 0.0
 
 
+class Taken(msgspec.Struct, array_like=True):
+    """An event of a person, when the broker had it (epoch milliseconds), and what it added to its type's sums."""
+
+    appended_ms: int
+    event_type: str
+    spend: float
+
+
 class Outcomes(msgspec.Struct, array_like=True):
-    """The state of one person: sums by type of event, and their arm in each experiment, as their newest list says."""
+    """The state of one person: sums by type of event, their arm in each experiment, as their newest list says, and
+    their newest events, as lists and events are heard of in any order."""
 
     sums: dict[str, Sums] = {}
     arms: dict[str, str] = {}
     event_ids: list[int] = []
+    newest: list[Taken] = []
 
 
 class Change(msgspec.Struct, array_like=True):
@@ -95,26 +105,48 @@ def _checked(packed: bytes) -> memoryview:
     return memoryview(packed)[1:]
 
 
-def show(person: Outcomes, user_id: str, arms: Mapping[str, str]) -> list[tuple[str, Change]]:
-    """The person was given a list with these arms, in place; what which experiment is to be told."""
-    person.arms = dict(arms)
+def show(person: Outcomes, user_id: str, arms: Mapping[str, str], shown_ms: int) -> list[tuple[str, Change]]:
+    """The person was given a list with these arms at `shown_ms` (epoch milliseconds), in place; what which experiment
+    is to be told. What they did after that, but was heard of before, is an outcome too."""
+    later = [one for one in person.newest if one.appended_ms > shown_ms]
     sums = {kind: Sums(one.count, one.spend) for kind, one in person.sums.items()}
-    return [(experiment_id, Change(user_id, arm, sums)) for experiment_id, arm in arms.items()]
+    for one in later:
+        sums[one.event_type].count -= 1
+        sums[one.event_type].spend -= one.spend
+    told = []
+    for experiment_id, arm in arms.items():
+        joins = person.arms.get(experiment_id) != arm
+        had = {kind: Sums(one.count, one.spend) for kind, one in (sums if joins else person.sums).items()}
+        told.append((experiment_id, Change(user_id, arm, had)))
+        for one in later if joins else ():
+            told.append((experiment_id, _change(user_id, arm, had, one)))
+            had = {kind: Sums(known.count, known.spend) for kind, known in had.items()}
+            had[one.event_type] = told[-1][1].new
+    person.arms = dict(arms)
+    return told
 
 
-def take(person: Outcomes, event: Event) -> list[tuple[str, Change]]:
-    """Take an event, in place; what which experiment is to be told. An event seen before changes nothing."""
+def take(person: Outcomes, event: Event, appended_ms: int) -> list[tuple[str, Change]]:
+    """Take an event that the broker had at `appended_ms`, in place; what which experiment is to be told. An event seen
+    before changes nothing."""
     digest = event_digest(event.event_id)
     if digest in person.event_ids:
         return []
     person.event_ids = [*person.event_ids, digest][-_RECENT_IDS:]
+    spend = (event.price or 0.0) * (1.0 if event.quantity is None else event.quantity)
+    taken = Taken(appended_ms, event.event_type, spend)
     before = {kind: Sums(one.count, one.spend) for kind, one in person.sums.items()}
+    told = [(name, _change(event.user_id, arm, before, taken)) for name, arm in person.arms.items()]
     sums = person.sums.setdefault(event.event_type, Sums())
     sums.count += 1
-    sums.spend += (event.price or 0.0) * (1.0 if event.quantity is None else event.quantity)
-    new = Sums(sums.count, sums.spend)
-    told = ((name, Change(event.user_id, arm, before, event.event_type, new)) for name, arm in person.arms.items())
-    return list(told)
+    sums.spend += spend
+    person.newest = [*person.newest, taken][-_RECENT_IDS:]
+    return told
+
+
+def _change(user_id: str, arm: str, had: dict[str, Sums], one: Taken) -> Change:
+    known = had.get(one.event_type, Sums())
+    return Change(user_id, arm, had, one.event_type, Sums(known.count + 1, known.spend + one.spend))
 
 
 def count(tally: Tally, member: Member | None, change: Change, experiment: Experiment) -> Member | None:

@@ -19,7 +19,7 @@ CHANGES = Types.ROW([Types.STRING(), CHANGE])
 
 
 class OutcomesFunction(KeyedProcessFunction):
-    """In: Row(user_id, of a list, payload) of lists and events. Out: Row(experiment_id, Row(packed
+    """In: Row(user_id, of a list, payload, appended_at) of lists and events. Out: Row(experiment_id, Row(packed
     `model.outcomes.Change`)). What is malformed is left out, as the main job makes dead letters of it; so are events
     without consent.
 
@@ -40,7 +40,7 @@ class OutcomesFunction(KeyedProcessFunction):
 
     def process_element(self, value: Row, ctx: KeyedProcessFunction.Context) -> Iterator[Row]:
         """Take a list or an event."""
-        _, of_list, payload = value
+        _, of_list, payload, appended_ms = value
         payload, user_id = None if payload is None else bytes(payload), ctx.get_current_key()
         packed = self._state.value()
         person = Outcomes() if packed is None else unpack_outcomes(packed)
@@ -54,7 +54,7 @@ class OutcomesFunction(KeyedProcessFunction):
                 listed = decode_recommendation(payload)
                 if user_id == DEFAULT_USER or not (listed.experiments or person.arms):
                     return
-                changes = show(person, user_id, listed.experiments or {})
+                changes = show(person, user_id, listed.experiments or {}, listed.generated_at)
             else:
                 event = self._parser.parse(payload, int(time.time() * 1000))
                 if event.event_type == "erase_user":
@@ -66,7 +66,7 @@ class OutcomesFunction(KeyedProcessFunction):
                 if not event.consent:
                     return
                 event.user_id = user_id
-                changes = take(person, event)
+                changes = take(person, event, appended_ms)
         except MessageError:
             return
         self._state.update(pack(person))

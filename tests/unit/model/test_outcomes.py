@@ -62,13 +62,13 @@ def test_sums_are_those_of_a_recount(given: list[tuple[int, str, int]]) -> None:
     for number, (person, kind, price) in enumerate(given):
         people[person] = unpack_outcomes(pack(people[person]))
         if kind == "list":
-            changes = show(people[person], f"u{person}", {"e": "ab"[person % 2]})
+            changes = show(people[person], f"u{person}", {"e": "ab"[person % 2]}, number)
             joined.setdefault(person, before[person])
         else:
             taken = event(number, "view" if kind == "view" else "purchase", price, f"u{person}")
-            changes = take(people[person], taken)
+            changes = take(people[person], taken, number)
             if kind == "again":
-                assert take(people[person], taken) == []
+                assert take(people[person], taken, number) == []
             if kind != "view":
                 (after if person in joined else before)[person] += price
         for _, change in changes:
@@ -85,19 +85,33 @@ def test_sums_are_those_of_a_recount(given: list[tuple[int, str, int]]) -> None:
         )
 
 
+@given(st.lists(st.integers(0, 20), max_size=8, unique=True), st.integers(0, 20))
+def test_what_is_heard_of_before_the_list_but_came_after_it_is_an_outcome(times: list[int], shown: int) -> None:
+    person, tally, members, one = Outcomes(), Tally(), {}, experiment(metric={"outcome": "count"})
+    changes = [change for time in times for _, change in take(person, event(time), time)]
+    changes += [change for _, change in show(person, "u", {"e": "a"}, shown)]
+    # Again, as with every list.
+    changes += [change for _, change in show(person, "u", {"e": "a"}, shown)]
+    for change in changes:
+        told(tally, members, change, one)
+    after = sum(time > shown for time in times)
+    found = tally.arms["a"]
+    assert (found.n, found.y, found.x) == (1, after, len(times) - after)
+
+
 def test_an_experiment_that_begins_anew_counts_from_then_on() -> None:
     person, one = Outcomes(), experiment()
     for number in range(3):
-        for _, change in [*take(person, event(number)), *show(person, "u", {"e": "b"})]:
+        for _, change in [*take(person, event(number), number), *show(person, "u", {"e": "b"}, number)]:
             told(Tally(), {}, change, one)
     tally, members = Tally(), {}
-    for _, change in take(person, event(7, price=4.0)):
+    for _, change in take(person, event(7, price=4.0), 7):
         told(tally, members, change, one)
     found = tally.arms["b"]
     assert (found.n, found.y, found.x) == (1, 4.0, 30.0)
     # Of another arm, and of one that is stopped, nothing is counted.
-    told(tally, {}, show(person, "v", {"e": "c"})[0][1], one)
-    told(tally, {}, show(person, "w", {"e": "b"})[0][1], experiment(stopped=["b"]))
+    told(tally, {}, show(person, "v", {"e": "c"}, 8)[0][1], one)
+    told(tally, {}, show(person, "w", {"e": "b"}, 8)[0][1], experiment(stopped=["b"]))
     assert {name: sums.n for name, sums in tally.arms.items()} == {"b": 1}
 
 
@@ -109,10 +123,10 @@ def simulated(effect: float, sizes: tuple[int, int] = (2000, 2000), **fields: An
     for arm, size in zip("ab", sizes, strict=True):
         for _ in range(size):
             person, members = Outcomes(), {}
-            changes = show(person, "u", {"e": arm})
+            changes = show(person, "u", {"e": arm}, 0)
             if chance.random() < 0.1 + effect * (arm == "b"):
                 number += 1
-                changes += take(person, event(number))
+                changes += take(person, event(number), number)
             for _, change in changes:
                 told(tally, members, change, counted)
     return results(tally, one, 7)
