@@ -11,6 +11,7 @@ import webbrowser
 from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from enum import StrEnum
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -24,7 +25,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from cli import movielens
+from cli import article, movielens
 from cli.common import DATA, Data, Json, console, progress
 from cli.freshness import AppendedEvent, AppendedList, freshness, percentile, prequential
 from deploy.local.stack import Stack, StackError
@@ -262,9 +263,20 @@ class Run:
         return f" Its newest failure:\n{entries[0]['stacktrace']}" if entries else ""
 
 
+class Scenario(StrEnum):
+    """What the demo plays."""
+
+    movielens = "movielens"
+    article = "article"
+
+
 def demo(
     data: Data = DATA,
-    events: Annotated[int, typer.Option(min=2, help="How many of MovieLens-100k's events to feed.")] = 20_000,
+    scenario: Annotated[
+        Scenario,
+        typer.Option(help="Real film ratings, or an article's case: 1,000 people, 10,000 items, and a known truth."),
+    ] = Scenario.movielens,
+    events: Annotated[int, typer.Option(min=2, help="How many events to feed.")] = 20_000,
     rate: Annotated[float, typer.Option(min=0, help="Events per second; 0 for as fast as possible.")] = 500,
     headless: Annotated[
         bool, typer.Option("--headless", help="No page and no screen; end after the last list.")
@@ -272,15 +284,21 @@ def demo(
     json: Json = False,
 ) -> None:
     """Run everything on this machine on real film ratings, on a stack of its own, and show what comes out: on a page,
-    whose address is printed, and on the screen.
+    whose address is printed, and on the screen. With the article's case also how well ratings are predicted, by a model
+    beside the job, against the truth and the noise in them.
 
     The screen stays after the last event until Ctrl-C; with --headless the demo ends by itself. Either way it takes
     down all that it started. Where it fails, its data and logs stay and the folder is named.
     """
     # `kill` must take the stack down too, not leave it running without an owner.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with progress.status("MovieLens-100k"):
-        feed, items = list(islice(movielens.events(data), events)), list(movielens.items(data))
+    beside: dict[str, float] = {}
+    with progress.status(scenario.value):
+        if scenario is Scenario.article:
+            given = article.ratings(events)
+            feed, items, beside = list(article.events(given)), list(article.catalogue()), article.figures(given)
+        else:
+            feed, items = list(islice(movielens.events(data), events)), list(movielens.items(data))
     runs = data / "demo"
     runs.mkdir(parents=True, exist_ok=True)
     # A new folder each time: fresh topics and state, and nothing of another demo is touched.
@@ -298,7 +316,7 @@ def demo(
             stack.down()
     shutil.rmtree(stack.data, ignore_errors=True)
     if figures:
-        _print(figures, json)
+        _print(figures | beside, json)
     if not complete:
         raise typer.Exit(130)
 
