@@ -122,11 +122,18 @@ def change_of(item: Item, options: ContentOptions) -> tuple[CatalogueChange, Mes
     named = dict.fromkeys(chain.from_iterable((item.relations or {}).values()))
     related = None if item.relations is None else list(islice(named, NAMED))
     change = CatalogueChange(item.item_id, item.available, category, tokens_of(item), b"", related, attributes_of(item))
-    try:
-        change.embedding = embedding_of(item, options)
-    except MessageError as error:
-        return change, error
-    return change, None
+    fault: MessageError | None = None
+    while True:
+        try:
+            change.embedding = embedding_of(item, options)
+        except MessageError as error:
+            # The others count all the same.
+            fault = fault or error
+            name = (error.field or "").removeprefix("embeddings.")
+            rest = {other: vector for other, vector in (item.embeddings or {}).items() if other != name}
+            item = msgspec.structs.replace(item, embeddings=rest)
+            continue
+        return change, fault
 
 
 class Delta(msgspec.Struct, array_like=True):

@@ -28,7 +28,7 @@ from schema.review import Review, encode_review, parse_decision
 from schema.rule import parse_rule
 from schema.similar_items import SimilarItem, SimilarItems, encode_similar_items
 
-_MANY = 8
+_MANY, _REVIEW_S = 8, 60.0
 TOPIC_STEP = 1_000_000
 """What is added to a partition's number for each topic after that of the items: rules, decisions, experiments."""
 
@@ -91,7 +91,7 @@ class LearnerFunction(KeyedCoProcessFunction):
         self._metrics = runtime_context.get_metrics_group().add_group("headrace")
         self._learned = self._metrics.counter("interactions_learned")
         self._dead_letters = DeadLetters(self._metrics, "learner_failed")
-        self._milliseconds, self._version = 0, 0
+        self._milliseconds, self._version, self._reviewed_at = 0, 0, 0.0
         self._metrics.gauge("learner_ms", lambda: self._milliseconds)
         self._metrics.gauge("model_version", lambda: self._version)
         self._metrics.gauge("sequence_updates", lambda: self._recommender.sequence.updates if self._recommender else 0)
@@ -181,13 +181,14 @@ class LearnerFunction(KeyedCoProcessFunction):
             yield SIMILAR, Row(similar.item_id, self._encode(similar))
         for snapshot in erased:
             yield RECEIPTS, Row(receipt(snapshot.event_id, "model"))
-        if changes or steering:
+        # Now and then too, as rules have times of their own.
+        if changes or steering or time.monotonic() > self._reviewed_at + _REVIEW_S:
             yield from self._reviewed()
 
     def _reviewed(self) -> Iterator[object]:
         """What has changed in the review queue."""
         assert self._recommender is not None
-        now = int(time.time() * 1000)
+        now, self._reviewed_at = int(time.time() * 1000), time.monotonic()
         for item, waits in self._recommender.rules.review(now).items():
             yield REVIEW_QUEUE, Row(item, None if waits is None else encode_review(Review(item, *waits, now)))
 

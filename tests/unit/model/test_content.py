@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model.arrays import unpack_array
+from model.blend import change_of
 from model.content import TOKENS, Content, ContentOptions, embedding_of, tokens_of
 from schema.errors import MessageError
 from schema.item import Item
@@ -181,6 +182,11 @@ def test_several_embeddings_count_alike_and_one_that_is_not_there_says_nothing()
     assert found[1] == pytest.approx([0, 0, 0, 0, 1])
     with pytest.raises(MessageError, match="must hold 3 numbers"):
         embedding_of(Item("x", embeddings={**both, "sound": [1.0]}), options)
+    # The one that fits counts all the same.
+    change, fault = change_of(Item("x", embeddings={**both, "sound": [1.0]}), options)
+    assert unpack_array(change.embedding, np.float32) == pytest.approx([0.6, 0.8, 0, 0, 0])
+    assert fault is not None
+    assert fault.field == "embeddings.sound"
 
 
 @settings(max_examples=30, deadline=None)
