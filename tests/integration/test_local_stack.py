@@ -87,13 +87,11 @@ def test_topics_are_created_once_and_the_tables_among_them_compacted(stack: Stac
     admin.close()
     assert partitions["events"] == 2
     policies = {name: config["cleanup.policy"]["value"] for name, config in configs["topic"].items()}
-    compact = {
-        "items": "compact",
-        "recommendations": "compact",
-        "similar-items": "compact",
-        "taste-segments": "compact",
-    }
-    assert policies == {"events": "delete", "dead-letters": "delete", "erasures": "delete", **compact}
+    said = ("items", "recommendations", "similar-items", "taste-segments", "segments", "campaigns")
+    steering = ("rules", "experiments", "experiment-results", "review-queue", "review-decisions")
+    kept = ("events", "dead-letters", "erasures", "offers")
+    counted = ("sessions", "funnel-stats", "trends", "abandoned-carts", "drift")
+    assert policies == dict.fromkeys(said + steering, "compact") | dict.fromkeys(kept + counted, "delete")
 
 
 def test_a_mapped_csv_goes_through_the_broker(stack: Stack, tmp_path: Path) -> None:
