@@ -7,8 +7,9 @@ from pyflink.datastream import KeyedProcessFunction, RuntimeContext, StreamExecu
 from pyflink.datastream.state import ValueStateDescriptor
 from pyflink.table import StreamTableEnvironment
 
+from jobs.entry import flink_options
 from jobs.flink import keyed_in_jvm, settings_of
-from jobs.recommend import create_tables, flink_options
+from jobs.recommend import create_tables
 from jobs.settings import load_settings
 
 BYTES = Types.PRIMITIVE_ARRAY(Types.BYTE())

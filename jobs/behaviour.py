@@ -1,19 +1,15 @@
 """What people do, live: `flink run -py jobs/behaviour.py --config FILE`. Sessions, funnels and trends by Flink SQL,
 what SQL cannot by a keyed operator."""
 
-import argparse
-import sys
-from pathlib import Path
-
 from pyflink.common import Types
 from pyflink.datastream import StreamExecutionEnvironment
 from pyflink.table import Schema, StreamTableEnvironment
 
 from config.events import Events
-from config.loading import SettingsError
-from jobs.flink import keyed_in_jvm, name_table_operators, settings_of, side_output
-from jobs.recommend import BYTES, flink_options
-from jobs.settings import Settings, load_settings
+from jobs.entry import MILLISECONDS, connection, run
+from jobs.flink import keyed_in_jvm, name_table_operators, side_output
+from jobs.recommend import BYTES
+from jobs.settings import Settings
 from model.behaviour import BehaviourOptions
 from model.interest_drift import DriftOptions
 from operators.actions import ACTIONS, ActionsFunction
@@ -49,15 +45,12 @@ _TYPED = {
     "trends": ("id", ["window_start", "window_end", "actions", "people", "before"]),
 }
 """Topics that SQL writes: the key, and fields that are whole numbers."""
-_MS = "1000 * extract(epoch from {0}) + extract(millisecond from {0})"
 
 
 def create_tables(tables: StreamTableEnvironment, settings: Settings) -> None:
     """The topics as tables."""
     kafka = settings.kafka
-    escaped = {key: value.replace("'", "''") for key, value in kafka.client_properties().items()}
-    extra = "".join(f", 'properties.{key}'='{value}'" for key, value in escaped.items())
-    common = f"'connector'='kafka', 'properties.bootstrap.servers'='{kafka.bootstrap_servers}'{extra}"
+    common = connection(kafka)
     source = f"{common}, 'properties.group.id'='{kafka.group_id}-behaviour', 'value.format'='raw'"
     tables.execute_sql(
         f"""create table events (payload bytes, `partition` int metadata virtual, `offset` bigint metadata virtual)
@@ -183,7 +176,7 @@ def _funnels() -> str:
     )
     steps = ("v < c", "v < c and c < p", "v is not null and c is not null", "v + c + p is not null")
     counts = ", ".join(f"sum(case when {step} then cast(1 as bigint) else 0 end)" for step in steps)
-    return f"""select category, {_MS.format("window_start")}, count(v), {counts} from (
+    return f"""select category, {MILLISECONDS.format("window_start")}, count(v), {counts} from (
         select window_start, window_end, user_id, item_id, coalesce(category, '') as category, {first}
         from table(tumble(table actions, descriptor(happened), interval '1' day))
         where item_id is not null group by window_start, window_end, user_id, item_id, coalesce(category, ''))
@@ -194,7 +187,7 @@ def _trends(kind: str, of: str, most: int) -> str:
     """The items or categories whose actions of an hour are the most beyond those of the hour before, in standard
     deviations of a Poisson count."""
     now = "happened >= window_end - interval '1' hour"
-    window, order = _MS.format("window_end"), "(`actions` - `before`) / sqrt(`before` + 1) desc, id"
+    window, order = MILLISECONDS.format("window_end"), "(`actions` - `before`) / sqrt(`before` + 1) desc, id"
     return f"""select id, '{kind}', {window} - 3600000, {window}, `actions`, `people`, `before` from (
           select *, row_number() over (partition by window_start, window_end order by {order}) as `place` from (
             select {of} as id, window_start, window_end,
@@ -211,23 +204,15 @@ def _number_of(kind: str) -> str:
     return f"sum(case when event_type = '{kind}' then cast(1 as bigint) else 0 end)"
 
 
+def options_of(settings: Settings) -> dict[str, str]:
+    """How long an event is remembered by its id; days and hours begin as those of the clock that all share."""
+    ttl = f"{settings.behaviour.duplicates_s * 1000}"
+    return {"table.exec.state.ttl": ttl, "table.local-time-zone": "UTC"}
+
+
 def main() -> None:
-    """Validate the configuration, then submit. A faulty configuration stops here with every fault."""
-    arguments = argparse.ArgumentParser(description=__doc__)
-    arguments.add_argument("--config", type=Path, help="TOML file; HEADRACE_SECTION__FIELD overrides it")
-    try:
-        settings = load_settings(arguments.parse_args().config)
-    except SettingsError as error:
-        sys.exit(str(error))
-    options = flink_options(settings) | {
-        "table.exec.state.ttl": f"{settings.behaviour.duplicates_s * 1000}",
-        # Days and hours begin as those of the clock that all share.
-        "table.local-time-zone": "UTC",
-    }
-    environment = StreamExecutionEnvironment.get_execution_environment(settings_of(options))
-    environment.set_parallelism(settings.flink.parallelism)
-    build(environment, settings)
-    environment.execute("headrace-behaviour")
+    """Validate the configuration, then submit."""
+    run("headrace-behaviour", __doc__, build, options_of)
 
 
 if __name__ == "__main__":

@@ -1,17 +1,13 @@
 """What experiments show, live: `flink run -py jobs/experiments.py --config FILE`."""
 
-import argparse
-import sys
-from pathlib import Path
-
 from pyflink.common import Types
 from pyflink.datastream import StreamExecutionEnvironment
 from pyflink.table import StreamTableEnvironment
 
-from config.loading import SettingsError
-from jobs.flink import keyed_in_jvm, name_table_operators, settings_of, side_output
-from jobs.recommend import BYTES, flink_options
-from jobs.settings import Settings, load_settings
+from jobs.entry import MILLISECONDS, USER_ID, connection, run
+from jobs.flink import keyed_in_jvm, name_table_operators, side_output
+from jobs.recommend import BYTES
+from jobs.settings import Settings
 from operators.door import PseudonymFunction
 from operators.experiment_results import MESSAGE, STOPS, ExperimentResultsFunction
 from operators.outcomes import CHANGE, CHANGES, OutcomesFunction
@@ -30,9 +26,7 @@ TABLE_UIDS: dict[str, tuple[str, str | None]] = {
 def create_tables(tables: StreamTableEnvironment, settings: Settings) -> None:
     """The topics as tables."""
     kafka = settings.kafka
-    escaped = {key: value.replace("'", "''") for key, value in kafka.client_properties().items()}
-    extra = "".join(f", 'properties.{key}'='{value}'" for key, value in escaped.items())
-    common = f"'connector'='kafka', 'properties.bootstrap.servers'='{kafka.bootstrap_servers}'{extra}"
+    common = connection(kafka)
     source = f"{common}, 'properties.group.id'='{kafka.group_id}-experiments', 'value.format'='raw'"
     keyed = "'key.format'='raw', 'key.fields'='id', 'value.fields-include'='EXCEPT_KEY'"
     for table, topic in (("lists", kafka.recommendations), ("experiments", kafka.experiments)):
@@ -61,10 +55,9 @@ def build(environment: StreamExecutionEnvironment, settings: Settings) -> None:
     lists = tables.to_append_stream(
         tables.sql_query("select id, row('', true, payload, cast(0 as bigint)) from lists where id is not null"), keyed
     )
-    user_id = "regexp_replace(coalesce(json_value(decode(payload, 'UTF-8'), '$.user_id'), ''), '\\p{Cs}', '?')"
-    appended = "1000 * extract(epoch from appended) + extract(millisecond from appended)"
+    appended = MILLISECONDS.format("appended")
     events = tables.to_append_stream(
-        tables.sql_query(f"select {user_id}, row('', false, payload, {appended}) from events"), keyed
+        tables.sql_query(f"select {USER_ID}, row('', false, payload, {appended}) from events"), keyed
     )
     pseudonym_key = settings.privacy.key()
     if pseudonym_key is not None:
@@ -95,17 +88,8 @@ def build(environment: StreamExecutionEnvironment, settings: Settings) -> None:
 
 
 def main() -> None:
-    """Validate the configuration, then submit. A faulty configuration stops here with every fault."""
-    arguments = argparse.ArgumentParser(description=__doc__)
-    arguments.add_argument("--config", type=Path, help="TOML file; HEADRACE_SECTION__FIELD overrides it")
-    try:
-        settings = load_settings(arguments.parse_args().config)
-    except SettingsError as error:
-        sys.exit(str(error))
-    environment = StreamExecutionEnvironment.get_execution_environment(settings_of(flink_options(settings)))
-    environment.set_parallelism(settings.flink.parallelism)
-    build(environment, settings)
-    environment.execute("headrace-experiments")
+    """Validate the configuration, then submit."""
+    run("headrace-experiments", __doc__, build)
 
 
 if __name__ == "__main__":

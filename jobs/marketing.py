@@ -1,17 +1,13 @@
 """Campaigns, live: `flink run -py jobs/marketing.py --config FILE`. Who gets which offer, within budget and pace."""
 
-import argparse
-import sys
-from pathlib import Path
-
 from pyflink.common import Types
 from pyflink.datastream import StreamExecutionEnvironment
 from pyflink.table import StreamTableEnvironment
 
-from config.loading import SettingsError
-from jobs.flink import keyed_in_jvm, name_table_operators, settings_of
-from jobs.recommend import BYTES, flink_options
-from jobs.settings import Settings, load_settings
+from jobs.entry import USER_ID, connection, run
+from jobs.flink import keyed_in_jvm, name_table_operators
+from jobs.recommend import BYTES
+from jobs.settings import Settings
 from operators.campaign_candidates import (
     CANDIDATE,
     CANDIDATES,
@@ -37,9 +33,7 @@ TABLE_UIDS: dict[str, tuple[str, str | None]] = {
 def create_tables(tables: StreamTableEnvironment, settings: Settings) -> None:
     """The topics as tables."""
     kafka = settings.kafka
-    escaped = {key: value.replace("'", "''") for key, value in kafka.client_properties().items()}
-    extra = "".join(f", 'properties.{key}'='{value}'" for key, value in escaped.items())
-    common = f"'connector'='kafka', 'properties.bootstrap.servers'='{kafka.bootstrap_servers}'{extra}"
+    common = connection(kafka)
     source = f"{common}, 'properties.group.id'='{kafka.group_id}-marketing', 'value.format'='raw'"
     keyed = "'key.format'='raw', 'key.fields'='id', 'value.fields-include'='EXCEPT_KEY'"
     for table, topic in (("segments", kafka.segments), ("campaigns", kafka.campaigns)):
@@ -66,8 +60,7 @@ def build(environment: StreamExecutionEnvironment, settings: Settings) -> None:
     create_tables(tables, settings)
     heard = Types.ROW([Types.INT(), BYTES])
     keyed = Types.ROW([Types.STRING(), heard])
-    user_id = "regexp_replace(coalesce(json_value(decode(payload, 'UTF-8'), '$.user_id'), ''), '\\p{Cs}', '?')"
-    events = tables.to_append_stream(tables.sql_query(f"select {user_id}, row({EVENT}, payload) from events"), keyed)
+    events = tables.to_append_stream(tables.sql_query(f"select {USER_ID}, row({EVENT}, payload) from events"), keyed)
     pseudonym_key = settings.privacy.key()
     if pseudonym_key is not None:
         # As the job of behaviour names people.
@@ -114,17 +107,8 @@ def build(environment: StreamExecutionEnvironment, settings: Settings) -> None:
 
 
 def main() -> None:
-    """Validate the configuration, then submit. A faulty configuration stops here with every fault."""
-    arguments = argparse.ArgumentParser(description=__doc__)
-    arguments.add_argument("--config", type=Path, help="TOML file; HEADRACE_SECTION__FIELD overrides it")
-    try:
-        settings = load_settings(arguments.parse_args().config)
-    except SettingsError as error:
-        sys.exit(str(error))
-    environment = StreamExecutionEnvironment.get_execution_environment(settings_of(flink_options(settings)))
-    environment.set_parallelism(settings.flink.parallelism)
-    build(environment, settings)
-    environment.execute("headrace-marketing")
+    """Validate the configuration, then submit."""
+    run("headrace-marketing", __doc__, build)
 
 
 if __name__ == "__main__":

@@ -1,24 +1,21 @@
 """The main job: `flink run -py jobs/recommend.py --config FILE`. One event in, one better list out."""
 
-import argparse
-import sys
-from pathlib import Path
+from functools import partial
 
 from pyflink.common import Types
 from pyflink.datastream import StreamExecutionEnvironment
 from pyflink.table import Schema, StreamTableEnvironment
 
-from config.loading import SettingsError
+from jobs.entry import MILLISECONDS, USER_ID, connection, run
 from jobs.flink import (
     key_per_subtask,
     keyed_in_jvm,
     name_table_operators,
     process_mode,
-    settings_of,
     side_output,
     slot_with_gpus,
 )
-from jobs.settings import Settings, load_settings
+from jobs.settings import Settings
 from operators.dead_letters import DEAD_LETTERS
 from operators.door import PseudonymFunction
 from operators.item_encoder import ItemEncoderFunction
@@ -57,32 +54,10 @@ BATCH = Types.ROW([Types.LONG(), Types.OBJECT_ARRAY(BYTES)])
 CATALOGUE = Types.ROW([Types.OBJECT_ARRAY(Types.ROW([Types.STRING(), BYTES, Types.INT(), Types.LONG()]))])
 
 
-def flink_options(settings: Settings) -> dict[str, str]:
-    """What a production job must set, beyond what the cluster's own configuration says."""
-    return {
-        "python.execution-mode": "thread",
-        # A batch is one element; a larger bundle would only delay it.
-        "python.fn-execution.bundle.size": "1",
-        "execution.buffer-timeout.interval": f"{settings.flink.buffer_timeout_ms}ms",
-        "state.backend.type": "rocksdb",
-        "execution.checkpointing.interval": f"{settings.flink.checkpoint_interval_ms}ms",
-        "execution.checkpointing.mode": "EXACTLY_ONCE",
-        # A full disk is to be alarmed about, not to stop the lists.
-        "execution.checkpointing.tolerable-failed-checkpoints": str(settings.flink.tolerable_failed_checkpoints),
-        "restart-strategy.type": "fixed-delay",
-        "restart-strategy.fixed-delay.attempts": str(settings.flink.restart_attempts),
-        "restart-strategy.fixed-delay.delay": f"{settings.flink.restart_delay_s}s",
-        "pipeline.object-reuse": "true",
-        "pipeline.max-parallelism": str(settings.flink.max_parallelism),
-    }
-
-
 def create_tables(tables: StreamTableEnvironment, settings: Settings) -> None:
     """The topics as tables; payloads stay bytes, so that a malformed message reaches Python whole."""
     kafka = settings.kafka
-    escaped = {key: value.replace("'", "''") for key, value in kafka.client_properties().items()}
-    extra = "".join(f", 'properties.{key}'='{value}'" for key, value in escaped.items())
-    common = f"'connector'='kafka', 'properties.bootstrap.servers'='{kafka.bootstrap_servers}'{extra}"
+    common = connection(kafka)
     place = "`partition` int metadata virtual, `offset` bigint metadata virtual"
     source = f"'properties.group.id'='{kafka.group_id}', 'value.format'='raw'"
     tables.execute_sql(
@@ -139,13 +114,11 @@ def build(
     kafka, lists = settings.kafka, settings.lists
     shards = key_per_subtask(settings.flink.parallelism, settings.flink.max_parallelism)
     event_type = Types.ROW([Types.STRING(), BYTES, Types.INT(), Types.LONG(), Types.LONG()])
-    # Half of a surrogate pair is text to Java, on which its way to Python fails; the parser refuses such a message.
-    user_id = "regexp_replace(coalesce(json_value(decode(payload, 'UTF-8'), '$.user_id'), ''), '\\p{Cs}', '?')"
     events = tables.to_append_stream(
         tables.sql_query(
-            f"""select {user_id} as user_id,
+            f"""select {USER_ID} as user_id,
             row('', payload, `partition`, `offset`,
-              1000 * extract(epoch from appended_at) + extract(millisecond from appended_at)) from events"""
+              {MILLISECONDS.format("appended_at")}) from events"""
         ),
         Types.ROW([Types.STRING(), event_type]),
     )
@@ -269,17 +242,8 @@ def build(
 
 
 def main(learner: type[LearnerFunction] = LearnerFunction, scorer: type[ScorerFunction] = ScorerFunction) -> None:
-    """Validate the configuration, then submit. A faulty configuration stops here with every fault."""
-    arguments = argparse.ArgumentParser(description=__doc__)
-    arguments.add_argument("--config", type=Path, help="TOML file; HEADRACE_SECTION__FIELD overrides it")
-    try:
-        settings = load_settings(arguments.parse_args().config)
-    except SettingsError as error:
-        sys.exit(str(error))
-    environment = StreamExecutionEnvironment.get_execution_environment(settings_of(flink_options(settings)))
-    environment.set_parallelism(settings.flink.parallelism)
-    build(environment, settings, learner, scorer)
-    environment.execute("headrace")
+    """Validate the configuration, then submit."""
+    run("headrace", __doc__, partial(build, learner=learner, scorer=scorer))
 
 
 if __name__ == "__main__":

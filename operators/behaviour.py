@@ -4,9 +4,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from pyflink.common import Row, Types
-from pyflink.common.time import Time
 from pyflink.datastream import KeyedProcessFunction, OutputTag, RuntimeContext
-from pyflink.datastream.state import StateTtlConfig, ValueStateDescriptor
 
 from model.behaviour import (
     Action,
@@ -28,6 +26,7 @@ from model.interest_drift import (
     pack_interests,
     unpack_interests,
 )
+from operators.state import kept_for
 from schema.behaviour import Drift, encode_behaviour
 
 MESSAGE = Types.ROW_NAMED(["user_id", "payload"], [Types.STRING(), Types.PRIMITIVE_ARRAY(Types.BYTE())])
@@ -50,13 +49,9 @@ class BehaviourFunction(KeyedProcessFunction):
 
     def open(self, runtime_context: RuntimeContext) -> None:
         """Register the state."""
-        ttl = StateTtlConfig.new_builder(Time.milliseconds(int(self._ttl_days * 86_400_000)))
-        # Said in full, as in the profile.
-        ttl = ttl.disable_cleanup_in_background().cleanup_in_rocksdb_compact_filter(1000, Time.days(30))
-        descriptors = [ValueStateDescriptor(name, Types.PICKLED_BYTE_ARRAY()) for name in ("person", "interests")]
-        for descriptor in descriptors:
-            descriptor.enable_time_to_live(ttl.build())
-        self._state, self._interests = (runtime_context.get_state(descriptor) for descriptor in descriptors)
+        names = ("person", "interests")
+        states = [runtime_context.get_state(kept_for(self._ttl_days, name)) for name in names]
+        self._state, self._interests = states
         self._shares = Shares()
 
     def process_element(self, value: Row, ctx: KeyedProcessFunction.Context) -> Iterator[object]:

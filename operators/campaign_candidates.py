@@ -6,11 +6,10 @@ from zlib import crc32
 
 import msgspec
 from pyflink.common import Row, Types
-from pyflink.common.time import Time
 from pyflink.datastream import KeyedProcessFunction, RuntimeContext
-from pyflink.datastream.state import StateTtlConfig, ValueStateDescriptor
 
 from model.profile import event_digest
+from operators.state import kept_for
 from schema.behaviour import PersonSegment, decode_behaviour
 from schema.errors import MessageError
 from schema.event import Event, EventParser
@@ -59,11 +58,7 @@ class CampaignCandidatesFunction(KeyedProcessFunction):
     def open(self, runtime_context: RuntimeContext) -> None:
         """Register the state."""
         self._parser = self._make_parser()
-        descriptor = ValueStateDescriptor("known", Types.PICKLED_BYTE_ARRAY())
-        ttl = StateTtlConfig.new_builder(Time.milliseconds(int(self._ttl_days * _DAY_MS)))
-        ttl = ttl.disable_cleanup_in_background().cleanup_in_rocksdb_compact_filter(1000, Time.days(30))
-        descriptor.enable_time_to_live(ttl.build())
-        self._state = runtime_context.get_state(descriptor)
+        self._state = runtime_context.get_state(kept_for(self._ttl_days, "known"))
 
     def process_element(self, value: Row, ctx: KeyedProcessFunction.Context) -> Iterator[Row]:
         """Take an event, or what segment the person is of."""

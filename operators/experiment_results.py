@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from functools import lru_cache
 
 import msgspec
 from pyflink.common import Row, Types
@@ -103,7 +104,13 @@ class ExperimentResultsFunction(KeyedCoProcessFunction):
 
 
 def _experiment(tally: Tally) -> Experiment | None:
-    return parse_experiment(None, tally.definition)[1] if tally.definition else None
+    return _parsed(tally.definition) if tally.definition else None
+
+
+@lru_cache(64)
+def _parsed(definition: bytes) -> Experiment | None:
+    # Once, and not for every event of its people.
+    return parse_experiment(None, definition)[1]
 
 
 def _counted(experiment: Experiment) -> Experiment:

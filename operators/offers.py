@@ -1,6 +1,7 @@
 """Keyed by campaign: decides who gets an offer, within budget and pace, and learns for whom it changes something."""
 
 from collections.abc import Iterator
+from functools import lru_cache
 
 import msgspec
 from pyflink.common import Row, Types
@@ -44,32 +45,35 @@ class OffersFunction(KeyedCoProcessFunction):
         members = MapStateDescriptor("members", Types.STRING(), Types.PICKLED_BYTE_ARRAY())
         self._members = runtime_context.get_map_state(members)
         metrics = runtime_context.get_metrics_group().add_group("headrace")
+        self._models: dict[str, Uplift] = {}
+        self._key = ""
         self._made, self._spent = metrics.counter("offers"), 0.0
         metrics.gauge("campaign_spent", lambda: int(self._spent))
 
     def process_element1(self, value: Row, ctx: KeyedCoProcessFunction.Context) -> Iterator[Row]:
         """Take what a person did: an outcome, and a moment at which they might get an offer."""
         user_id, packed = value
+        self._key = ctx.get_current_key()
         definition = self._definition.value()
         if definition is None:
             return
-        campaign = parse_campaign(None, bytes(definition))[1]
-        assert campaign is not None
+        campaign = _campaign(bytes(definition))
         told = msgspec.msgpack.decode(bytes(packed), type=Candidate)
         # A clock that is ahead is not to spend what is to come.
         told.time_ms = min(told.time_ms, ctx.timer_service().current_processing_time())
         if told.event_type == "erase_user":
             self._members.remove(user_id)
             return
-        kept = self._members.get(user_id) if self._members.contains(user_id) else None
-        member = Member() if kept is None else unpack_member(kept)
-        self._follow(campaign, member, told)
         state = self._budget.value()
         budget = Budget() if state is None else unpack_budget(state)
         before = budget.now_ms
         budget.now_ms = max(before, told.time_ms)
         if before >= 0 and before // DAY_MS != budget.now_ms // DAY_MS:
+            # First, as it learns from what the state holds of this person too.
             self._sweep(campaign, budget.now_ms)
+        kept = self._members.get(user_id) if self._members.contains(user_id) else None
+        member = Member() if kept is None else unpack_member(kept)
+        self._follow(campaign, member, told)
         if eligible(campaign, member, told.segment, told.time_ms):
             features = features_of(told.values)
             offer = decide(campaign, budget, member, user_id, self._score(features), told.time_ms)
@@ -117,8 +121,7 @@ class OffersFunction(KeyedCoProcessFunction):
             self._members.put(user, pack(member))
 
     def _learn(self, members: list[Member]) -> None:
-        packed = self._uplift.value()
-        model = Uplift() if packed is None else Uplift.unpack(bytes(packed))
+        model = self._model()
         treated, reached = [one.treated for one in members], [float(one.reached) for one in members]
         model.learn([one.features for one in members], treated, reached)
         self._uplift.update(model.pack())
@@ -126,6 +129,20 @@ class OffersFunction(KeyedCoProcessFunction):
             member.features = {}
 
     def _score(self, features: dict[str, float]) -> float | None:
-        packed = self._uplift.value()
-        model = Uplift() if packed is None else Uplift.unpack(bytes(packed))
+        model = self._model()
         return float(model.score([features])[0]) if min(model.people) >= LEARNED else None
+
+    def _model(self) -> Uplift:
+        """The campaign's, read from its state once: unpacking and solving it costs more than all else of an event."""
+        campaign_id = self._key
+        if campaign_id not in self._models:
+            packed = self._uplift.value()
+            self._models[campaign_id] = Uplift() if packed is None else Uplift.unpack(bytes(packed))
+        return self._models[campaign_id]
+
+
+@lru_cache(64)
+def _campaign(definition: bytes) -> Campaign:
+    campaign = parse_campaign(None, definition)[1]
+    assert campaign is not None
+    return campaign

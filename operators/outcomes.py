@@ -5,11 +5,10 @@ from collections.abc import Callable, Iterator
 
 import msgspec
 from pyflink.common import Row, Types
-from pyflink.common.time import Time
 from pyflink.datastream import KeyedProcessFunction, RuntimeContext
-from pyflink.datastream.state import StateTtlConfig, ValueStateDescriptor
 
 from model.outcomes import Change, Outcomes, pack, show, take, unpack_outcomes
+from operators.state import kept_for
 from schema.errors import MessageError
 from schema.event import EventParser
 from schema.recommendation import DEFAULT_USER, decode_recommendation
@@ -32,11 +31,7 @@ class OutcomesFunction(KeyedProcessFunction):
     def open(self, runtime_context: RuntimeContext) -> None:
         """Register the state."""
         self._parser = self._make_parser()
-        descriptor = ValueStateDescriptor("outcomes", Types.PICKLED_BYTE_ARRAY())
-        ttl = StateTtlConfig.new_builder(Time.milliseconds(int(self._ttl_days * 86_400_000)))
-        ttl = ttl.disable_cleanup_in_background().cleanup_in_rocksdb_compact_filter(1000, Time.days(30))
-        descriptor.enable_time_to_live(ttl.build())
-        self._state = runtime_context.get_state(descriptor)
+        self._state = runtime_context.get_state(kept_for(self._ttl_days, "outcomes"))
 
     def process_element(self, value: Row, ctx: KeyedProcessFunction.Context) -> Iterator[Row]:
         """Take a list or an event."""

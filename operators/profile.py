@@ -7,9 +7,7 @@ from zlib import crc32
 
 import msgspec
 from pyflink.common import Row, Types
-from pyflink.common.time import Time
 from pyflink.datastream import KeyedProcessFunction, RuntimeContext
-from pyflink.datastream.state import StateTtlConfig, ValueStateDescriptor
 
 from model.profile import (
     Profile,
@@ -25,6 +23,7 @@ from model.snapshot import Snapshot, pack_snapshot
 from operators.dead_letters import DeadLetters
 from operators.profile_cache import ProfileCache
 from operators.receipts import RECEIPTS
+from operators.state import kept_for
 from schema.erasure import receipt
 from schema.errors import MessageError, shown
 from schema.event import IMPORT_PROFILE, Event, EventParser
@@ -63,11 +62,7 @@ class ProfileFunction(KeyedProcessFunction):
         ttl_ms = int(self._ttl_days * 86_400_000)
         self._cache = ProfileCache(self._cache_mb * 2**20, ttl_ms)
         self._sessions = ProfileCache(_SESSION_BYTES, _SESSION_MS)
-        descriptor = ValueStateDescriptor("profile", Types.PICKLED_BYTE_ARRAY())
-        # The same clean-up as the default, said in full: PyFlink's default starts a second JVM to hold one duration.
-        time_to_live = StateTtlConfig.new_builder(Time.milliseconds(ttl_ms)).disable_cleanup_in_background()
-        descriptor.enable_time_to_live(time_to_live.cleanup_in_rocksdb_compact_filter(1000, Time.days(30)).build())
-        self._state = runtime_context.get_state(descriptor)
+        self._state = runtime_context.get_state(kept_for(self._ttl_days, "profile"))
         self._metrics = runtime_context.get_metrics_group().add_group("headrace")
         # Gauges over plain integers: `Counter.inc` would call into the JVM for each event.
         self._accepted = self._late = self._duplicate = self._session_only = 0

@@ -1,15 +1,13 @@
 """Campaigns, and the offers that people get: the compacted topic `campaigns` and the topic `offers`."""
 
 import sys
-from typing import Annotated, Any, Self
+from typing import Annotated, Self
 
 import msgspec
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
-from schema.errors import MessageError, shown
+from schema.steering import parse_steering
 from schema.wire import decode
-
-MAX_BYTES = 65_536
 
 
 class Campaign(BaseModel):
@@ -79,24 +77,7 @@ _OFFERS = msgspec.json.Decoder(Offer)
 def parse_campaign(key: str | None, raw: bytes | None) -> tuple[str, Campaign | None]:
     """The campaign's id and the campaign, None where it is ended (no value, or JSON null). Raises MessageError with
     every fault."""
-    if raw is None or raw == b"null":
-        if not key:
-            raise MessageError("missing_field", "campaign_id", "nothing", "a campaign is ended by its key")
-        return key, None
-    if len(raw) > MAX_BYTES:
-        raise MessageError("too_large", None, shown(raw), f"{len(raw)} bytes, at most {MAX_BYTES} are taken")
-    try:
-        campaign = Campaign.model_validate(msgspec.json.decode(raw, type=dict[str, Any]))
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise MessageError("bad_campaign", None, shown(raw), f"a JSON object is expected: {error}") from None
-    except ValidationError as error:
-        found = [(".".join(map(str, fault["loc"])), fault["msg"], fault["input"]) for fault in error.errors()]
-        said = "; ".join(f"{field or 'campaign'} = {shown(value)}: {reason}" for field, reason, value in found)
-        raise MessageError("bad_campaign", ", ".join(field for field, _, _ in found), shown(raw), said) from None
-    if key is not None and key != campaign.campaign_id:
-        reason = f"the message's key is {shown(key)}"
-        raise MessageError("bad_campaign", "campaign_id", shown(campaign.campaign_id), reason)
-    return campaign.campaign_id, campaign
+    return parse_steering("campaign", Campaign, key, raw)
 
 
 def encode_campaign(campaign: Campaign) -> bytes:

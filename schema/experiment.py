@@ -1,15 +1,14 @@
 """Experiments on lists: the compacted topic `experiments`, and what comes of them: `experiment-results`."""
 
 import sys
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 import msgspec
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from schema.errors import MessageError, shown
+from schema.steering import parse_steering
 from schema.wire import decode
 
-MAX_BYTES = 65_536
 Name = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}$")]
 Outcome = Literal["conversion", "spend", "count"]
 
@@ -111,24 +110,7 @@ _RESULTS = msgspec.json.Decoder(ExperimentResults)
 def parse_experiment(key: str | None, raw: bytes | None) -> tuple[str, Experiment | None]:
     """The experiment's id and the experiment, None where it is ended (no value, or JSON null). Raises MessageError with
     every fault."""
-    if raw is None or raw == b"null":
-        if not key:
-            raise MessageError("missing_field", "experiment_id", "nothing", "an experiment is ended by its key")
-        return key, None
-    if len(raw) > MAX_BYTES:
-        raise MessageError("too_large", None, shown(raw), f"{len(raw)} bytes, at most {MAX_BYTES} are taken")
-    try:
-        experiment = Experiment.model_validate(msgspec.json.decode(raw, type=dict[str, Any]))
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise MessageError("bad_experiment", None, shown(raw), f"a JSON object is expected: {error}") from None
-    except ValidationError as error:
-        found = [(".".join(map(str, fault["loc"])), fault["msg"], fault["input"]) for fault in error.errors()]
-        said = "; ".join(f"{field or 'experiment'} = {shown(value)}: {reason}" for field, reason, value in found)
-        raise MessageError("bad_experiment", ", ".join(field for field, _, _ in found), shown(raw), said) from None
-    if key is not None and key != experiment.experiment_id:
-        reason = f"the message's key is {shown(key)}"
-        raise MessageError("bad_experiment", "experiment_id", shown(experiment.experiment_id), reason)
-    return experiment.experiment_id, experiment
+    return parse_steering("experiment", Experiment, key, raw)
 
 
 def encode_experiment(experiment: Experiment) -> bytes:

@@ -6,12 +6,11 @@ from typing import Annotated, Any, Literal, Self
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import cel
-import msgspec
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from schema.errors import MessageError, shown
+from schema.errors import MessageError
+from schema.steering import fields_of, parse_steering
 
-MAX_BYTES = 65_536
 MAX_EXPRESSION = 1_000
 """Characters. The parser of CEL goes as deep as an expression has terms, on the stack of a Flink thread."""
 _MACRO = re.compile(r"\.\s*(all|exists|exists_one|map|filter)\s*\(")
@@ -113,28 +112,15 @@ class Rule(BaseModel):
 def parse_rule(key: str | None, raw: bytes | None) -> tuple[str, Rule | None]:
     """The rule's id and the rule, None where it is taken back (no value, or JSON null). Raises MessageError with every
     fault."""
-    if raw is None or raw == b"null":
-        if not key:
-            raise MessageError("missing_field", "rule_id", "nothing", "a rule is taken back by its key")
-        return key, None
-    if len(raw) > MAX_BYTES:
-        raise MessageError("too_large", None, shown(raw), f"{len(raw)} bytes, at most {MAX_BYTES} are taken")
     try:
-        given = msgspec.json.decode(raw, type=dict[str, Any])
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise MessageError("bad_rule", None, shown(raw), f"a JSON object is expected: {error}") from None
-    try:
-        rule = Rule.model_validate(given)
-    except ValidationError as error:
-        found = [(".".join(map(str, fault["loc"])), fault["msg"], fault["input"]) for fault in error.errors()]
-        said = [f"{field or 'rule'} = {shown(value)}: {reason}" for field, reason, value in found]
-        if all(field for field, _, _ in found):
-            # Where a field is at fault nobody has looked at what goes together.
-            said += _misfits(given.get("action"), [name for name in _ARGUMENTS if given.get(name) is not None])
-        raise MessageError("bad_rule", ", ".join(field for field, _, _ in found), shown(raw), "; ".join(said)) from None
-    if key is not None and key != rule.rule_id:
-        raise MessageError("bad_rule", "rule_id", shown(rule.rule_id), f"the message's key is {shown(key)}")
-    return rule.rule_id, rule
+        return parse_steering("rule", Rule, key, raw)
+    except MessageError as error:
+        if error.code != "bad_rule" or not error.field or error.field == "rule_id" or raw is None:
+            raise
+        # Where a field is at fault nobody has looked at what goes together.
+        given = fields_of("rule", raw)
+        misfits = _misfits(given.get("action"), [name for name in _ARGUMENTS if given.get(name) is not None])
+        raise MessageError(error.code, error.field, error.value, "; ".join([error.reason, *misfits])) from None
 
 
 def now_in(zone: str, moment_ms: int) -> dict[str, Any]:

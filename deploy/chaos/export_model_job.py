@@ -7,8 +7,9 @@ from pathlib import Path
 from pyflink.common import Row, Types
 from pyflink.datastream import StreamExecutionEnvironment
 
+from jobs.entry import flink_options
 from jobs.flink import keyed_in_jvm, process_mode, settings_of
-from jobs.recommend import BATCH, CATALOGUE, flink_options
+from jobs.recommend import BATCH, CATALOGUE
 from jobs.settings import load_settings
 from operators.learner import DELTAS, LearnerFunction
 

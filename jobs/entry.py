@@ -1,0 +1,67 @@
+"""What every job does before it is a job of its own: its configuration, Flink's settings, and how Kafka is reached."""
+
+import argparse
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from pyflink.datastream import StreamExecutionEnvironment
+
+from config.kafka import Kafka
+from config.loading import SettingsError
+from jobs.flink import settings_of
+from jobs.settings import Settings, load_settings
+
+MILLISECONDS = "1000 * extract(epoch from {0}) + extract(millisecond from {0})"
+"""SQL: a moment in epoch milliseconds."""
+USER_ID = "regexp_replace(coalesce(json_value(decode(payload, 'UTF-8'), '$.user_id'), ''), '\\p{Cs}', '?')"
+"""SQL: the user's id in an event's payload. Half of a surrogate pair is text to Java, on which its way to Python fails;
+the parser refuses such a message."""
+
+
+def run(
+    name: str,
+    said: str | None,
+    build: Callable[[StreamExecutionEnvironment, Settings], None],
+    more: Callable[[Settings], Mapping[str, str]] = lambda _: {},
+) -> None:
+    """Validate the configuration, build the job, and submit it. A faulty configuration stops here with every fault.
+    `said` describes the job, `more` are options of Flink beside `flink_options`."""
+    arguments = argparse.ArgumentParser(description=said)
+    arguments.add_argument("--config", type=Path, help="TOML file; HEADRACE_SECTION__FIELD overrides it")
+    try:
+        settings = load_settings(arguments.parse_args().config)
+    except SettingsError as error:
+        sys.exit(str(error))
+    options = flink_options(settings) | dict(more(settings))
+    environment = StreamExecutionEnvironment.get_execution_environment(settings_of(options))
+    environment.set_parallelism(settings.flink.parallelism)
+    build(environment, settings)
+    environment.execute(name)
+
+
+def flink_options(settings: Settings) -> dict[str, str]:
+    """What a production job must set, beyond what the cluster's own configuration says."""
+    return {
+        "python.execution-mode": "thread",
+        # A batch is one element; a larger bundle would only delay it.
+        "python.fn-execution.bundle.size": "1",
+        "execution.buffer-timeout.interval": f"{settings.flink.buffer_timeout_ms}ms",
+        "state.backend.type": "rocksdb",
+        "execution.checkpointing.interval": f"{settings.flink.checkpoint_interval_ms}ms",
+        "execution.checkpointing.mode": "EXACTLY_ONCE",
+        # A full disk is to be alarmed about, not to stop the lists.
+        "execution.checkpointing.tolerable-failed-checkpoints": str(settings.flink.tolerable_failed_checkpoints),
+        "restart-strategy.type": "fixed-delay",
+        "restart-strategy.fixed-delay.attempts": str(settings.flink.restart_attempts),
+        "restart-strategy.fixed-delay.delay": f"{settings.flink.restart_delay_s}s",
+        "pipeline.object-reuse": "true",
+        "pipeline.max-parallelism": str(settings.flink.max_parallelism),
+    }
+
+
+def connection(kafka: Kafka) -> str:
+    """SQL options of every table: where the broker is, and how one gets in."""
+    escaped = {key: value.replace("'", "''") for key, value in kafka.client_properties().items()}
+    extra = "".join(f", 'properties.{key}'='{value}'" for key, value in escaped.items())
+    return f"'connector'='kafka', 'properties.bootstrap.servers'='{kafka.bootstrap_servers}'{extra}"
