@@ -135,7 +135,8 @@ def take(person: Outcomes, event: Event, appended_ms: int) -> list[tuple[str, Ch
     person.event_ids = [*person.event_ids, digest][-_RECENT_IDS:]
     spend = (event.price or 0.0) * (1.0 if event.quantity is None else event.quantity)
     taken = Taken(appended_ms, event.event_type, spend)
-    before = {kind: Sums(one.count, one.spend) for kind, one in person.sums.items()}
+    # Most people are in no experiment.
+    before = {kind: Sums(one.count, one.spend) for kind, one in person.sums.items()} if person.arms else {}
     told = [(name, _change(event.user_id, arm, before, taken)) for name, arm in person.arms.items()]
     sums = person.sums.setdefault(event.event_type, Sums())
     sums.count += 1
