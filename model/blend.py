@@ -521,6 +521,7 @@ class Recommender:
         clusters = self.user_segments.of(queries.cpu().numpy())
         arms = [self.experiments.arms_of(user) for user in batch.users] if self.experiments.running else None
         steered = [self.experiments.effective(one) for one in arms] if arms else [{} for _ in batch.users]
+        may_read, fixed = self._allowed(steered) if arms else (np.float32(1), None)
         held = self.rules.in_force(now_ms, People(batch.users, clusters.tolist(), batch.events, steered))
         if held:
             if (filtered := self.rules.blocked(held)) is not None:
@@ -549,7 +550,7 @@ class Recommender:
                 self.linear.score_candidates(*asked)[None],
                 self.content.score_candidates(*asked)[None],
                 self.content.score_embeddings(*asked)[None],
-                self._read_sequences(batch, candidates, sequence)[None] * self._may_read(steered),
+                self._read_sequences(batch, candidates, sequence)[None] * may_read,
                 related.scores_of(candidates.items)[None],
             ]
         )
@@ -557,7 +558,6 @@ class Recommender:
         features = features_of(candidates, signals, popularity, weights, batch, self.category)
         diversity = self.options.diversity
         ordered = candidates.items.shape[1] if diversity or held else k
-        fixed = self._fixed(steered)
         columns, chances = blend.order(batch.users, batch.events, clusters, candidates, features, ordered, fixed)
         if held:
             columns, chances = self.rules.boosted(held, candidates.items, columns, chances)
@@ -569,7 +569,9 @@ class Recommender:
         chance = self.options.content
         # The list for people without history stays for a minute of event time: it is made with every batch.
         named = [s.event_id if s.history else f"{s.user_id} {s.event_timestamp // 60_000}" for s in snapshots]
-        drawn = draws(named, int(k * chance.share + 1e-9), chance.seed)
+        # Where nothing is new nothing is drawn.
+        slots = int(k * chance.share + 1e-9) if new.items.shape[1] else 0
+        drawn = draws(named, slots, chance.seed)
         scores, spreads = new.scores, None
         if chance.thompson:
             scores, spreads = blend.beliefs(
@@ -603,14 +605,12 @@ class Recommender:
                 ]
             yield ranked
 
-    def _may_read(self, arms: list[dict[str, str]]) -> Weights:
-        """1 for people whose arms let the sequence model count, else 0: float32 [B, 1]."""
-        counts = [all(arm.sequence for arm in self.experiments.settings_of(one)) for one in arms]
-        return np.array(counts, np.float32)[:, None]
-
-    def _fixed(self, arms: list[dict[str, str]]) -> npt.NDArray[np.bool_]:
-        """Whether a person's arms ask for the fixed order: bool [B]."""
-        return np.array([any(arm.order == "fixed" for arm in self.experiments.settings_of(one)) for one in arms])
+    def _allowed(self, arms: list[dict[str, str]]) -> tuple[Weights, npt.NDArray[np.bool_]]:
+        """What people's arms ask for: 1 where the sequence model may count, else 0, float32 [B, 1]; and whether the
+        order is to be the fixed one, bool [B]."""
+        settings = [self.experiments.settings_of(one) for one in arms]
+        may_read = np.array([all(arm.sequence for arm in one) for one in settings], np.float32)[:, None]
+        return may_read, np.array([any(arm.order == "fixed" for arm in one) for one in settings])
 
     def _read_sequences(self, batch: Batch, candidates: Candidates, wanted: bool) -> Weights:
         """The sequence model's scores float32 [B, C], 0 where it is not wanted, or fails: then lists go on without."""
@@ -662,7 +662,9 @@ class Recommender:
         scores = chances[there].astype(np.float64).round(5).tolist()
         origins = list(map(names.__getitem__, sources[there].tolist()))
         led = [None if cause < 0 else ids[cause] for cause in causes[there].tolist()]
-        by_chance = [propensity or None for propensity in propensities[there].astype(np.float64).round(9).tolist()]
+        by_chance: list[float | None] = [None] * len(items)
+        if propensities.any():
+            by_chance = [propensity or None for propensity in propensities[there].astype(np.float64).round(9).tolist()]
         for begin, end in pairwise(accumulate(there.sum(1).tolist(), initial=0)):
             part = slice(begin, end)
             yield RankedList(items[part], scores[part], origins[part], led[part], by_chance[part])

@@ -16,8 +16,7 @@ from pyflink.datastream.state import ListStateDescriptor, ValueStateDescriptor
 from operators.worker import prepare_worker  # isort: skip, numba comes in with the models
 from model.blend import BlendOptions, RankedList, Recommender, unpack_delta
 from model.learned_blend import LearnedBlend
-from model.snapshot import Snapshot, unpack_snapshot
-from operators.catch_up import CatchUp
+from model.snapshot import Snapshot, pack_snapshot, unpack_snapshot
 from operators.dead_letters import DeadLetters
 from operators.receipts import RECEIPTS
 from operators.taste_segments import TASTE_SEGMENTS
@@ -27,6 +26,8 @@ from schema.taste_segment import TasteSegment, encode_taste_segment
 
 LISTS = Types.ROW_NAMED(["user_id", "payload"], [Types.STRING(), Types.PRIMITIVE_ARRAY(Types.BYTE())])
 _RETRY_MS = 20
+# Lists are made of so many people at once, in turns of so long. In the pauses what has come meanwhile is read.
+_PEOPLE, _TURN_S, _PAUSE_MS, _LONGEST_PAUSE_MS = 128, 0.05, 10, 500
 _SMOOTHING = 0.001
 
 
@@ -43,9 +44,10 @@ class ScorerFunction(KeyedCoProcessFunction):
     shard. Out: Row(user_id, list or None), a dead letter for each event whose list could not be made, a receipt for
     each user whose list was erased, and where there are segments, which one a user is of when it has changed.
 
-    Until the learner has sent the model after a start, batches wait in the keyed state `waiting`. So they do where
-    their events are older than `target_freshness_ms`, as `operators.catch_up` says: then each person gets one list of
-    several batches.
+    People wait for their lists in the order in which they came, each once, with what is newest of them: so the further
+    the job is behind, the more events a list is made of. Mostly nobody waits longer than the batch takes. Who still
+    waits when the turn is over, or until the learner has sent the model after a start, is kept in the keyed state
+    `waiting`, packed snapshots of which the last of each person counts; it may hold some who have been served.
 
     The keyed state `blend` holds what the shard has learned about the order of candidates. The lists last sent, and
     what they were made of, are bounded caches: what they lose costs one repeated list, and one lesson.
@@ -75,9 +77,11 @@ class ScorerFunction(KeyedCoProcessFunction):
         self._replica: Recommender | None = None
         # Together they name a list: this run of the operator, and how many lists it has made.
         self._run, self._lists_made = uuid4().hex, 0
-        # Shards whose `waiting` is known to be empty, so that it is not read for every batch.
-        self._served: set[int] = set()
-        self._catch_up = CatchUp(self._target_freshness_ms)
+        # Of each shard those who wait, and how many snapshots its `waiting` holds.
+        self._queues: dict[int, OrderedDict[str, Snapshot]] = {}
+        self._kept: dict[int, int] = {}
+        # How late the newest came of what has come since the last turn.
+        self._late_ms: dict[int, int] = {}
         self._sent: OrderedDict[str, SentList] = OrderedDict()
         # The segment that was last told of each person.
         self._segments: OrderedDict[str, int] = OrderedDict()
@@ -95,20 +99,18 @@ class ScorerFunction(KeyedCoProcessFunction):
             metrics.gauge(name, lambda name=name, scale=scale: int(self._gauges[name] * scale))
 
     def process_element1(self, value: Row, ctx: KeyedCoProcessFunction.Context) -> Iterator[Row]:
-        """Make the lists of one micro-batch."""
+        """Take one micro-batch, and make lists."""
         shard, requests = value
         requests = [bytes(request) for request in requests]
-        now = int(time.time() * 1000)
-        if self._ready():
-            waits_until = self._catch_up.due(shard, unpack_snapshot(requests[-1]).appended_at, now)
-        else:
-            waits_until = now + _RETRY_MS
-        if waits_until > now:
-            self._waiting.add(msgspec.msgpack.encode(requests))
-            self._served.discard(shard)
-            ctx.timer_service().register_processing_time_timer(waits_until)
-            return
-        yield from self._lists(shard, [*self._waited(shard), *requests])
+        snapshots = [unpack_snapshot(request) for request in requests]
+        queue = self._queue(shard)
+        pausing = bool(queue)
+        self._late_ms[shard] = int(time.time() * 1000) - snapshots[-1].appended_at
+        yield from self._received(shard, snapshots)
+        if not pausing:
+            yield from self._turn(shard, ctx)
+        came = (request for request, one in zip(requests, snapshots, strict=True) if queue.get(one.user_id) is one)
+        self._keep(shard, list(came), anew=any(snapshot.erased for snapshot in snapshots))
 
     def process_element2(self, value: Row, ctx: KeyedCoProcessFunction.Context) -> Iterator[Row]:
         """Follow the learner."""
@@ -128,27 +130,54 @@ class ScorerFunction(KeyedCoProcessFunction):
         yield from ()
 
     def on_timer(self, timestamp: int, ctx: KeyedCoProcessFunction.OnTimerContext) -> Iterator[Row]:
-        """Serve what waited for the model, or wait on."""
-        shard, now = ctx.get_current_key(), int(time.time() * 1000)
-        waits_until = self._catch_up.due(shard, now, now) if self._ready() else now + _RETRY_MS
-        if waits_until > now:
-            ctx.timer_service().register_processing_time_timer(waits_until)
-        elif requests := self._waited(shard):
-            yield from self._lists(shard, requests)
+        """Make the lists of who waits."""
+        shard = ctx.get_current_key()
+        yield from self._turn(shard, ctx)
+        self._keep(shard, [], anew=False)
 
     def _ready(self) -> bool:
         """Whether the model is here and knows an item; before that, an event would get no list at all."""
         return self._replica is not None and len(self._replica.index) > 0
 
-    def _waited(self, shard: int) -> list[bytes]:
-        """What waits for the shard, which is no longer to wait."""
-        self._catch_up.served(shard)
-        if shard in self._served:
-            return []
-        self._served.add(shard)
-        entries = [msgspec.msgpack.decode(entry, type=list[bytes]) for entry in self._waiting.get() or ()]
-        self._waiting.clear()
-        return list(chain.from_iterable(entries))
+    def _queue(self, shard: int) -> OrderedDict[str, Snapshot]:
+        """Who waits, who came first at the front."""
+        if shard not in self._queues:
+            entries = [msgspec.msgpack.decode(entry, type=list[bytes]) for entry in self._waiting.get() or ()]
+            snapshots = map(unpack_snapshot, chain.from_iterable(entries))
+            self._queues[shard] = OrderedDict((snapshot.user_id, snapshot) for snapshot in snapshots)
+            self._kept[shard] = sum(map(len, entries))
+        return self._queues[shard]
+
+    def _turn(self, shard: int, ctx: KeyedCoProcessFunction.Context) -> Iterator[Row]:
+        """Serve people for a while, or more of them than are remembered, and come again where some are left."""
+        queue, until = self._queue(shard), time.perf_counter() + _TURN_S
+        while queue and self._ready() and (time.perf_counter() < until or len(queue) > self._remembered_users):
+            first = [queue.popitem(last=False)[1] for _ in range(min(len(queue), _PEOPLE))]
+            yield from self._lists(shard, first)
+        if shard in self._blends:
+            self._blend.update(self._blends[shard].pack())
+        late_ms = self._late_ms.pop(shard, 0)
+        if queue:
+            pause = _PAUSE_MS if self._ready() else _RETRY_MS
+            if late_ms > self._target_freshness_ms > 0:
+                # Who is far behind gains more by reading on: of several events people then get one list.
+                pause = min(pause * late_ms // self._target_freshness_ms, _LONGEST_PAUSE_MS)
+            ctx.timer_service().register_processing_time_timer(int(time.time() * 1000) + pause)
+
+    def _keep(self, shard: int, came: list[bytes], anew: bool) -> None:
+        """Let `waiting` hold who waits: add those of them who came, or write all, where it must be `anew` or holds
+        mostly people who do not wait any more."""
+        queue, kept = self._queue(shard), self._kept[shard]
+        if not queue:
+            if kept:
+                self._waiting.clear()
+            self._kept[shard] = 0
+        elif anew or kept + len(came) > 2 * len(queue) + _PEOPLE:
+            self._waiting.update([msgspec.msgpack.encode([pack_snapshot(snapshot) for snapshot in queue.values()])])
+            self._kept[shard] = len(queue)
+        elif came:
+            self._waiting.add(msgspec.msgpack.encode(came))
+            self._kept[shard] += len(came)
 
     def _restored(self, shard: int) -> LearnedBlend:
         if shard not in self._blends:
@@ -158,16 +187,12 @@ class ScorerFunction(KeyedCoProcessFunction):
             self._blends[shard] = LearnedBlend(options) if fresh else LearnedBlend.unpack(packed, options)
         return self._blends[shard]
 
-    def _lists(self, shard: int, requests: list[bytes]) -> Iterator[Row]:
-        assert self._replica is not None
-        blend = self._restored(shard)
-        started, made = time.perf_counter(), self._lists_made
-        newest: dict[str, Snapshot] = {}
-        snapshots = [unpack_snapshot(request) for request in requests]
-        oldest = min(snapshot.appended_at for snapshot in snapshots)
+    def _received(self, shard: int, snapshots: list[Snapshot]) -> Iterator[Row]:
+        """Let people wait for their lists, and learn from how well those that they have did."""
+        queue, blend = self._queue(shard), self._restored(shard)
         for snapshot in snapshots:
             if snapshot.erased:
-                newest.pop(snapshot.user_id, None)
+                queue.pop(snapshot.user_id, None)
                 self._sent.pop(snapshot.user_id, None)
                 blend.forget(snapshot.user_id)
                 yield Row(snapshot.user_id, None)
@@ -181,24 +206,30 @@ class ScorerFunction(KeyedCoProcessFunction):
                 self._see(snapshot, blend)
                 if snapshot.user_id in self._sent:
                     continue
-            try:
-                self._test(snapshot)
-                self._replica.feedback(snapshot, blend, self._place(snapshot))
-            except Exception as error:
-                yield self._dead_letters.of_failure("scorer_failed", error, self._events_topic, snapshot)
-                continue
-            newest.pop(snapshot.user_id, None)
-            newest[snapshot.user_id] = snapshot
-        newest[DEFAULT_USER] = Snapshot(DEFAULT_USER, snapshot.event_id, snapshot.event_timestamp, 0, [], [])
+            if self._replica is not None:
+                try:
+                    self._test(snapshot)
+                    self._replica.feedback(snapshot, blend, self._place(snapshot))
+                except Exception as error:
+                    yield self._dead_letters.of_failure("scorer_failed", error, self._events_topic, snapshot)
+                    continue
+            queue[snapshot.user_id] = snapshot
+
+    def _lists(self, shard: int, snapshots: list[Snapshot]) -> Iterator[Row]:
+        """The lists of people, and that for people without history."""
+        assert self._replica is not None
+        blend, started, made = self._restored(shard), time.perf_counter(), self._lists_made
+        oldest = min(snapshot.appended_at for snapshot in snapshots)
+        last = snapshots[-1]
+        default = Snapshot(DEFAULT_USER, last.event_id, last.event_timestamp, 0, [], [])
         # Late lists are not to wait for the network.
         late = int(time.time() * 1000) - oldest > self._target_freshness_ms > 0
-        ranked = self._ranked(list(newest.values()), blend, sequence=not late)
         if late and self._options.sequence.network:
-            self._without_sequence.inc(len(newest))
-        self._blend.update(blend.pack())
+            self._without_sequence.inc(len(snapshots))
+        ranked = self._ranked([*snapshots, default], blend, sequence=not late)
         now = int(time.time() * 1000)
-        for user_id, snapshot in newest.items():
-            result = ranked[user_id]
+        for snapshot in [*snapshots, default]:
+            user_id, result = snapshot.user_id, ranked[snapshot.user_id]
             if isinstance(result, Exception):
                 yield self._dead_letters.of_failure("scorer_failed", result, self._events_topic, snapshot)
                 continue
@@ -210,7 +241,7 @@ class ScorerFunction(KeyedCoProcessFunction):
                 told = TasteSegment(user_id, segment, now)
                 yield TASTE_SEGMENTS, Row(user_id, encode_taste_segment(told))
         self._lists_sent.inc(self._lists_made - made)
-        self._gauges["batch_size"] = len(requests)
+        self._gauges["batch_size"] = len(snapshots)
         self._gauges["freshness_ms"] = now - oldest
         self._gauges["scorer_ms"] = (time.perf_counter() - started) * 1000
 
