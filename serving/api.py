@@ -1,4 +1,4 @@
-"""The HTTP API: lists, similar items, the catalogue, events, and how the process is."""
+"""The HTTP API: lists, similar items, the catalogue, events, what the shop steers by, and how the process is."""
 
 import asyncio
 import hmac
@@ -13,10 +13,16 @@ import swagger_ui_bundle
 from limits import RateLimitItemPerSecond
 from limits.storage import MemoryStorage
 from limits.strategies import SlidingWindowCounterRateLimiter
-from litestar import Litestar, MediaType, Request, Response, get, post
+from litestar import Litestar, MediaType, Request, Response, delete, get, post, put
 from litestar.config.cors import CORSConfig
 from litestar.connection import ASGIConnection
-from litestar.exceptions import HTTPException, NotAuthorizedException, NotFoundException, TooManyRequestsException
+from litestar.exceptions import (
+    HTTPException,
+    NotAuthorizedException,
+    NotFoundException,
+    PermissionDeniedException,
+    TooManyRequestsException,
+)
 from litestar.handlers import BaseRouteHandler
 from litestar.openapi import OpenAPIConfig, ResponseSpec
 from litestar.openapi.plugins import JsonRenderPlugin, SwaggerRenderPlugin
@@ -40,12 +46,14 @@ from schema.item import Item
 from schema.recommendation import DEFAULT_USER
 from schema.similar_items import decode_similar_items
 from schema.wire import ABSURD_NUMBER
+from serving.desk import SegmentCounts, Steered, Table
 from serving.event_producer import Accepted, UnavailableError
 from serving.lists import Wanted, list_of
 from serving.messages import (
     CatalogueItem,
     CatalogueItems,
     Categories,
+    Placed,
     Problem,
     SimilarItem,
     SimilarItems,
@@ -71,6 +79,11 @@ _refused = {
 }
 _unchanged = {304: ResponseSpec(None, description="What was asked for is as it is held.")}
 _unavailable = {503: ResponseSpec(Problem, description="The broker does not answer.")}
+_not_steered = {
+    400: ResponseSpec(Problem, description="The message is not valid; `detail` holds every fault."),
+    403: ResponseSpec(Problem, description="The configuration does not allow changes over HTTP."),
+    413: ResponseSpec(Problem, description="The body is too large."),
+}
 
 
 @get("/users/{user_id:str}/recommendations", responses=_refused | _unchanged, summary="What a person should see")
@@ -245,6 +258,67 @@ async def put_event(request: Request[Any, Any, Any]) -> Accepted:
         raise HTTPException(status_code=503, detail=str(error)) from error
 
 
+@get("/desk/{table:str}", responses=_refused, summary="What the shop steers by, and what comes of it")
+async def desk_table(request: Request[Any, Any, Any], table: Table) -> Response[list[dict[str, Any]]]:
+    """The newest message of each key, as it is on the topic; of trends those of the newest hour, of funnels those of
+    the newest day."""
+    return Response(request.app.state.service.desk.table(table), media_type=MediaType.JSON)
+
+
+@get("/desk/segments", responses=_refused, summary="How many people are of each segment")
+async def desk_segments(request: Request[Any, Any, Any]) -> SegmentCounts:
+    """As the job of behaviour tells people apart."""
+    return request.app.state.service.desk.segments()
+
+
+@dataclass
+class _MessageOperation(Operation):
+    """Describes the body of PUT /desk, which is read as the jobs read it and not by the framework."""
+
+    def __post_init__(self) -> None:
+        message = Schema(type=OpenAPIType.OBJECT, description="A rule, a decision or an experiment, as on its topic.")
+        self.request_body = RequestBody(content={"application/json": OpenAPIMediaType(schema=message)}, required=True)
+
+
+@put(
+    "/desk/{table:str}/{key:str}",
+    operation_class=_MessageOperation,
+    status_code=202,
+    responses=_refused | _unavailable | _not_steered,
+    summary="Steer",
+)
+async def steer(request: Request[Any, Any, Any], table: Steered, key: Id) -> Placed:
+    """Validate a rule, a decision or an experiment as the jobs will, put it on its topic, and answer when the broker
+    has it."""
+    return await _steered(request.app.state.service, table, key, await request.body())
+
+
+@delete(
+    "/desk/{table:str}/{key:str}",
+    status_code=202,
+    responses=_refused | _unavailable | _not_steered,
+    summary="Take back",
+)
+async def take_back(request: Request[Any, Any, Any], table: Steered, key: Id) -> Placed:
+    """Take a rule, a decision or an experiment back."""
+    return await _steered(request.app.state.service, table, key, None)
+
+
+async def _steered(service: Service, table: Steered, key: str, raw: bytes | None) -> Placed:
+    if not service.settings.steering:
+        raise PermissionDeniedException("The configuration does not allow changes over HTTP: serving.steering.")
+    try:
+        if raw is not None and raw.strip() in (b"", b"null"):
+            raise MessageError("missing_field", "message", "nothing", "is to be taken back by DELETE")
+        placed = await service.events.send(service.desk.message(table, key, raw), key, raw)
+    except MessageError as error:
+        extra = {"code": error.code, "field": error.field or ""}
+        raise HTTPException(status_code=400, detail=str(error), extra=extra) from error
+    except UnavailableError as error:
+        raise HTTPException(status_code=503, detail=str(error)) from error
+    return Placed(placed.partition, placed.offset)
+
+
 @get("/pulse/stream", responses=_refused, summary="The pulse, each second")
 async def pulse(request: Request[Any, Any, Any]) -> ServerSentEvent:
     """Server-sent events named `beat`: those of the last five minutes, then each new one."""
@@ -288,6 +362,12 @@ async def page() -> File:
     return File(_PAGE / "index.html", content_disposition_type="inline", media_type="text/html")
 
 
+@get("/desk", include_in_schema=False, media_type=MediaType.HTML)
+async def desk_page() -> File:
+    """The page to steer from."""
+    return File(_PAGE / "desk.html", content_disposition_type="inline", media_type="text/html")
+
+
 def create_app(service: Service) -> Litestar:
     """The application; it follows the topics while it runs."""
     settings = service.settings
@@ -320,11 +400,13 @@ def create_app(service: Service) -> Litestar:
     assets = [create_static_files_router("/docs/assets", [swagger_ui_bundle.swagger_ui_path], include_in_schema=False)]
     if settings.page:
         assets.append(create_static_files_router("/page", [_PAGE], include_in_schema=False))
-        open_to_all.append(page)
-    for handler in (recommendations, stream, similar, item, items, categories, put_event, pulse):
+        open_to_all += [page, desk_page]
+    asked = [recommendations, stream, similar, item, items, categories, put_event, pulse]
+    asked += [desk_table, desk_segments, steer, take_back]
+    for handler in asked:
         handler.guards = guarded
     app = Litestar(
-        [recommendations, stream, similar, item, items, categories, put_event, pulse, *open_to_all, *assets],
+        [*asked, *open_to_all, *assets],
         openapi_config=described,
         cors_config=CORSConfig(allow_origins=settings.allow_origins) if settings.allow_origins else None,
         request_max_body_size=settings.max_body_bytes,

@@ -1,4 +1,4 @@
-"""Puts events on their topic, and says when the broker has them."""
+"""Puts events, and what the shop steers by, on their topics, and says when the broker has them."""
 
 import asyncio
 import math
@@ -48,7 +48,7 @@ class UnavailableError(RuntimeError):
 
 
 class EventProducer:
-    """A producer of the topic `events`, made with the first event, so that lists are served without a broker."""
+    """A producer, made with the first message, so that lists are served without a broker."""
 
     def __init__(self, kafka: Kafka, parser: EventParser) -> None:
         self._kafka, self._parser = kafka, parser
@@ -67,17 +67,22 @@ class EventProducer:
         decode(_ids, raw, sys.maxsize)
         raw = _completed(raw, now)
         event = self._parser.parse(raw, now)
+        placed = await self.send(self._kafka.events, event.user_id, raw)
+        return Accepted(event.event_id, placed.partition, placed.offset)
+
+    async def send(self, topic: str, key: str, value: bytes | None) -> Any:
+        """Put a message on the topic as it is, and wait for all replicas to have it; returns its place. Raises
+        UnavailableError."""
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Any] = loop.create_future()
         try:
             async with asyncio.timeout(_TIMEOUT_MS / 1000 + 1):
                 # In a thread: without a broker the producer waits for one.
-                send = partial(self._send, event.user_id.encode(), raw, loop, answer)
+                send = partial(self._send, topic, key.encode(), value, loop, answer)
                 await loop.run_in_executor(self._threads, send)
-                placed = await answer
+                return await answer
         except (KafkaError, TimeoutError) as error:
-            raise UnavailableError(f"The broker did not take the event: {error!r}") from error
-        return Accepted(event.event_id, placed.partition, placed.offset)
+            raise UnavailableError(f"The broker did not take the message: {error!r}") from error
 
     def close(self) -> None:
         """Send what waits, and let go."""
@@ -85,7 +90,14 @@ class EventProducer:
         if self._producer is not None:
             self._producer.close(timeout=5)
 
-    def _send(self, key: bytes, raw: bytes, loop: asyncio.AbstractEventLoop, answer: "asyncio.Future[Any]") -> None:
+    def _send(
+        self,
+        topic: str,
+        key: bytes,
+        value: bytes | None,
+        loop: asyncio.AbstractEventLoop,
+        answer: "asyncio.Future[Any]",
+    ) -> None:
         with self._lock:
             if self._producer is None:
                 # Whoever waited for the lock need not try again at once.
@@ -102,7 +114,7 @@ class EventProducer:
                     delivery_timeout_ms=_TIMEOUT_MS,
                     request_timeout_ms=_TIMEOUT_MS // 2,
                 )
-        sent = self._producer.send(self._kafka.events, raw, key=key)
+        sent = self._producer.send(topic, value, key=key)
         sent.add_callback(lambda placed: loop.call_soon_threadsafe(_settle, answer, placed))
         sent.add_errback(lambda error: loop.call_soon_threadsafe(_settle, answer, error))
 

@@ -11,6 +11,7 @@ from kafka.errors import KafkaError
 
 from config.kafka import Kafka
 from serving.broker import reachable
+from serving.desk import desk_tables
 from serving.view import MAX_ABSENCE_S, Record, View
 
 _log = logging.getLogger(__name__)
@@ -37,6 +38,8 @@ class Follower(threading.Thread):
         self.heard_at = 0.0
         self._view, self._kafka, self._heard = view, kafka, heard
         self._topics = (kafka.items, kafka.similar_items, kafka.recommendations)
+        # Where the jobs that write them do not run these need not be there.
+        self._more = (*desk_tables(kafka), kafka.segments)
         self._ends: dict[TopicPartition, int] = {}
         self._over = threading.Event()
 
@@ -113,6 +116,9 @@ class Follower(threading.Thread):
         """Read all partitions, new ones from the place that the view has of them; returns whether all topics exist."""
         partitions = {topic: sorted(consumer.partitions_for_topic(topic) or ()) for topic in self._topics}
         complete = all(partitions.values())
+        # Asked for by name, one that does not exist might be made.
+        for topic in consumer.topics().intersection(self._more):
+            partitions[topic] = sorted(consumer.partitions_for_topic(topic) or ())
         wanted = [TopicPartition(topic, number) for topic, numbers in partitions.items() for number in numbers]
         new = [partition for partition in wanted if partition not in consumer.assignment()]
         if not new:

@@ -100,3 +100,10 @@ class Problem(msgspec.Struct):
     status_code: int
     detail: str
     extra: dict[str, str] | list[dict[str, str]] | None = None
+
+
+class Placed(msgspec.Struct):
+    """The place on the topic of a message that the broker has confirmed."""
+
+    partition: int
+    offset: int

@@ -10,6 +10,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 
 from schema.pseudonym import pseudonym
+from serving.desk import Desk, desk_tables
 from serving.event_producer import EventProducer
 from serving.follower import Follower
 from serving.live import Live
@@ -31,7 +32,15 @@ class Service:
         self.registry = CollectorRegistry()
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
             collector(registry=self.registry)
-        self.view = View(settings.serving.data, kafka.recommendations, kafka.items, kafka.similar_items)
+        self.view = View(
+            settings.serving.data,
+            kafka.recommendations,
+            kafka.items,
+            kafka.similar_items,
+            desk_tables(kafka),
+            kafka.segments,
+        )
+        self.desk = Desk(self.view, kafka)
         self.live = Live()
         # As pulses come, the newest last; an event of its own for those who wait for the next.
         self.beats: deque[Beat] = deque(maxlen=_BEATS)

@@ -25,6 +25,7 @@ class Serving(Section):
     allow_origins: list[str] = []
     page: bool = True
     pulse: bool = True
+    steering: bool = False
 
     def key(self) -> str | None:
         """The key that requests must carry, None where they need none."""

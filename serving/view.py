@@ -1,16 +1,21 @@
-"""The newest list of every user, the catalogue, and what goes with each item, in RocksDB on this machine's disk."""
+"""The newest list of every user, the catalogue, what goes with each item, and what the shop steers by and sees of
+itself, in RocksDB on this machine's disk."""
 
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
+from functools import partial
 from itertools import islice
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import msgspec
 from rocksdict import BlockBasedOptions, Options, Rdict, WriteBatch
 
+from schema.behaviour import PersonSegment, decode_behaviour
 from schema.errors import MessageError
 from schema.item import Item, encode_item, parse_item
 from schema.recommendation import Recommendation, decode_recommendation
@@ -25,6 +30,7 @@ MAX_ABSENCE_S = 43_200.0
 """Half of the time for which a broker keeps, by default, what says that a key was removed (`delete.retention.ms`)."""
 
 _LIST, _ITEM, _GONE, _SIMILAR, _PLACE, _NUMBER, _CATEGORY, _WORD, _MARK = (bytes((c, 0)) for c in b"rigsonctm")
+_ROW, _SEGMENT = (bytes((c, 0)) for c in b"dp")
 _SEARCHED, _WORDS = 20_000, 8
 
 
@@ -57,10 +63,20 @@ class View:
     A view that has not heard of its topics for half a day is begun anew: what was removed from a
     compacted topic meanwhile may have left no trace there, and an erased person must not live on here.
 
-    `recommendations`, `items` and `similar_items` are the names of the topics.
+    `recommendations`, `items` and `similar_items` are the names of the topics. `tables` are topics of which the newest
+    message of each key is kept as it is, and what raises MessageError where a message is not to be taken; `segments` is
+    the topic of people's segments, of which there are counts.
     """
 
-    def __init__(self, folder: Path, recommendations: str, items: str, similar_items: str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        recommendations: str,
+        items: str,
+        similar_items: str,
+        tables: Mapping[str, Callable[[str, bytes], object]] = MappingProxyType({}),
+        segments: str = "segments",
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         table = BlockBasedOptions()
         table.set_bloom_filter(10, False)
@@ -78,8 +94,13 @@ class View:
             recommendations: self._take_list,
             items: self._take_item,
             similar_items: self._take_similar,
+            segments: self._take_segment,
+            **{topic: partial(self._take_row, topic, valid) for topic, valid in tables.items()},
         }
         self.users, self.items = (self._number(name) for name in ("users", "items"))
+        self.segments = Counter(
+            {name.decode(): self._number(f"segment {name.decode()}") for name in self._below(_NUMBER + b"segment ")}
+        )
         # Few, and asked for with each list.
         self.gone = {key.decode() for key in self._below(_GONE)}
 
@@ -121,8 +142,13 @@ class View:
         users, items = self.users + batch.users, self.items + batch.items
         batch.put(_NUMBER + b"users", str(users).encode())
         batch.put(_NUMBER + b"items", str(items).encode())
+        segments = self.segments.copy()
+        segments.update(batch.segments)
+        for name in batch.segments:
+            batch.put(_NUMBER + f"segment {name}".encode(), str(segments[name]).encode())
         self._db.write(batch.written())
         self.users, self.items = users, items
+        self.segments = segments
         # A new set, as another thread reads it.
         if not batch.went <= self.gone or not batch.came.isdisjoint(self.gone):
             self.gone = (self.gone - batch.came) | batch.went
@@ -172,6 +198,11 @@ class View:
         fitting = (item for item in found if all(self._db.get(prefix + item) is not None for prefix in needed))
         return [item.decode() for item in islice(fitting, limit)]
 
+    def rows(self, topic: str) -> list[bytes]:
+        """The newest message of each key of one of the tables, in the order of keys."""
+        prefix = _ROW + topic.encode() + b"\0"
+        return [value for key in self._below(prefix) if (value := self._db.get(prefix + key)) is not None]
+
     def _below(self, prefix: bytes) -> Iterator[bytes]:
         """What follows the prefix in each key that begins with it, in order."""
         iterator = self._db.iter()
@@ -214,6 +245,32 @@ class View:
             batch.put(key, value)
         return False
 
+    def _take_row(
+        self, topic: str, valid: Callable[[str, bytes], object], batch: "_Batch", key: str, value: bytes | None
+    ) -> bool:
+        place = _ROW + f"{topic}\0{key}".encode()
+        if value is None or value == b"null":
+            batch.delete(place)
+            return False
+        with suppress(MessageError):
+            valid(key, value)
+            batch.put(place, value)
+        return False
+
+    def _take_segment(self, batch: "_Batch", user: str, value: bytes | None) -> bool:
+        place, now = _SEGMENT + user.encode(), None
+        with suppress(MessageError):
+            now = None if value is None else decode_behaviour(value, PersonSegment).segment
+        before = batch.get(place)
+        if before is not None:
+            batch.segments[before.decode()] -= 1
+        if now is None:
+            batch.delete(place)
+        else:
+            batch.segments[now] += 1
+            batch.put(place, now.encode())
+        return False
+
     def _take_item(self, batch: "_Batch", key: str, value: bytes | None) -> bool:
         try:
             item_id, item = parse_item(key, value)
@@ -250,6 +307,7 @@ class _Batch:
         self._db, self._writes = db, dict[bytes, bytes | None]()
         self.users = self.items = 0
         self.came, self.went = set[str](), set[str]()
+        self.segments = Counter[str]()
 
     def get(self, key: bytes) -> bytes | None:
         return self._writes[key] if key in self._writes else self._db.get(key)

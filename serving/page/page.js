@@ -1,40 +1,15 @@
 // The page: a shop window, one person's list as it comes, and the pulse. No library, no build.
 
+import { $, call, element } from "./common.js";
+
 const SHOWN = 12;
 const WAIT_MS = 15000;
-const $ = (id) => document.getElementById(id);
-let key = sessionStorage.getItem("api-key") || "";
 let user = "";
 let stopList = () => {};
 let shownList = [];
 let listId = null;
 // Clicks whose list has not come: event id to the moment of the click.
 const clicks = new Map();
-
-async function call(path, options = {}) {
-  const headers = { ...(options.headers || {}), ...(key ? { "X-API-Key": key } : {}) };
-  const answer = await fetch(path, { ...options, headers });
-  if (answer.status === 401) {
-    await askKey();
-    return call(path, options);
-  }
-  return answer;
-}
-
-let asking = null;
-function askKey() {
-  asking ??= new Promise((resolve) => {
-    const dialog = $("key-dialog");
-    dialog.addEventListener("close", () => {
-      key = $("key").value;
-      sessionStorage.setItem("api-key", key);
-      asking = null;
-      resolve();
-    }, { once: true });
-    dialog.showModal();
-  });
-  return asking;
-}
 
 // Server-sent events by fetch, which, unlike EventSource, can send the key. Returns what stops it.
 function follow(path, heard, state = () => {}) {
@@ -68,13 +43,6 @@ function follow(path, heard, state = () => {}) {
     }
   })();
   return () => over.abort();
-}
-
-function element(name, text, attributes = {}) {
-  const made = document.createElement(name);
-  if (text) made.textContent = text;
-  Object.assign(made, attributes);
-  return made;
 }
 
 const titles = new Map();

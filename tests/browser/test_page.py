@@ -1,16 +1,22 @@
 """The page in a real browser, on the real job: a click changes the list that one sees."""
 
+import json
 import os
 import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
+import msgspec
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from kafka import KafkaProducer
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from deploy.local.stack import Stack
+from schema.behaviour import FunnelStats, PersonSegment, Trend, encode_behaviour
+from schema.experiment import ArmResult, ExperimentResults, encode_results
 from tests.programs import program
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
@@ -41,7 +47,15 @@ def page(browser: Browser, whole: Stack) -> Iterator[Page]:
     page = browser.new_page(viewport={"width": 1200, "height": 1000})
     complaints: list[str] = []
     page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+    # That a rule is refused is looked for.
+    page.on(
+        "console",
+        lambda message: (
+            complaints.append(message.text)
+            if message.type == "error" and "/desk/rules/" not in message.location["url"]
+            else None
+        ),
+    )
     page.on("request", lambda asked: complaints.append(asked.url) if not asked.url.startswith(address) else None)
     page.goto(f"{address}/?user=visitor-{time.time_ns() % 10**6}")
     expect(page.locator("#list li").nth(5)).to_be_visible(timeout=120_000)
@@ -90,7 +104,7 @@ def test_a_click_changes_the_list_and_the_page_says_why_and_how_soon(page: Page)
 def test_all_of_it_is_reached_with_the_keyboard(page: Page) -> None:
     page.keyboard.press("Tab")
     expect(page.get_by_text("Skip to the list")).to_be_focused()
-    for _ in range(5):
+    for _ in range(6):
         page.keyboard.press("Tab")
     expect(page.get_by_label("Search")).to_be_focused()
     page.keyboard.type("lamp")
@@ -114,3 +128,77 @@ def test_nothing_of_it_shuts_anybody_out(page: Page, scheme: str, width: int) ->
     assert found.violations_count == 0, found.generate_report()
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     shot(page, f"page-{scheme}-{width}.png")
+
+
+@pytest.fixture
+def desk(page: Page, whole: Stack) -> Page:
+    page.goto(f"{whole.serving_url}/desk")
+    expect(page.locator("#experiments")).to_contain_text("No experiment runs.")
+    return page
+
+
+def put_rule(page: Page, **rule: object) -> None:
+    page.get_by_label("A rule, as JSON").fill(json.dumps(rule))
+    page.get_by_role("button", name="Put it in force").click()
+
+
+def test_from_the_desk_rules_and_decisions_reach_the_lists(desk: Page, whole: Stack) -> None:
+    def listed() -> list[str]:
+        asked = httpx.get(f"{whole.serving_url}/users/person-1/recommendations", params={"k": 36})
+        return [item["item_id"] for item in asked.json()["items"]]
+
+    put_rule(desk, rule_id="lamps", action="pin", position="first", items="item.category[0] == 'lamps'")
+    expect(desk.locator("#said")).to_contain_text("Refused")
+    expect(desk.locator("#said")).to_contain_text("position")
+    put_rule(desk, rule_id="no-lamps", action="review", items="item.category.exists(c, c == 'lamps')", note="by hand")
+    expect(desk.locator("#rules")).to_contain_text("no-lamps")
+    expect(desk.locator("#review-queue tbody tr")).to_have_count(12)
+    desk.get_by_role("button", name="Allow lamp-3", exact=True).click()
+    expect(desk.locator("#review-queue tbody tr")).to_have_count(11)
+    expect(desk.locator("#review-decisions")).to_contain_text("lamp-3")
+    event = {"event_id": "at-the-desk", "user_id": "person-1", "event_type": "view", "item_id": "chair-3"}
+    httpx.post(f"{whole.serving_url}/events", json=event)
+    deadline = time.monotonic() + 30
+    while any(item.startswith("lamp") and item != "lamp-3" for item in listed()):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    shot(desk, "desk.png")
+    desk.get_by_role("button", name="Take back no-lamps").click()
+    expect(desk.locator("#review-queue")).to_contain_text("Nothing waits.")
+    desk.get_by_role("button", name="Take back the decision about lamp-3").click()
+    expect(desk.locator("#review-decisions")).to_contain_text("Nothing has been decided.")
+
+
+def test_the_desk_shows_what_the_other_jobs_say(desk: Page, whole: Stack) -> None:
+    producer = KafkaProducer(bootstrap_servers=whole.bootstrap_servers)
+    experiment = {"experiment_id": "shelf", "arms": {"a": {"share": 0.5}, "b": {"share": 0.5}}, "control": "a"}
+    arms = {
+        "a": ArmResult(1000, 0.05),
+        "b": ArmResult(1010, 0.07, difference=0.02, low=0.005, high=0.035, p_value=0.01),
+    }
+    result = encode_results(ExperimentResults("shelf", 1, arms, False))
+    trend, funnel = Trend("item", "rug-1", 0, 3_600_000, 40, 9, 3), FunnelStats("rugs", 1, 90, 20, 5, 25, 8)
+    segment = encode_behaviour(PersonSegment("person-1", "loyal", False, 1))
+    for topic, key, value in (
+        ("experiments", "shelf", json.dumps(experiment).encode()),
+        ("experiment-results", "shelf", result),
+        ("trends", "rug-1", msgspec.json.encode(trend)),
+        ("funnel-stats", "rugs", msgspec.json.encode(funnel)),
+        ("segments", "person-1", segment),
+    ):
+        producer.send(topic, value, key=key.encode())
+    producer.flush()
+    expect(desk.locator("#experiments")).to_contain_text("more than the control")
+    expect(desk.locator("#trends")).to_contain_text("rug-1")
+    expect(desk.locator("#funnel-stats tbody tr")).to_have_count(1)
+    expect(desk.locator("#segments")).to_contain_text("loyal")
+    for scheme, width in (("light", 1200), ("dark", 360)):
+        desk.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+        desk.set_viewport_size({"width": width, "height": 900})
+        found = Axe().run(desk)
+        assert found.violations_count == 0, found.generate_report()
+        assert desk.evaluate("document.documentElement.scrollWidth") <= width
+    for topic, key in (("experiments", "shelf"), ("experiment-results", "shelf")):
+        producer.send(topic, None, key=key.encode())
+    producer.close()
+    expect(desk.locator("#experiments")).to_contain_text("No experiment runs.")

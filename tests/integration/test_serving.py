@@ -39,7 +39,7 @@ class Shop:
 
     def __init__(self, stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
         self.stack, self._prefix = stack, f"serving-{time.time_ns()}-"
-        names = ("events", "items", "recommendations", "similar-items")
+        names = ("events", "items", "recommendations", "similar-items", "rules", "review-decisions", "trends")
         for name in names:
             monkeypatch.setenv(f"HEADRACE_KAFKA__{name.replace('-', '_').upper()}", self._prefix + name)
         defaults = default_topics()
@@ -111,6 +111,40 @@ def stocked(shop: Shop) -> None:
     shop.send("recommendations", DEFAULT_USER, made(DEFAULT_USER, 0, "def", "popular"))
     similar = SimilarItems("a", 1, 7, [SimilarItem("b", 0.9), SimilarItem("c", 0.1)])
     shop.send("similar-items", "a", encode_similar_items(similar))
+
+
+def test_the_shop_steers_over_http_where_it_may(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    stocked(shop)
+    shop.send("rules", "old", b'{"rule_id":"old","action":"filter","item_ids":["a"]}')
+    shop.send("rules", "wrong", b'{"rule_id":"wrong","action":"pin"}')
+    for hour, item in ((1, "a"), (2, "b"), (2, "c")):
+        trend = {"kind": "item", "id": item, "window_start": hour - 1, "window_end": hour}
+        shop.send("trends", item, msgspec.json.encode(trend | {"actions": len(item) + hour, "people": 1, "before": 0}))
+    shop.start()
+    eventually(lambda: [rule["rule_id"] for rule in shop.get("/desk/rules").json()] == ["old"])
+    eventually(lambda: [trend["id"] for trend in shop.get("/desk/trends").json()] == ["b", "c"])
+    assert shop.get("/desk/experiments").json() == []
+    assert shop.get("/desk/nothing").status_code == 400
+    rule = {"rule_id": "sale", "action": "boost", "amount": 0.5, "items": "item.price < 3.0"}
+    assert shop.client.put("/desk/rules/sale", json=rule).status_code == 202
+    eventually(lambda: [rule["rule_id"] for rule in shop.get("/desk/rules").json()] == ["old", "sale"])
+    faulty = shop.client.put("/desk/rules/sale", json=rule | {"amount": 3, "position": 1})
+    assert faulty.status_code == 400
+    assert "amount" in faulty.json()["detail"]
+    assert "boost takes no position" in faulty.json()["detail"]
+    assert shop.client.put("/desk/rules/other", json=rule).status_code == 400
+    assert shop.client.put("/desk/rules/sale", content=b"null").status_code == 400
+    decision = {"item_id": "a", "decision": "forbid"}
+    assert shop.client.put("/desk/review-decisions/a", json=decision).status_code == 202
+    eventually(lambda: shop.get("/desk/review-decisions").json() == [decision])
+    assert shop.client.delete("/desk/rules/old").status_code == 202
+    eventually(lambda: [rule["rule_id"] for rule in shop.get("/desk/rules").json()] == ["sale"])
+    shop.stack.stop_serving()
+    monkeypatch.setenv("HEADRACE_SERVING__STEERING", "false")
+    shop.client = httpx.Client(base_url=shop.stack.serve(), timeout=10)
+    eventually(shop.is_well)
+    assert shop.client.delete("/desk/rules/sale").status_code == 403
+    assert [rule["rule_id"] for rule in shop.get("/desk/rules").json()] == ["sale"]
 
 
 def test_what_is_on_the_topics_is_served(shop: Shop) -> None:

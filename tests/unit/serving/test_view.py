@@ -9,6 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from schema.behaviour import PersonSegment
+from schema.errors import MessageError
 from schema.recommendation import Recommendation, ScoredItem, encode_recommendation
 from schema.similar_items import SimilarItems, encode_similar_items
 from serving.view import RESTARTED_MS, Record, View
@@ -117,6 +119,29 @@ def test_similar_items_are_replaced_and_removed(view: View) -> None:
     assert view.similar("a") == second
     view.apply([Record("similar-items", 0, 2, b"a", None)])
     assert view.similar("a") is None
+
+
+def test_tables_hold_the_newest_valid_message_of_each_key_and_segments_are_counted(tmp_path: Path) -> None:
+    def valid(key: str, raw: bytes) -> None:
+        if b"bad" in raw:
+            raise MessageError("bad", key, "bad", "bad")
+
+    view = View(tmp_path, *NAMES, tables={"rules": valid, "rules-of-another": valid})
+    given = [("b", b"1"), ("a", b"2"), ("a", b"bad"), ("c", b"3"), ("c", None), ("b", b"4"), ("d", b"null")]
+    view.apply(Record("rules", 0, n, key.encode(), value) for n, (key, value) in enumerate(given))
+    assert (view.rows("rules"), view.rows("rules-of-another"), view.place("rules", 0)) == ([b"2", b"4"], [], 7)
+
+    def told(user: str, segment: str | None) -> Record:
+        value = None if segment is None else msgspec.json.encode(PersonSegment(user, segment, False, 1))  # type: ignore[arg-type]
+        return Record("segments", 0, 0, user.encode(), value)
+
+    view.apply([told("u", "new"), told("v", "new"), told("u", "loyal"), told("w", "new")])
+    view.apply([told("w", None), told("v", "new")])
+    view.close()
+    again = View(tmp_path, *NAMES, tables={"rules": valid})
+    assert {name: count for name, count in again.segments.items() if count} == {"new": 1, "loyal": 1}
+    assert again.rows("rules") == [b"2", b"4"]
+    again.close()
 
 
 def test_a_view_that_was_away_for_too_long_is_begun_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
