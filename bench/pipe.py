@@ -113,7 +113,7 @@ class Pipe:
                 before, ends = ends, consumer.end_offsets(partitions)
                 # Of several partitions one may be far ahead of another, and the newest list need not be the last: so
                 # when nothing comes any more, more of them are read.
-                last = 20 if len(partitions) == 1 and ends != before else 100_000
+                last = 100_000 if ends == before else 20 if len(partitions) == 1 else 2000
                 for partition, end in ends.items():
                     consumer.seek(partition, max(0, end - last))
                 while any(consumer.position(partition) < end for partition, end in ends.items()):

@@ -27,11 +27,12 @@ METRICS = {
     "lists_without_sequence": Metric(
         ("scorer",), "counter", "Lists that were late, so made without the sequence model"
     ),
+    "people_waiting": Metric(("scorer",), "gauge", "People who wait for a list"),
     "lists_sent": Metric(("scorer",), "counter", "Lists sent"),
-    "batch_size": Metric(("scorer",), "gauge", "Events of the newest batch"),
-    "scorer_ms": Metric(("scorer",), "gauge", "Milliseconds that the lists of the newest batch took"),
+    "batch_size": Metric(("scorer",), "gauge", "People of the newest lists, which are made together"),
+    "scorer_ms": Metric(("scorer",), "gauge", "Milliseconds that these lists took"),
     "freshness_ms": Metric(
-        ("scorer",), "gauge", "Milliseconds from the append of the newest batch's last event to its lists"
+        ("scorer",), "gauge", "Milliseconds from the first event that one of these people waited for to the lists"
     ),
     "replica_lag_ms": Metric(("scorer",), "gauge", "Milliseconds from the making of the newest delta to its use"),
     "prequential_hit": Metric(

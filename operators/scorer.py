@@ -16,7 +16,7 @@ from pyflink.datastream.state import ListStateDescriptor, ValueStateDescriptor
 from operators.worker import prepare_worker  # isort: skip, numba comes in with the models
 from model.blend import BlendOptions, RankedList, Recommender, unpack_delta
 from model.learned_blend import LearnedBlend
-from model.snapshot import Snapshot, pack_snapshot, unpack_snapshot
+from model.snapshot import Snapshot, unpack_snapshot
 from operators.dead_letters import DeadLetters
 from operators.receipts import RECEIPTS
 from operators.taste_segments import TASTE_SEGMENTS
@@ -27,7 +27,9 @@ from schema.taste_segment import TasteSegment, encode_taste_segment
 LISTS = Types.ROW_NAMED(["user_id", "payload"], [Types.STRING(), Types.PRIMITIVE_ARRAY(Types.BYTE())])
 _RETRY_MS = 20
 # Lists are made of so many people at once, in turns of so long. In the pauses what has come meanwhile is read.
-_PEOPLE, _TURN_S, _PAUSE_MS, _LONGEST_PAUSE_MS = 128, 0.05, 10, 500
+_PEOPLE, _TURN_S, _PAUSE_MS, _LONGEST_PAUSE_MS = 128, 0.05, 10, 100
+# Snapshots of one entry of the state.
+_ENTRY = 512
 _SMOOTHING = 0.001
 
 
@@ -39,6 +41,22 @@ class SentList(NamedTuple):
     seen: set[int]
 
 
+class Waiting(NamedTuple):
+    """When the first event that a person waits for was appended, and the packed snapshot of the newest."""
+
+    since: int
+    packed: bytes
+
+
+class Came(NamedTuple):
+    """What came since the last turn: how many events, how many of people who waited already, and how late the newest
+    was."""
+
+    events: int = 0
+    again: int = 0
+    late_ms: int = 0
+
+
 class ScorerFunction(KeyedCoProcessFunction):
     """In: Row(shard, packed snapshots), and Row(whole, made_at, payload) of the learner, which sends it to every
     shard. Out: Row(user_id, list or None), a dead letter for each event whose list could not be made, a receipt for
@@ -46,8 +64,9 @@ class ScorerFunction(KeyedCoProcessFunction):
 
     People wait for their lists in the order in which they came, each once, with what is newest of them: so the further
     the job is behind, the more events a list is made of. Mostly nobody waits longer than the batch takes. Who still
-    waits when the turn is over, or until the learner has sent the model after a start, is kept in the keyed state
-    `waiting`, packed snapshots of which the last of each person counts; it may hold some who have been served.
+    waits when the turn is over is kept in the keyed state `waiting` too, as lists of packed snapshots of which the last
+    of each person counts; it may hold some who have been served. What comes before the learner has sent the model after
+    a start is there alone.
 
     The keyed state `blend` holds what the shard has learned about the order of candidates. The lists last sent, and
     what they were made of, are bounded caches: what they lose costs one repeated list, and one lesson.
@@ -77,11 +96,13 @@ class ScorerFunction(KeyedCoProcessFunction):
         self._replica: Recommender | None = None
         # Together they name a list: this run of the operator, and how many lists it has made.
         self._run, self._lists_made = uuid4().hex, 0
-        # Of each shard those who wait, and how many snapshots its `waiting` holds.
-        self._queues: dict[int, OrderedDict[str, Snapshot]] = {}
-        self._kept: dict[int, int] = {}
-        # How late the newest came of what has come since the last turn.
-        self._late_ms: dict[int, int] = {}
+        # Of each shard those who wait, and whose snapshots its `waiting` holds; shards of which that is to be written
+        # anew, as somebody is to be forgotten; and those of which a turn is due.
+        self._queues: dict[int, OrderedDict[str, Waiting]] = {}
+        self._kept: dict[int, list[str]] = {}
+        self._anew: set[int] = set()
+        self._due: set[int] = set()
+        self._came: dict[int, Came] = {}
         self._sent: OrderedDict[str, SentList] = OrderedDict()
         # The segment that was last told of each person.
         self._segments: OrderedDict[str, int] = OrderedDict()
@@ -89,6 +110,7 @@ class ScorerFunction(KeyedCoProcessFunction):
         self._dead_letters = DeadLetters(metrics, "scorer_failed")
         self._lists_sent = metrics.counter("lists_sent")
         self._without_sequence = metrics.counter("lists_without_sequence")
+        metrics.gauge("people_waiting", lambda: sum(map(len, self._queues.values())))
         metrics.gauge("sequence_failures", lambda: self._replica.sequence_failures if self._replica else 0)
         self._gauges = {"batch_size": 0.0, "scorer_ms": 0.0, "freshness_ms": 0.0}
         self._gauges |= {"model_version": 0.0, "replica_lag_ms": 0.0}
@@ -102,15 +124,17 @@ class ScorerFunction(KeyedCoProcessFunction):
         """Take one micro-batch, and make lists."""
         shard, requests = value
         requests = [bytes(request) for request in requests]
-        snapshots = [unpack_snapshot(request) for request in requests]
-        queue = self._queue(shard)
-        pausing = bool(queue)
-        self._late_ms[shard] = int(time.time() * 1000) - snapshots[-1].appended_at
-        yield from self._received(shard, snapshots)
-        if not pausing:
+        if not self._ready():
+            self._waiting.add(msgspec.msgpack.encode(requests))
+            self._come_again(shard, ctx, _RETRY_MS)
+            return
+        yield from self._begin(shard)
+        came = [(unpack_snapshot(request), request) for request in requests]
+        yield from self._received(shard, came)
+        if shard not in self._due:
             yield from self._turn(shard, ctx)
-        came = (request for request, one in zip(requests, snapshots, strict=True) if queue.get(one.user_id) is one)
-        self._keep(shard, list(came), anew=any(snapshot.erased for snapshot in snapshots))
+        self._keep(shard, came)
+        self._blend.update(self._restored(shard).pack())
 
     def process_element2(self, value: Row, ctx: KeyedCoProcessFunction.Context) -> Iterator[Row]:
         """Follow the learner."""
@@ -132,52 +156,70 @@ class ScorerFunction(KeyedCoProcessFunction):
     def on_timer(self, timestamp: int, ctx: KeyedCoProcessFunction.OnTimerContext) -> Iterator[Row]:
         """Make the lists of who waits."""
         shard = ctx.get_current_key()
+        self._due.discard(shard)
+        if not self._ready():
+            self._come_again(shard, ctx, _RETRY_MS)
+            return
+        yield from self._begin(shard)
         yield from self._turn(shard, ctx)
-        self._keep(shard, [], anew=False)
+        self._keep(shard, [])
+        self._blend.update(self._restored(shard).pack())
 
     def _ready(self) -> bool:
         """Whether the model is here and knows an item; before that, an event would get no list at all."""
         return self._replica is not None and len(self._replica.index) > 0
 
-    def _queue(self, shard: int) -> OrderedDict[str, Snapshot]:
-        """Who waits, who came first at the front."""
-        if shard not in self._queues:
-            entries = [msgspec.msgpack.decode(entry, type=list[bytes]) for entry in self._waiting.get() or ()]
-            snapshots = map(unpack_snapshot, chain.from_iterable(entries))
-            self._queues[shard] = OrderedDict((snapshot.user_id, snapshot) for snapshot in snapshots)
-            self._kept[shard] = sum(map(len, entries))
-        return self._queues[shard]
+    def _come_again(self, shard: int, ctx: KeyedCoProcessFunction.Context, pause_ms: int) -> None:
+        """Have a turn after the pause, if none is due."""
+        if shard not in self._due:
+            self._due.add(shard)
+            ctx.timer_service().register_processing_time_timer(int(time.time() * 1000) + pause_ms)
+
+    def _begin(self, shard: int) -> Iterator[Row]:
+        """Take in what `waiting` holds, once after a start."""
+        if shard in self._queues:
+            return
+        entries = [msgspec.msgpack.decode(entry, type=list[bytes]) for entry in self._waiting.get() or ()]
+        came = [(unpack_snapshot(request), request) for request in chain.from_iterable(entries)]
+        self._queues[shard], self._kept[shard] = OrderedDict(), [snapshot.user_id for snapshot, _ in came]
+        yield from self._received(shard, came)
 
     def _turn(self, shard: int, ctx: KeyedCoProcessFunction.Context) -> Iterator[Row]:
         """Serve people for a while, or more of them than are remembered, and come again where some are left."""
-        queue, until = self._queue(shard), time.perf_counter() + _TURN_S
-        while queue and self._ready() and (time.perf_counter() < until or len(queue) > self._remembered_users):
-            first = [queue.popitem(last=False)[1] for _ in range(min(len(queue), _PEOPLE))]
-            yield from self._lists(shard, first)
-        if shard in self._blends:
-            self._blend.update(self._blends[shard].pack())
-        late_ms = self._late_ms.pop(shard, 0)
+        queue, until = self._queues[shard], time.perf_counter() + _TURN_S
+        while queue and (time.perf_counter() < until or len(queue) > self._remembered_users):
+            yield from self._lists(shard, [queue.popitem(last=False)[1] for _ in range(min(len(queue), _PEOPLE))])
+        came = self._came.pop(shard, Came())
         if queue:
-            pause = _PAUSE_MS if self._ready() else _RETRY_MS
-            if late_ms > self._target_freshness_ms > 0:
-                # Who is far behind gains more by reading on: of several events people then get one list.
-                pause = min(pause * late_ms // self._target_freshness_ms, _LONGEST_PAUSE_MS)
-            ctx.timer_service().register_processing_time_timer(int(time.time() * 1000) + pause)
+            pause = float(_PAUSE_MS)
+            if came.late_ms > self._target_freshness_ms > 0:
+                # Who is far behind gains by reading on, as far as it is the same people who come.
+                pause += (_LONGEST_PAUSE_MS - _PAUSE_MS) * came.again / max(came.events, 1)
+            self._come_again(shard, ctx, round(pause))
 
-    def _keep(self, shard: int, came: list[bytes], anew: bool) -> None:
-        """Let `waiting` hold who waits: add those of them who came, or write all, where it must be `anew` or holds
-        mostly people who do not wait any more."""
-        queue, kept = self._queue(shard), self._kept[shard]
+    def _keep(self, shard: int, came: list[tuple[Snapshot, bytes]]) -> None:
+        """Let `waiting` hold who waits: add those of them who came, or write all where it holds mostly people who wait
+        no more, or somebody who is to be forgotten."""
+        queue, kept = self._queues[shard], self._kept[shard]
+        anew = shard in self._anew
+        self._anew.discard(shard)
         if not queue:
             if kept:
                 self._waiting.clear()
-            self._kept[shard] = 0
-        elif anew or kept + len(came) > 2 * len(queue) + _PEOPLE:
-            self._waiting.update([msgspec.msgpack.encode([pack_snapshot(snapshot) for snapshot in queue.values()])])
-            self._kept[shard] = len(queue)
-        elif came:
-            self._waiting.add(msgspec.msgpack.encode(came))
-            self._kept[shard] += len(came)
+                kept.clear()
+            return
+        added = [(one.user_id, request) for one, request in came if one.user_id in queue]
+        # But for those of whom something newer came.
+        added = [(user, request) for user, request in added if queue[user].packed is request]
+        if not anew and len(kept) + len(added) <= 2 * len(queue) + _ENTRY:
+            if added:
+                self._waiting.add(msgspec.msgpack.encode([request for _, request in added]))
+                kept.extend(user for user, _ in added)
+            return
+        packed = [waiting.packed for waiting in queue.values()]
+        entries = (packed[n : n + _ENTRY] for n in range(0, len(packed), _ENTRY))
+        self._waiting.update([msgspec.msgpack.encode(entry) for entry in entries])
+        kept[:] = queue
 
     def _restored(self, shard: int) -> LearnedBlend:
         if shard not in self._blends:
@@ -187,39 +229,50 @@ class ScorerFunction(KeyedCoProcessFunction):
             self._blends[shard] = LearnedBlend(options) if fresh else LearnedBlend.unpack(packed, options)
         return self._blends[shard]
 
-    def _received(self, shard: int, snapshots: list[Snapshot]) -> Iterator[Row]:
-        """Let people wait for their lists, and learn from how well those that they have did."""
-        queue, blend = self._queue(shard), self._restored(shard)
-        for snapshot in snapshots:
+    def _received(self, shard: int, came: list[tuple[Snapshot, bytes]]) -> Iterator[Row]:
+        """Let people wait for their lists, and learn from how well those that they have did. `came` are snapshots, and
+        the same packed."""
+        assert self._replica is not None
+        queue, blend, again = self._queues[shard], self._restored(shard), 0
+        for snapshot, request in came:
+            user = snapshot.user_id
             if snapshot.erased:
-                queue.pop(snapshot.user_id, None)
-                self._sent.pop(snapshot.user_id, None)
-                blend.forget(snapshot.user_id)
-                yield Row(snapshot.user_id, None)
+                queue.pop(user, None)
+                if user in self._kept[shard]:
+                    self._anew.add(shard)
+                self._sent.pop(user, None)
+                blend.forget(user)
+                yield Row(user, None)
                 yield RECEIPTS, Row(receipt(snapshot.event_id, "lists"))
-                self._segments.pop(snapshot.user_id, None)
+                self._segments.pop(user, None)
                 if self._options.user_segments.segments:
-                    yield TASTE_SEGMENTS, Row(snapshot.user_id, None)
+                    yield TASTE_SEGMENTS, Row(user, None)
                 continue
             if snapshot.impression:
                 # It changes nothing that a list is made of.
                 self._see(snapshot, blend)
-                if snapshot.user_id in self._sent:
+                if user in self._sent:
                     continue
-            if self._replica is not None:
-                try:
-                    self._test(snapshot)
-                    self._replica.feedback(snapshot, blend, self._place(snapshot))
-                except Exception as error:
-                    yield self._dead_letters.of_failure("scorer_failed", error, self._events_topic, snapshot)
-                    continue
-            queue[snapshot.user_id] = snapshot
+            try:
+                self._test(snapshot)
+                self._replica.feedback(snapshot, blend, self._place(snapshot))
+            except Exception as error:
+                yield self._dead_letters.of_failure("scorer_failed", error, self._events_topic, snapshot)
+                continue
+            before = queue.get(user)
+            again += before is not None
+            queue[user] = Waiting(snapshot.appended_at if before is None else before.since, request)
+        if came:
+            last = self._came.get(shard, Came())
+            late_ms = int(time.time() * 1000) - snapshot.appended_at
+            self._came[shard] = Came(last.events + len(came), last.again + again, late_ms)
 
-    def _lists(self, shard: int, snapshots: list[Snapshot]) -> Iterator[Row]:
+    def _lists(self, shard: int, people: list[Waiting]) -> Iterator[Row]:
         """The lists of people, and that for people without history."""
         assert self._replica is not None
         blend, started, made = self._restored(shard), time.perf_counter(), self._lists_made
-        oldest = min(snapshot.appended_at for snapshot in snapshots)
+        oldest = min(waiting.since for waiting in people)
+        snapshots = [unpack_snapshot(waiting.packed) for waiting in people]
         last = snapshots[-1]
         default = Snapshot(DEFAULT_USER, last.event_id, last.event_timestamp, 0, [], [])
         # Late lists are not to wait for the network.

@@ -65,6 +65,7 @@ from serving.service import Service
 _PAGE = Path(__file__).parent / "page"
 _HEARTBEAT_S, _CATEGORIES = 15.0, 500
 _KEY_HEADER = "X-API-Key"
+_DESK_LINK = '<a href="desk">Desk</a> · '
 
 Id = Annotated[str, Parameter(min_length=1, max_length=256)]
 Count = Annotated[int, Parameter(ge=1, le=1000)]
@@ -259,10 +260,14 @@ async def put_event(request: Request[Any, Any, Any]) -> Accepted:
 
 
 @get("/desk/{table:str}", responses=_refused, summary="What the shop steers by, and what comes of it")
-async def desk_table(request: Request[Any, Any, Any], table: Table) -> Response[list[dict[str, Any]]]:
+async def desk_table(
+    request: Request[Any, Any, Any], table: Table, limit: Annotated[int, Parameter(ge=1, le=10_000)] = 500
+) -> Response[list[dict[str, Any]]]:
     """The newest message of each key, as it is on the topic; of trends those of the newest hour, of funnels those of
     the newest day."""
-    return Response(request.app.state.service.desk.table(table), media_type=MediaType.JSON)
+    # In a thread: a review queue may be as long as the catalogue.
+    held = await asyncio.to_thread(request.app.state.service.desk.table, table, limit)
+    return Response(held, media_type=MediaType.JSON)
 
 
 @get("/desk/segments", responses=_refused, summary="How many people are of each segment")
@@ -357,9 +362,10 @@ async def metrics(request: Request[Any, Any, Any]) -> Response[bytes]:
 
 
 @get("/", include_in_schema=False, media_type=MediaType.HTML)
-async def page() -> File:
-    """The page to look at."""
-    return File(_PAGE / "index.html", content_disposition_type="inline", media_type="text/html")
+async def page(request: Request[Any, Any, Any]) -> str:
+    """The page to look at, with a way to the desk where there is one."""
+    text = (_PAGE / "index.html").read_text(encoding="utf-8")
+    return text if request.app.state.service.settings.desk else text.replace(_DESK_LINK, "")
 
 
 @get("/desk", include_in_schema=False, media_type=MediaType.HTML)
@@ -400,9 +406,9 @@ def create_app(service: Service) -> Litestar:
     assets = [create_static_files_router("/docs/assets", [swagger_ui_bundle.swagger_ui_path], include_in_schema=False)]
     if settings.page:
         assets.append(create_static_files_router("/page", [_PAGE], include_in_schema=False))
-        open_to_all += [page, desk_page]
+        open_to_all += [page, desk_page] if settings.desk else [page]
     asked = [recommendations, stream, similar, item, items, categories, put_event, pulse]
-    asked += [desk_table, desk_segments, steer, take_back]
+    asked += [desk_table, desk_segments, steer, take_back] if settings.desk else []
     for handler in asked:
         handler.guards = guarded
     app = Litestar(

@@ -2,16 +2,18 @@
 
 from collections.abc import Callable
 from functools import partial
+from itertools import islice
 from typing import Literal
 
 import msgspec
 
 from config.kafka import Kafka
 from schema.behaviour import FunnelStats, Trend, decode_behaviour
+from schema.errors import MessageError
 from schema.experiment import decode_results, parse_experiment
 from schema.review import decode_review, parse_decision
 from schema.rule import parse_rule
-from serving.view import View
+from serving.view import Row, View
 
 Steered = Literal["rules", "review-decisions", "experiments"]
 Table = Literal[
@@ -22,12 +24,6 @@ _PARSERS: dict[str, Callable[[str | None, bytes | None], object]] = {
     "review-decisions": parse_decision,
     "experiments": parse_experiment,
 }
-_DECODERS: dict[str, Callable[[bytes], object]] = {
-    "review-queue": decode_review,
-    "experiment-results": decode_results,
-    "trends": lambda raw: decode_behaviour(raw, Trend),
-    "funnel-stats": lambda raw: decode_behaviour(raw, FunnelStats),
-}
 
 
 class SegmentCounts(msgspec.Struct):
@@ -36,11 +32,17 @@ class SegmentCounts(msgspec.Struct):
     segments: dict[str, int]
 
 
-def desk_tables(kafka: Kafka) -> dict[str, Callable[[str, bytes], object]]:
-    """The topics that the view keeps as tables, and what raises MessageError for a message that is not valid."""
-    valid: dict[str, Callable[[str, bytes], object]] = dict(_PARSERS)
-    valid |= {table: partial(_check, decode) for table, decode in _DECODERS.items()}
-    return {_topic(kafka, table): check for table, check in valid.items()}
+def desk_tables(kafka: Kafka) -> dict[str, Callable[[str, bytes], Row]]:
+    """The topics that the view keeps as tables, and as which row a message of each is kept; each raises MessageError
+    for a message that is not valid."""
+    rows: dict[str, Callable[[str, bytes], Row]] = {
+        "review-queue": lambda key, raw: Row(key, 0, decode_review(raw)),
+        "experiment-results": lambda key, raw: Row(key, 0, decode_results(raw)),
+        "trends": _trend,
+        "funnel-stats": _funnel,
+    }
+    rows |= {table: partial(_steered, parse) for table, parse in _PARSERS.items()}
+    return {_topic(kafka, table): row for table, row in rows.items()}
 
 
 class Desk:
@@ -49,33 +51,44 @@ class Desk:
     def __init__(self, view: View, kafka: Kafka) -> None:
         self._view, self._kafka = view, kafka
 
-    def table(self, table: Table) -> bytes:
-        """The messages of a table, as they are on its topic, in a JSON array: of trends those of the newest hour, the
-        most taken first, of funnels those of the newest day."""
-        rows = self._view.rows(_topic(self._kafka, table))
-        if table == "trends":
-            trends = [decode_behaviour(raw, Trend) for raw in rows]
-            newest = max((trend.window_end for trend in trends), default=0)
-            latest = sorted((t for t in trends if t.window_end == newest), key=lambda t: (-t.actions, t.id))
-            return msgspec.json.encode(latest)
-        if table == "funnel-stats":
-            funnels = [decode_behaviour(raw, FunnelStats) for raw in rows]
-            day = max((funnel.day for funnel in funnels), default=0)
-            return msgspec.json.encode([funnel for funnel in funnels if funnel.day == day])
-        return b"[" + b",".join(rows) + b"]"
+    def table(self, table: Table, limit: int) -> bytes:
+        """The messages of a table, as they are on its topic, in a JSON array, `limit` of them at most: of trends those
+        of the newest hour, of funnels those of the newest day."""
+        return b"[" + b",".join(islice(self._view.rows(_topic(self._kafka, table)), limit)) + b"]"
 
     def segments(self) -> SegmentCounts:
         """How many people are of each segment."""
-        return SegmentCounts(dict(sorted(self._view.segments.items())))
+        return SegmentCounts({name: count for name, count in sorted(self._view.segments.items()) if count})
 
     def message(self, table: Steered, key: str, raw: bytes | None) -> str:
-        """The topic that a message goes to. Raises MessageError with every fault where the job would refuse it."""
+        """The topic that a message goes to. Raises MessageError where the job would refuse it."""
+        if raw is not None:
+            _readable(raw)
         _PARSERS[table](key, raw)
         return _topic(self._kafka, table)
 
 
-def _check(decode: Callable[[bytes], object], _: str, raw: bytes) -> None:
-    decode(raw)
+def _steered(parse: Callable[[str | None, bytes | None], object], key: str, raw: bytes) -> Row:
+    return Row(key, 0, parse(key, raw))
+
+
+def _trend(_: str, raw: bytes) -> Row:
+    trend = decode_behaviour(raw, Trend)
+    # The most taken first.
+    return Row(f"{max(0, 10**15 - trend.actions):016}\0{trend.kind}\0{trend.id}", trend.window_end, trend)
+
+
+def _funnel(key: str, raw: bytes) -> Row:
+    funnel = decode_behaviour(raw, FunnelStats)
+    return Row(key, funnel.day, funnel)
+
+
+def _readable(raw: bytes) -> None:
+    """Raises MessageError for what a strict reader would not take: in fields that nobody knows nobody looks."""
+    try:
+        raw.decode()
+    except UnicodeDecodeError as error:
+        raise MessageError("not_json", "message", "bytes", f"is no UTF-8: {error}") from None
 
 
 def _topic(kafka: Kafka, table: str) -> str:

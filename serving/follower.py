@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
-from kafka.errors import KafkaError
+from kafka.errors import KafkaError, TopicAuthorizationFailedError
 
 from config.kafka import Kafka
 from serving.broker import reachable
@@ -31,7 +31,9 @@ class Follower(threading.Thread):
     away is waited for.
     """
 
-    def __init__(self, view: View, kafka: Kafka, heard: Callable[[list[str], list[Any]], None]) -> None:
+    def __init__(
+        self, view: View, kafka: Kafka, heard: Callable[[list[str], list[Any]], None], desk: bool = False
+    ) -> None:
         super().__init__(name="follower", daemon=True)
         self.behind: int | None = None
         self.failure: Exception | None = None
@@ -39,7 +41,7 @@ class Follower(threading.Thread):
         self._view, self._kafka, self._heard = view, kafka, heard
         self._topics = (kafka.items, kafka.similar_items, kafka.recommendations)
         # Where the jobs that write them do not run these need not be there.
-        self._more = (*desk_tables(kafka), kafka.segments)
+        self._more = {*desk_tables(kafka), kafka.segments} if desk else set[str]()
         self._ends: dict[TopicPartition, int] = {}
         self._over = threading.Event()
 
@@ -51,6 +53,11 @@ class Follower(threading.Thread):
                 continue
             try:
                 self._follow()
+            except TopicAuthorizationFailedError as error:
+                # Of the lists' own topics that is an error as any other.
+                _log.warning("What the desk shows of some topics may not be read: %s", error)
+                self._more = set()
+                self._over.wait(1)
             except KafkaError as error:
                 _log.warning("The broker is waited for: %r", error)
                 self._over.wait(1)

@@ -37,7 +37,7 @@ class Service:
             kafka.recommendations,
             kafka.items,
             kafka.similar_items,
-            desk_tables(kafka),
+            desk_tables(kafka) if self.settings.desk else {},
             kafka.segments,
         )
         self.desk = Desk(self.view, kafka)
@@ -48,7 +48,7 @@ class Service:
         parser = settings.events.parser()
         self.events = EventProducer(kafka, parser())
         self._pseudonym_key = settings.privacy.key()
-        self.follower = Follower(self.view, kafka, self._heard)
+        self.follower = Follower(self.view, kafka, self._heard, self.settings.desk)
         self.metrics = Metrics(self.registry)
         follow(self.metrics.users, lambda: self.view.users)
         follow(self.metrics.items, lambda: self.view.items)

@@ -1,9 +1,9 @@
 """The configuration of the serving process: the sections of the job's file that it needs, and `serving`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field, FilePath, NonNegativeInt, PositiveInt, SecretStr
+from pydantic import Field, FilePath, NonNegativeInt, PositiveInt, SecretStr, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from config.events import Events
@@ -25,7 +25,16 @@ class Serving(Section):
     allow_origins: list[str] = []
     page: bool = True
     pulse: bool = True
+    desk: bool = False
     steering: bool = False
+
+    @model_validator(mode="after")
+    def _steers_behind_a_key(self) -> Self:
+        if self.steering and not self.desk:
+            raise ValueError("steering is the desk's: it needs desk = true")
+        if self.steering and self.key() is None and self.host not in ("127.0.0.1", "::1", "localhost"):
+            raise ValueError(f"steering on {self.host} needs api_key or api_key_file: anyone could change every list")
+        return self
 
     def key(self) -> str | None:
         """The key that requests must carry, None where they need none."""

@@ -34,6 +34,15 @@ _ROW, _SEGMENT = (bytes((c, 0)) for c in b"dp")
 _SEARCHED, _WORDS = 20_000, 8
 
 
+class Row(NamedTuple):
+    """A message of a table: the key that it is kept by, and its period: of a table only the rows of the highest one are
+    kept. `message` is what it holds."""
+
+    key: str
+    period: int
+    message: object
+
+
 class Record(NamedTuple):
     """A message of one of the topics, with its place."""
 
@@ -63,9 +72,9 @@ class View:
     A view that has not heard of its topics for half a day is begun anew: what was removed from a
     compacted topic meanwhile may have left no trace there, and an erased person must not live on here.
 
-    `recommendations`, `items` and `similar_items` are the names of the topics. `tables` are topics of which the newest
-    message of each key is kept as it is, and what raises MessageError where a message is not to be taken; `segments` is
-    the topic of people's segments, of which there are counts.
+    `recommendations`, `items` and `similar_items` are the names of the topics. `tables` are topics of which messages
+    are kept as they are, and as which row each; these raise MessageError where a message is not to be taken. `segments`
+    is the topic of people's segments, of which there are counts.
     """
 
     def __init__(
@@ -74,7 +83,7 @@ class View:
         recommendations: str,
         items: str,
         similar_items: str,
-        tables: Mapping[str, Callable[[str, bytes], object]] = MappingProxyType({}),
+        tables: Mapping[str, Callable[[str, bytes], Row]] = MappingProxyType({}),
         segments: str = "segments",
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -95,7 +104,7 @@ class View:
             items: self._take_item,
             similar_items: self._take_similar,
             segments: self._take_segment,
-            **{topic: partial(self._take_row, topic, valid) for topic, valid in tables.items()},
+            **{topic: partial(self._take_row, topic, row_of) for topic, row_of in tables.items()},
         }
         self.users, self.items = (self._number(name) for name in ("users", "items"))
         self.segments = Counter(
@@ -198,10 +207,14 @@ class View:
         fitting = (item for item in found if all(self._db.get(prefix + item) is not None for prefix in needed))
         return [item.decode() for item in islice(fitting, limit)]
 
-    def rows(self, topic: str) -> list[bytes]:
-        """The newest message of each key of one of the tables, in the order of keys."""
+    def rows(self, topic: str) -> Iterator[bytes]:
+        """The messages of one of the tables, in the order of the keys that they are kept by."""
         prefix = _ROW + topic.encode() + b"\0"
-        return [value for key in self._below(prefix) if (value := self._db.get(prefix + key)) is not None]
+        iterator = self._db.iter()
+        iterator.seek(prefix)
+        while iterator.valid() and iterator.key().startswith(prefix):
+            yield iterator.value()
+            iterator.next()
 
     def _below(self, prefix: bytes) -> Iterator[bytes]:
         """What follows the prefix in each key that begins with it, in order."""
@@ -246,21 +259,31 @@ class View:
         return False
 
     def _take_row(
-        self, topic: str, valid: Callable[[str, bytes], object], batch: "_Batch", key: str, value: bytes | None
+        self, topic: str, row_of: Callable[[str, bytes], Row], batch: "_Batch", key: str, value: bytes | None
     ) -> bool:
-        place = _ROW + f"{topic}\0{key}".encode()
+        prefix = _ROW + topic.encode() + b"\0"
         if value is None or value == b"null":
-            batch.delete(place)
+            batch.delete(prefix + key.encode())
             return False
-        with suppress(MessageError):
-            valid(key, value)
-            batch.put(place, value)
+        newest = _NUMBER + f"period {topic}".encode()
+        # What cannot be read is as it was, and what is older than what is there stays away.
+        with suppress(MessageError, UnicodeDecodeError):
+            value.decode()
+            row, period = row_of(key, value), int(batch.get(newest) or 0)
+            if row.period < period:
+                return False
+            if row.period > period:
+                batch.delete_below(prefix, list(self._below(prefix)))
+                batch.put(newest, str(row.period).encode())
+            batch.put(prefix + row.key.encode(), value)
         return False
 
     def _take_segment(self, batch: "_Batch", user: str, value: bytes | None) -> bool:
-        place, now = _SEGMENT + user.encode(), None
-        with suppress(MessageError):
+        place = _SEGMENT + user.encode()
+        try:
             now = None if value is None else decode_behaviour(value, PersonSegment).segment
+        except MessageError:
+            return False
         before = batch.get(place)
         if before is not None:
             batch.segments[before.decode()] -= 1
@@ -317,6 +340,11 @@ class _Batch:
 
     def delete(self, key: bytes) -> None:
         self._writes[key] = None
+
+    def delete_below(self, prefix: bytes, stored: list[bytes]) -> None:
+        """Delete what is kept below the prefix: what is `stored`, and what is not yet."""
+        for key in [*(prefix + rest for rest in stored), *(key for key in self._writes if key.startswith(prefix))]:
+            self._writes[key] = None
 
     def written(self) -> WriteBatch:
         batch = WriteBatch(raw_mode=True)

@@ -598,8 +598,8 @@ class Stack:
         command = [str(_REPOSITORY / "headrace"), "serve", *(["--config", serving.config] if serving.config else [])]
         settings = {
             "HEADRACE_KAFKA__BOOTSTRAP_SERVERS": self.bootstrap_servers,
-            # For one's own use, on 127.0.0.1.
-            "HEADRACE_SERVING__STEERING": "true",
+            # For one's own use, on 127.0.0.1, where no configuration says otherwise.
+            **({} if serving.config else {"HEADRACE_SERVING__DESK": "true", "HEADRACE_SERVING__STEERING": "true"}),
             **serving.settings,
             "HEADRACE_SERVING__PORT": str(serving.port),
             "HEADRACE_SERVING__DATA": str(self.data / "serving"),

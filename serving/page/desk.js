@@ -2,17 +2,23 @@
 
 import { $, call, element } from "./common.js";
 
-const EVERY_MS = 2000;
+const EVERY_MS = 2000, MOST = 200;
 const shown = new Map();
+let unread = false;
+let wake = () => {};
 
 async function table(name) {
-  const answer = await call(`desk/${name}`);
+  const answer = await call(`desk/${name}?limit=${MOST}`);
   if (!answer.ok) throw new Error(answer.statusText);
   return answer.json();
 }
 
 function moment(milliseconds) {
   return milliseconds ? new Date(milliseconds).toLocaleString() : "";
+}
+
+function day(milliseconds) {
+  return new Date(milliseconds).toISOString().slice(0, 10);
 }
 
 function number(value, digits = 3) {
@@ -46,7 +52,8 @@ function show(id, rows, heads, cells, none) {
   grid.append(top, body);
   // A wide table scrolls by itself, with the keyboard too.
   const frame = element("div", "", { className: "wide", tabIndex: 0, role: "group" });
-  frame.setAttribute("aria-label", $(id).parentElement.querySelector("h2").textContent);
+  const heading = $(id).previousElementSibling;
+  frame.setAttribute("aria-label", heading.textContent);
   frame.append(grid);
   $(id).replaceChildren(frame);
 }
@@ -65,12 +72,17 @@ function buttons(...all) {
 }
 
 async function send(method, name, id, message, done) {
-  const answer = await call(`desk/${name}/${encodeURIComponent(id)}`, {
-    method, ...(message ? { headers: { "Content-Type": "application/json" }, body: JSON.stringify(message) } : {}),
-  });
-  $("said").textContent = answer.ok ? done : `Refused: ${(await answer.json()).detail}`;
-  setTimeout(look, 300);
-  return answer.ok;
+  try {
+    const answer = await call(`desk/${name}/${encodeURIComponent(id)}`, {
+      method, ...(message ? { headers: { "Content-Type": "application/json" }, body: JSON.stringify(message) } : {}),
+    });
+    $("said").textContent = answer.ok ? done : `Refused: ${(await answer.json()).detail}`;
+    setTimeout(wake, 300);
+    return answer.ok;
+  } catch (error) {
+    $("said").textContent = `Not sent: ${error.message}`;
+    return false;
+  }
 }
 
 function decide(itemId, decision) {
@@ -94,14 +106,14 @@ function results(experiments, found) {
   return experiments.flatMap((one) => Object.entries(one.arms).map(([arm, given]) => {
     const result = by.get(one.experiment_id);
     return { id: one.experiment_id, arm, share: given.share, control: arm === one.control,
-      stopped: (result?.stopped || one.stopped || []).includes(arm), alarm: result?.sample_ratio_mismatch || false,
+      stopped: [...(one.stopped || []), ...(result?.stopped || [])].includes(arm), alarm: result?.sample_ratio_mismatch || false,
       ...(result?.arms[arm] || {}) };
   }));
 }
 
 function verdict(row) {
   if (row.alarm) return "Sizes do not fit: trust nothing here";
-  if (row.stopped) return "stopped by its guard";
+  if (row.stopped) return "stopped";
   if (row.control) return "control";
   if (row.people == null) return "no result yet";
   if (row.low > 0) return "more than the control";
@@ -114,6 +126,8 @@ async function look() {
       ...["rules", "review-queue", "review-decisions", "experiments", "experiment-results", "trends", "funnel-stats"].map(table),
       table("segments"),
     ]);
+    if (unread) $("said").textContent = "";
+    unread = false;
     show("rules", rules, ["Rule", "Does", "For", "When", "Note", ""], (rule) => [
       rule.rule_id, does(rule), concerns(rule),
       [rule.when && rule.when !== "true" ? rule.when : "always", rule.from ? `from ${rule.from}` : "", rule.until ? `until ${rule.until}` : ""].filter(Boolean).join(", "),
@@ -138,15 +152,16 @@ async function look() {
       row.id, row.arm, number(row.share), number(row.people), number(row.mean, 4), row.control ? "" : number(row.difference, 4),
       row.control ? "" : number(row.low, 4), row.control ? "" : number(row.high, 4), row.control ? "" : number(row.p_value, 4), verdict(row),
     ], "No experiment runs.");
-    show("trends", trends, ["Kind", "Id", "Times", "People", "The hour before"], (trend) => [
-      trend.kind, trend.id, number(trend.actions), number(trend.people), number(trend.before),
+    show("trends", trends, ["Hour until", "Kind", "Id", "Times", "People", "The hour before"], (trend) => [
+      moment(trend.window_end), trend.kind, trend.id, number(trend.actions), number(trend.people), number(trend.before),
     ], "Nothing is known: the job of behaviour writes this.");
-    show("funnel-stats", funnels, ["Category", "Viewed", "Then carted", "Then bought", "Carted at all", "Bought at all"], (one) => [
-      one.category, number(one.viewed), number(one.strict_carted), number(one.strict_purchased), number(one.any_carted), number(one.any_purchased),
+    show("funnel-stats", funnels, ["Day", "Category", "Viewed", "Then carted", "Then bought", "Carted at all", "Bought at all"], (one) => [
+      day(one.day), one.category, number(one.viewed), number(one.strict_carted), number(one.strict_purchased), number(one.any_carted), number(one.any_purchased),
     ], "Nothing is known: the job of behaviour writes this.");
     show("segments", Object.entries(counted.segments), ["Segment", "People"], ([name, people]) => [name, number(people)],
       "Nothing is known: the job of behaviour writes this.");
   } catch (error) {
+    unread = true;
     $("said").textContent = `The desk cannot be read: ${error.message}`;
   }
 }
@@ -167,6 +182,9 @@ $("rule-form").addEventListener("submit", async (event) => {
 (async () => {
   for (;;) {
     await look();
-    await new Promise((resolve) => setTimeout(resolve, EVERY_MS));
+    await new Promise((resolve) => {
+      wake = resolve;
+      setTimeout(resolve, EVERY_MS);
+    });
   }
 })();

@@ -39,7 +39,16 @@ class Shop:
 
     def __init__(self, stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
         self.stack, self._prefix = stack, f"serving-{time.time_ns()}-"
-        names = ("events", "items", "recommendations", "similar-items", "rules", "review-decisions", "trends")
+        names = (
+            "events",
+            "items",
+            "recommendations",
+            "similar-items",
+            "rules",
+            "review-decisions",
+            "experiments",
+            "trends",
+        )
         for name in names:
             monkeypatch.setenv(f"HEADRACE_KAFKA__{name.replace('-', '_').upper()}", self._prefix + name)
         defaults = default_topics()
@@ -134,6 +143,8 @@ def test_the_shop_steers_over_http_where_it_may(shop: Shop, monkeypatch: pytest.
     assert "boost takes no position" in faulty.json()["detail"]
     assert shop.client.put("/desk/rules/other", json=rule).status_code == 400
     assert shop.client.put("/desk/rules/sale", content=b"null").status_code == 400
+    garbled = b'{"item_id":"a","decision":"allow","unknown":"\xff"}'
+    assert shop.client.put("/desk/review-decisions/a", content=garbled).status_code == 400
     decision = {"item_id": "a", "decision": "forbid"}
     assert shop.client.put("/desk/review-decisions/a", json=decision).status_code == 202
     eventually(lambda: shop.get("/desk/review-decisions").json() == [decision])
@@ -141,10 +152,20 @@ def test_the_shop_steers_over_http_where_it_may(shop: Shop, monkeypatch: pytest.
     eventually(lambda: [rule["rule_id"] for rule in shop.get("/desk/rules").json()] == ["sale"])
     shop.stack.stop_serving()
     monkeypatch.setenv("HEADRACE_SERVING__STEERING", "false")
+    monkeypatch.setenv("HEADRACE_SERVING__API_KEY", "secret")
     shop.client = httpx.Client(base_url=shop.stack.serve(), timeout=10)
     eventually(shop.is_well)
+    assert shop.get("/desk/rules").status_code == 401
+    shop.client.headers["X-API-Key"] = "secret"
     assert shop.client.delete("/desk/rules/sale").status_code == 403
     assert [rule["rule_id"] for rule in shop.get("/desk/rules").json()] == ["sale"]
+    assert 'href="desk"' in shop.get("/").text
+    shop.stack.stop_serving()
+    monkeypatch.setenv("HEADRACE_SERVING__DESK", "false")
+    shop.client = httpx.Client(base_url=shop.stack.serve(), timeout=10, headers={"X-API-Key": "secret"})
+    eventually(shop.is_well)
+    assert {shop.get(f"/desk{path}").status_code for path in ("", "/rules", "/segments")} == {404}
+    assert 'href="desk"' not in shop.get("/").text
 
 
 def test_what_is_on_the_topics_is_served(shop: Shop) -> None:

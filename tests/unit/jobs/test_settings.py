@@ -1,8 +1,10 @@
 """The configuration: every fault at once, the environment over the file, and the documented example."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
 from config.loading import SettingsError, load
 from jobs.settings import Settings, load_settings
@@ -146,3 +148,17 @@ def test_networks_that_cannot_be_had_stop_the_job(
         monkeypatch.setenv(f"HEADRACE_MODELS__{name}", value)
     with pytest.raises(SettingsError, match=fault):
         load_settings()
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"steering": True}, "needs desk"),
+        ({"desk": True, "steering": True, "host": "0.0.0.0"}, "anyone could change every list"),
+    ],
+)
+def test_lists_cannot_be_steered_by_everybody(given: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        Serving(**given)
+    Serving(desk=True, steering=True)
+    Serving(desk=True, steering=True, host="0.0.0.0", api_key=SecretStr("secret"))

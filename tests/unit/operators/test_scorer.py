@@ -1,16 +1,20 @@
 """The scorer's memory: who waits for a list, what it has sent, which place of a list led to an event, and which were
 seen."""
 
+import time
 from collections import OrderedDict
+from collections.abc import Iterator
 from itertools import chain
 
 import msgspec
 import pytest
+from pyflink.common import Row
 
-from model.blend import BlendOptions
+from model.blend import BlendOptions, CatalogueChange, Recommender
 from model.learned_blend import LearnedBlend
 from model.snapshot import Snapshot, pack_snapshot, unpack_snapshot
 from operators.scorer import ScorerFunction
+from schema.recommendation import DEFAULT_USER
 
 pytestmark = pytest.mark.unit
 
@@ -42,19 +46,84 @@ def clicked(user: str, event: str, erased: bool = False) -> Snapshot:
     return Snapshot(user, event, 0, 0, ["a"], [1.0], erased=erased)
 
 
-def take(scorer: ScorerFunction, *snapshots: Snapshot) -> list[object]:
-    """Let them wait, and keep who waits, as the operator does."""
-    came = list(scorer._received(0, list(snapshots)))
-    kept = [pack_snapshot(one) for one in snapshots if scorer._queue(0).get(one.user_id) is one]
-    scorer._keep(0, kept, anew=any(one.erased for one in snapshots))
-    return came
+class Flink:
+    """What the operator asks of Flink: states, metrics, and a clock that it is woken by."""
+
+    def __init__(self) -> None:
+        self.waiting, self.due = Kept(), list[int]()
+        self._blend: bytes | None = None
+
+    def get_list_state(self, _: object) -> Kept:
+        return self.waiting
+
+    def get_state(self, _: object) -> "Flink":
+        return self
+
+    def value(self) -> bytes | None:
+        return self._blend
+
+    def update(self, blend: bytes) -> None:
+        self._blend = blend
+
+    def get_metrics_group(self) -> "Flink":
+        return self
+
+    def add_group(self, *_: str) -> "Flink":
+        return self
+
+    def counter(self, _: str) -> "Flink":
+        return self
+
+    def inc(self, _: int = 1) -> None:
+        pass
+
+    def gauge(self, *_: object) -> None:
+        pass
+
+    def timer_service(self) -> "Flink":
+        return self
+
+    def register_processing_time_timer(self, at: int) -> None:
+        self.due.append(at)
+
+    def get_current_key(self) -> int:
+        return 0
+
+
+def opened(flink: Flink, model: bool = True) -> ScorerFunction:
+    """A scorer that has started, with a model of three items or without."""
+    scorer = ScorerFunction(BlendOptions(), "events", 3, False, 10, 500)
+    scorer.open(flink)
+    if model:
+        give_model(scorer, flink)
+    return scorer
+
+
+def give_model(scorer: ScorerFunction, flink: Flink) -> None:
+    recommender = Recommender(BlendOptions())
+    recommender.learn([], [CatalogueChange(item, True) for item in "abc"])
+    list(scorer.process_element2(Row(True, 0, recommender.pack(learning=False)), flink))
+
+
+def take(scorer: ScorerFunction, flink: Flink, *snapshots: Snapshot) -> list[tuple[str, str | None]]:
+    """One micro-batch: whose lists came of it, for which event, None where a list is taken back."""
+    requests = [pack_snapshot(snapshot) for snapshot in snapshots]
+    return rows_of(scorer.process_element1(Row(0, requests), flink))
+
+
+def wake(scorer: ScorerFunction, flink: Flink) -> list[tuple[str, str | None]]:
+    return rows_of(scorer.on_timer(flink.due.pop(0), flink))
+
+
+def rows_of(made: Iterator[object]) -> list[tuple[str, str | None]]:
+    rows = [row for row in made if not isinstance(row, tuple)]
+    told = [(row[0], row[1] and msgspec.json.decode(row[1])["event_id"]) for row in rows]
+    return [row for row in told if row[0] != DEFAULT_USER]
 
 
 def scorer_of(send_unchanged: bool = False, remembered: int = 10) -> ScorerFunction:
     scorer = ScorerFunction(BlendOptions(), "events", 3, send_unchanged, remembered, 0)
     scorer._sent, scorer._segments, scorer._run, scorer._lists_made = OrderedDict(), OrderedDict(), "run", 0
-    scorer._replica, scorer._blends = None, {0: LearnedBlend(BlendOptions().learned)}
-    scorer._waiting, scorer._queues, scorer._kept = Kept(), {}, {}
     return scorer
 
 
@@ -104,35 +173,87 @@ def test_a_segment_is_told_when_it_changes() -> None:
     assert told == [True, False, True, True, True, True]
 
 
-def test_people_wait_once_each_for_what_is_newest_of_them_and_a_restart_knows_them() -> None:
-    scorer = scorer_of()
-    take(scorer, clicked("u", "1"), clicked("v", "2"))
-    take(scorer, clicked("u", "3"), clicked("w", "4"))
-    assert [one.event_id for one in scorer._queue(0).values()] == ["3", "2", "4"]
-    restarted = scorer_of()
-    restarted._waiting = scorer._waiting
-    assert [one.event_id for one in restarted._queue(0).values()] == ["3", "2", "4"]
-    # Who has been served is forgotten with the last of them.
-    restarted._queue(0).popitem(last=False)
-    restarted._keep(0, [], anew=False)
-    assert restarted._waiting.events() == ["1", "2", "3", "4"]
-    restarted._queue(0).clear()
-    restarted._keep(0, [], anew=False)
-    assert not restarted._waiting.entries
+def test_a_batch_is_served_at_once_each_person_with_what_is_newest_of_them() -> None:
+    flink = Flink()
+    scorer = opened(flink)
+    assert take(scorer, flink, clicked("u", "1"), clicked("v", "2"), clicked("u", "3")) == [("u", "3"), ("v", "2")]
+    assert (flink.due, flink.waiting.entries) == ([], [])
 
 
-def test_what_waits_holds_nothing_of_who_is_erased() -> None:
-    scorer = scorer_of()
-    take(scorer, clicked("u", "1"), clicked("v", "2"))
-    rows = take(scorer, clicked("w", "3"), clicked("u", "4", erased=True))
-    assert [row[0] for row in rows if not isinstance(row, tuple)] == ["u"]
-    assert sorted(scorer._waiting.events()) == ["2", "3"]
+def test_what_comes_before_the_model_waits_in_the_state_and_an_erasure_among_it_is_carried_out() -> None:
+    flink = Flink()
+    scorer = opened(flink, model=False)
+    assert take(scorer, flink, clicked("u", "1"), clicked("v", "2")) == []
+    assert take(scorer, flink, clicked("u", "3", erased=True), clicked("w", "4")) == []
+    assert wake(scorer, flink) == []
+    assert flink.waiting.events() == ["1", "2", "3", "4"]
+    # As it would after a restart.
+    restarted = opened(flink)
+    assert wake(restarted, flink) == [("u", None), ("v", "2"), ("w", "4")]
+    assert flink.waiting.entries == []
 
 
-def test_what_waits_is_written_anew_where_most_of_it_has_been_served() -> None:
-    scorer = scorer_of()
-    for n in range(300):
-        take(scorer, clicked("u", str(n)), clicked("v", f"{n}v"))
-    # Two people wait: the state holds a bounded number of their events, and the newest of each last.
-    assert len(scorer._waiting.events()) <= 2 * 2 + 128
-    assert scorer._waiting.events()[-2:] == ["299", "299v"]
+def test_who_is_not_served_in_a_turn_waits_and_the_state_holds_what_is_newest_of_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("operators.scorer._TURN_S", 0.0)
+    flink = Flink()
+    scorer = opened(flink)
+    assert take(scorer, flink, clicked("u", "1"), clicked("v", "2")) == []
+    assert take(scorer, flink, clicked("w", "3"), clicked("u", "4")) == []
+    assert len(flink.due) == 1
+    assert flink.waiting.events() == ["1", "2", "3", "4"]
+    monkeypatch.setattr("operators.scorer._TURN_S", 9.0)
+    restarted_flink = Flink()
+    restarted_flink.waiting.entries = list(flink.waiting.entries)
+    # Who came first is first.
+    served = [("u", "4"), ("v", "2"), ("w", "3")]
+    assert take(opened(restarted_flink), restarted_flink, clicked("x", "5")) == [*served, ("x", "5")]
+    assert wake(scorer, flink) == served
+    assert (flink.due, flink.waiting.entries, restarted_flink.waiting.entries) == ([], [], [])
+
+
+def test_no_more_people_wait_than_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("operators.scorer._TURN_S", 0.0)
+    monkeypatch.setattr("operators.scorer._PEOPLE", 2)
+    flink = Flink()
+    scorer = opened(flink)
+    # Ten are, as `opened` says.
+    assert len(take(scorer, flink, *(clicked(f"u{n}", str(n)) for n in range(13)))) == 4
+    assert len(flink.waiting.events()) == 9
+
+
+def test_what_waits_holds_nothing_of_who_is_erased(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("operators.scorer._TURN_S", 0.0)
+    flink = Flink()
+    scorer = opened(flink)
+    take(scorer, flink, clicked("u", "1"), clicked("v", "2"))
+    assert take(scorer, flink, clicked("w", "3"), clicked("u", "4", erased=True)) == [("u", None)]
+    assert flink.waiting.events() == ["2", "3"]
+
+
+def test_what_waits_is_written_anew_where_most_of_it_is_out_of_date(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("operators.scorer._TURN_S", 0.0)
+    monkeypatch.setattr("operators.scorer._ENTRY", 2)
+    flink = Flink()
+    scorer = opened(flink)
+    for n in range(50):
+        take(scorer, flink, clicked("u", str(n)), clicked("v", f"{n}v"), clicked("w", f"{n}w"))
+        assert len(flink.waiting.events()) <= 2 * 3 + 2
+        assert flink.waiting.events()[-3:] == [str(n), f"{n}v", f"{n}w"]
+
+
+def test_pauses_are_longer_where_late_events_are_of_people_who_wait_already(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("operators.scorer._TURN_S", 0.0)
+    flink = Flink()
+    scorer = opened(flink)
+
+    def pause_after(*snapshots: Snapshot) -> int:
+        take(scorer, flink, *snapshots)
+        before = int(time.time() * 1000)
+        wake(scorer, flink)
+        return flink.due[-1] - before
+
+    assert pause_after(clicked("u", "1"), clicked("v", "2")) < 50
+    assert pause_after(clicked("u", "3"), clicked("v", "4")) >= 100
+    assert pause_after(clicked("w", "5")) < 50

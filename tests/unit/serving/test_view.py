@@ -13,7 +13,7 @@ from schema.behaviour import PersonSegment
 from schema.errors import MessageError
 from schema.recommendation import Recommendation, ScoredItem, encode_recommendation
 from schema.similar_items import SimilarItems, encode_similar_items
-from serving.view import RESTARTED_MS, Record, View
+from serving.view import RESTARTED_MS, Record, Row, View
 
 pytestmark = pytest.mark.unit
 NAMES = ("recommendations", "items", "similar-items")
@@ -122,25 +122,40 @@ def test_similar_items_are_replaced_and_removed(view: View) -> None:
 
 
 def test_tables_hold_the_newest_valid_message_of_each_key_and_segments_are_counted(tmp_path: Path) -> None:
-    def valid(key: str, raw: bytes) -> None:
+    def row_of(key: str, raw: bytes) -> Row:
         if b"bad" in raw:
             raise MessageError("bad", key, "bad", "bad")
+        return Row(key, int(raw) // 10, raw)
 
-    view = View(tmp_path, *NAMES, tables={"rules": valid, "rules-of-another": valid})
-    given = [("b", b"1"), ("a", b"2"), ("a", b"bad"), ("c", b"3"), ("c", None), ("b", b"4"), ("d", b"null")]
+    view = View(tmp_path, *NAMES, tables={"rules": row_of, "rules-of-another": row_of})
+    given = [
+        ("b", b"1"),
+        ("a", b"2"),
+        ("a", b"bad"),
+        ("a", b"\xff"),
+        ("c", b"3"),
+        ("c", None),
+        ("b", b"4"),
+        ("d", b"null"),
+    ]
     view.apply(Record("rules", 0, n, key.encode(), value) for n, (key, value) in enumerate(given))
-    assert (view.rows("rules"), view.rows("rules-of-another"), view.place("rules", 0)) == ([b"2", b"4"], [], 7)
+    assert ([*view.rows("rules")], [*view.rows("rules-of-another")], view.place("rules", 0)) == ([b"2", b"4"], [], 8)
 
     def told(user: str, segment: str | None) -> Record:
         value = None if segment is None else msgspec.json.encode(PersonSegment(user, segment, False, 1))  # type: ignore[arg-type]
         return Record("segments", 0, 0, user.encode(), value)
 
     view.apply([told("u", "new"), told("v", "new"), told("u", "loyal"), told("w", "new")])
-    view.apply([told("w", None), told("v", "new")])
+    view.apply([told("w", None), told("v", "new"), Record("segments", 0, 0, b"u", b'{"segment":"of another version"}')])
     view.close()
-    again = View(tmp_path, *NAMES, tables={"rules": valid})
+    again = View(tmp_path, *NAMES, tables={"rules": row_of})
     assert {name: count for name, count in again.segments.items() if count} == {"new": 1, "loyal": 1}
-    assert again.rows("rules") == [b"2", b"4"]
+    assert [*again.rows("rules")] == [b"2", b"4"]
+    # Of a table with periods only the newest counts: the hour of trends.
+    again.apply(
+        Record("rules", 0, 9, key, value) for key, value in ((b"x", b"5"), (b"a", b"11"), (b"b", b"6"), (b"c", b"12"))
+    )
+    assert [*again.rows("rules")] == [b"11", b"12"]
     again.close()
 
 
