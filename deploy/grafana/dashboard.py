@@ -148,10 +148,11 @@ ROWS: dict[str, list[tuple[str, str, list[tuple[str, str]]]]] = {
             ],
         ),
         (
-            "Batch size",
+            "People of one batch of lists",
             "short",
             [("largest", f"max({_OPERATOR}batch_size)"), ("mean", f"avg({_OPERATOR}batch_size)")],
         ),
+        ("People who wait for a list", "short", [("waiting", f"sum({_OPERATOR}people_waiting)")]),
     ],
 }
 """By row: the title of a panel, its unit, and its lines with their queries."""
