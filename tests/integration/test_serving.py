@@ -311,7 +311,9 @@ def test_the_api_is_what_its_own_description_says(shop: Shop, tmp_path: Path) ->
     stocked(shop)
     shop.start()
     command = [sys.executable, "-m", "schemathesis.cli", "run", f"{shop.client.base_url}/docs/openapi.json"]
-    command += ["--exclude-path-regex", "stream$", "--max-examples", "30", "--seed", "1", "--no-color"]
+    # JSON Schema has no word for a rule that is valid: CEL is a language of its own.
+    left_out = r"stream$|^/desk/\{table\}/\{key\}$"
+    command += ["--exclude-path-regex", left_out, "--max-examples", "30", "--seed", "1", "--no-color"]
     hooks = os.environ | {"SCHEMATHESIS_HOOKS": "tests.integration.schemathesis_hooks", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         command, env=hooks, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
