@@ -4,7 +4,6 @@ import math
 import time
 from collections import OrderedDict
 from collections.abc import Iterator
-from itertools import chain
 from typing import NamedTuple
 from uuid import uuid4
 
@@ -20,6 +19,7 @@ from model.snapshot import Snapshot, unpack_snapshot
 from operators.dead_letters import DeadLetters
 from operators.receipts import RECEIPTS
 from operators.taste_segments import TASTE_SEGMENTS
+from operators.waiting_people import Request, Waiting, WaitingPeople
 from schema.erasure import receipt
 from schema.recommendation import DEFAULT_USER, Recommendation, ScoredItem, encode_recommendation
 from schema.taste_segment import TasteSegment, encode_taste_segment
@@ -28,8 +28,6 @@ LISTS = Types.ROW_NAMED(["user_id", "payload"], [Types.STRING(), Types.PRIMITIVE
 _RETRY_MS = 20
 # Lists are made of so many people at once, in turns of so long. In the pauses what has come meanwhile is read.
 _PEOPLE, _TURN_S, _PAUSE_MS, _LONGEST_PAUSE_MS = 128, 0.05, 10, 100
-# Snapshots of one entry of the state.
-_ENTRY = 512
 _SMOOTHING = 0.001
 
 
@@ -39,13 +37,6 @@ class SentList(NamedTuple):
     items: list[str]
     list_id: str
     seen: set[int]
-
-
-class Waiting(NamedTuple):
-    """When the first event that a person waits for was appended, and the packed snapshot of the newest."""
-
-    since: int
-    packed: bytes
 
 
 class Came(NamedTuple):
@@ -96,13 +87,11 @@ class ScorerFunction(KeyedCoProcessFunction):
         self._replica: Recommender | None = None
         # Together they name a list: this run of the operator, and how many lists it has made.
         self._run, self._lists_made = uuid4().hex, 0
-        # Of each shard those who wait, and whose snapshots its `waiting` holds; shards of which that is to be written
-        # anew, as somebody is to be forgotten; and those of which a turn is due.
-        self._queues: dict[int, OrderedDict[str, Waiting]] = {}
-        self._kept: dict[int, list[str]] = {}
-        self._anew: set[int] = set()
-        self._due: set[int] = set()
+        # By shard, as long as the operator runs: who waits, and what came since the last turn. Then the shards of which
+        # a turn is due.
+        self._people: dict[int, WaitingPeople] = {}
         self._came: dict[int, Came] = {}
+        self._due: set[int] = set()
         self._sent: OrderedDict[str, SentList] = OrderedDict()
         # The segment that was last told of each person.
         self._segments: OrderedDict[str, int] = OrderedDict()
@@ -110,7 +99,7 @@ class ScorerFunction(KeyedCoProcessFunction):
         self._dead_letters = DeadLetters(metrics, "scorer_failed")
         self._lists_sent = metrics.counter("lists_sent")
         self._without_sequence = metrics.counter("lists_without_sequence")
-        metrics.gauge("people_waiting", lambda: sum(map(len, self._queues.values())))
+        metrics.gauge("people_waiting", lambda: sum(map(len, self._people.values())))
         metrics.gauge("sequence_failures", lambda: self._replica.sequence_failures if self._replica else 0)
         self._gauges = {"batch_size": 0.0, "scorer_ms": 0.0, "freshness_ms": 0.0}
         self._gauges |= {"model_version": 0.0, "replica_lag_ms": 0.0}
@@ -133,7 +122,7 @@ class ScorerFunction(KeyedCoProcessFunction):
         yield from self._received(shard, came)
         if shard not in self._due:
             yield from self._turn(shard, ctx)
-        self._keep(shard, came)
+        self._people[shard].keep(came)
         self._blend.update(self._restored(shard).pack())
 
     def process_element2(self, value: Row, ctx: KeyedCoProcessFunction.Context) -> Iterator[Row]:
@@ -162,7 +151,7 @@ class ScorerFunction(KeyedCoProcessFunction):
             return
         yield from self._begin(shard)
         yield from self._turn(shard, ctx)
-        self._keep(shard, [])
+        self._people[shard].keep([])
         self._blend.update(self._restored(shard).pack())
 
     def _ready(self) -> bool:
@@ -177,49 +166,22 @@ class ScorerFunction(KeyedCoProcessFunction):
 
     def _begin(self, shard: int) -> Iterator[Row]:
         """Take in what `waiting` holds, once after a start."""
-        if shard in self._queues:
-            return
-        entries = [msgspec.msgpack.decode(entry, type=list[bytes]) for entry in self._waiting.get() or ()]
-        came = [(unpack_snapshot(request), request) for request in chain.from_iterable(entries)]
-        self._queues[shard], self._kept[shard] = OrderedDict(), [snapshot.user_id for snapshot, _ in came]
-        yield from self._received(shard, came)
+        if shard not in self._people:
+            self._people[shard] = WaitingPeople(self._waiting)
+            yield from self._received(shard, self._people[shard].restored())
 
     def _turn(self, shard: int, ctx: KeyedCoProcessFunction.Context) -> Iterator[Row]:
         """Serve people for a while, or more of them than are remembered, and come again where some are left."""
-        queue, until = self._queues[shard], time.perf_counter() + _TURN_S
-        while queue and (time.perf_counter() < until or len(queue) > self._remembered_users):
-            yield from self._lists(shard, [queue.popitem(last=False)[1] for _ in range(min(len(queue), _PEOPLE))])
+        people, until = self._people[shard], time.perf_counter() + _TURN_S
+        while people and (time.perf_counter() < until or len(people) > self._remembered_users):
+            yield from self._lists(shard, people.take(_PEOPLE))
         came = self._came.pop(shard, Came())
-        if queue:
+        if people:
             pause = float(_PAUSE_MS)
             if came.late_ms > self._target_freshness_ms > 0:
                 # Who is far behind gains by reading on, as far as it is the same people who come.
                 pause += (_LONGEST_PAUSE_MS - _PAUSE_MS) * came.again / max(came.events, 1)
             self._come_again(shard, ctx, round(pause))
-
-    def _keep(self, shard: int, came: list[tuple[Snapshot, bytes]]) -> None:
-        """Let `waiting` hold who waits: add those of them who came, or write all where it holds mostly people who wait
-        no more, or somebody who is to be forgotten."""
-        queue, kept = self._queues[shard], self._kept[shard]
-        anew = shard in self._anew
-        self._anew.discard(shard)
-        if not queue:
-            if kept:
-                self._waiting.clear()
-                kept.clear()
-            return
-        added = [(one.user_id, request) for one, request in came if one.user_id in queue]
-        # But for those of whom something newer came.
-        added = [(user, request) for user, request in added if queue[user].packed is request]
-        if not anew and len(kept) + len(added) <= 2 * len(queue) + _ENTRY:
-            if added:
-                self._waiting.add(msgspec.msgpack.encode([request for _, request in added]))
-                kept.extend(user for user, _ in added)
-            return
-        packed = [waiting.packed for waiting in queue.values()]
-        entries = (packed[n : n + _ENTRY] for n in range(0, len(packed), _ENTRY))
-        self._waiting.update([msgspec.msgpack.encode(entry) for entry in entries])
-        kept[:] = queue
 
     def _restored(self, shard: int) -> LearnedBlend:
         if shard not in self._blends:
@@ -229,17 +191,14 @@ class ScorerFunction(KeyedCoProcessFunction):
             self._blends[shard] = LearnedBlend(options) if fresh else LearnedBlend.unpack(packed, options)
         return self._blends[shard]
 
-    def _received(self, shard: int, came: list[tuple[Snapshot, bytes]]) -> Iterator[Row]:
-        """Let people wait for their lists, and learn from how well those that they have did. `came` are snapshots, and
-        the same packed."""
+    def _received(self, shard: int, came: list[Request]) -> Iterator[Row]:
+        """Let people wait for their lists, and learn from how well those that they have did."""
         assert self._replica is not None
-        queue, blend, again = self._queues[shard], self._restored(shard), 0
+        people, blend, again = self._people[shard], self._restored(shard), 0
         for snapshot, request in came:
             user = snapshot.user_id
             if snapshot.erased:
-                queue.pop(user, None)
-                if user in self._kept[shard]:
-                    self._anew.add(shard)
+                people.forget(user)
                 self._sent.pop(user, None)
                 blend.forget(user)
                 yield Row(user, None)
@@ -259,9 +218,7 @@ class ScorerFunction(KeyedCoProcessFunction):
             except Exception as error:
                 yield self._dead_letters.of_failure("scorer_failed", error, self._events_topic, snapshot)
                 continue
-            before = queue.get(user)
-            again += before is not None
-            queue[user] = Waiting(snapshot.appended_at if before is None else before.since, request)
+            again += people.put(snapshot, request)
         if came:
             last = self._came.get(shard, Came())
             late_ms = int(time.time() * 1000) - snapshot.appended_at

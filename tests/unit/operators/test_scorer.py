@@ -234,7 +234,7 @@ def test_what_waits_holds_nothing_of_who_is_erased(monkeypatch: pytest.MonkeyPat
 
 def test_what_waits_is_written_anew_where_most_of_it_is_out_of_date(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("operators.scorer._TURN_S", 0.0)
-    monkeypatch.setattr("operators.scorer._ENTRY", 2)
+    monkeypatch.setattr("operators.waiting_people._ENTRY", 2)
     flink = Flink()
     scorer = opened(flink)
     for n in range(50):
