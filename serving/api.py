@@ -81,7 +81,7 @@ _refused = {
 _unchanged = {304: ResponseSpec(None, description="What was asked for is as it is held.")}
 _unavailable = {503: ResponseSpec(Problem, description="The broker does not answer.")}
 _not_steered = {
-    400: ResponseSpec(Problem, description="The message is not valid; `detail` holds every fault."),
+    400: ResponseSpec(Problem, description="The message is not valid; `detail` says why."),
     403: ResponseSpec(Problem, description="The configuration does not allow changes over HTTP."),
     413: ResponseSpec(Problem, description="The body is too large."),
 }

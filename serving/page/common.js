@@ -16,13 +16,23 @@ export async function call(path, options = {}) {
 let asking = null;
 function askKey() {
   asking ??= new Promise((resolve) => {
-    const dialog = $("key-dialog");
+    const dialog = element("dialog", "", { id: "key-dialog" });
+    const form = element("form", "", { method: "dialog" });
+    const given = element("input", "", { id: "key", type: "password", autocomplete: "off", required: true });
+    dialog.setAttribute("aria-labelledby", "key-title");
+    form.append(
+      element("h2", "API key", { id: "key-title" }),
+      element("label", "This server asks for its key", { htmlFor: "key" }), given, element("button", "Use it"),
+    );
+    dialog.append(form);
     dialog.addEventListener("close", () => {
-      key = $("key").value;
+      key = given.value;
       sessionStorage.setItem("api-key", key);
       asking = null;
+      dialog.remove();
       resolve();
     }, { once: true });
+    document.body.append(dialog);
     dialog.showModal();
   });
   return asking;

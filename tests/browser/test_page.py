@@ -12,7 +12,7 @@ import msgspec
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from kafka import KafkaProducer
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
 
 from deploy.local.stack import Stack
 from schema.behaviour import FunnelStats, PersonSegment, Trend, encode_behaviour
@@ -202,3 +202,23 @@ def test_the_desk_shows_what_the_other_jobs_say(desk: Page, whole: Stack) -> Non
         producer.send(topic, None, key=key.encode())
     producer.close()
     expect(desk.locator("#experiments")).to_contain_text("No experiment runs.")
+
+
+@pytest.mark.parametrize("path", ["", "desk"])
+def test_where_the_server_asks_for_its_key_the_page_does(browser: Browser, whole: Stack, path: str) -> None:
+    keyed = browser.new_page()
+
+    def guard(route: Route) -> None:
+        if route.request.headers.get("x-api-key") == "secret":
+            route.continue_()
+        else:
+            route.fulfill(status=401, json={"status_code": 401, "detail": "The key is missing or wrong."})
+
+    keyed.route(re.compile(r"/(categories|items|desk/.*)(\?.*)?$"), guard)
+    keyed.goto(f"{whole.serving_url}/{path}")
+    expect(keyed.get_by_role("dialog", name="API key")).to_be_visible()
+    keyed.get_by_label("This server asks for its key").fill("secret")
+    keyed.get_by_role("button", name="Use it").click()
+    expect(keyed.locator("#items button, #rules p").first).to_be_visible()
+    expect(keyed.get_by_role("dialog")).to_have_count(0)
+    keyed.close()
