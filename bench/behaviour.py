@@ -14,7 +14,7 @@ import psutil
 from bench.quality import TAOBAO
 from cli.common import progress
 from cli.evaluate import read_events
-from deploy.local.stack import Stack, StackError
+from deploy.local.stack import Stack, StackError, still_running
 from deploy.local.topics import create_topics, default_topics
 from schema.event import Event, encode_event
 
@@ -75,7 +75,7 @@ def streamed(
     for pid in stack.taskmanager_pids:
         killed = psutil.Process(pid)
         killed.kill()
-        killed.wait(10)
+        still_running([killed], 10)
     stack.ensure()
     for event in sent[len(sent) // 2 :]:
         producer.send("events", encode_event(event), key=event.user_id.encode())

@@ -16,7 +16,7 @@ import time
 import urllib.error
 import urllib.request
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from hashlib import sha256
@@ -712,7 +712,7 @@ class Stack:
                     signal(process)
                 except psutil.NoSuchProcess:
                     continue
-            _, victims = psutil.wait_procs(victims, timeout=15)
+            victims = still_running(victims, 15)
         self._children = [child for child in self._children if child.poll() is None]
         if victims:
             raise StackError(f"These processes do not stop: {', '.join(str(p.pid) for p in victims)}")
@@ -775,6 +775,16 @@ class Stack:
         except StackError:
             return False
         return bool(known.get(self.state.processes[name].resource_id))
+
+
+def still_running(processes: Sequence[psutil.Process], timeout_s: float) -> list[psutil.Process]:
+    """Those of the processes that have not ended after so long."""
+    while True:
+        try:
+            return psutil.wait_procs(processes, timeout_s)[1]
+        except FileNotFoundError:
+            # What newer kernels say of a process that is just ending, psutil takes for a fault.
+            time.sleep(0.01)
 
 
 def _given_settings() -> dict[str, str]:

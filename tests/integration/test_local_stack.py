@@ -13,7 +13,7 @@ from kafka.admin import ConfigResource, ConfigResourceType
 from typer.testing import CliRunner
 
 from cli.__main__ import app
-from deploy.local.stack import MARK, Stack
+from deploy.local.stack import MARK, Stack, still_running
 from deploy.local.topics import Topic, create_topics, default_topics
 
 pytestmark = pytest.mark.integration
@@ -120,7 +120,7 @@ def test_a_job_survives_a_killed_taskmanager_and_moves_by_savepoint(stack: Stack
     taskmanagers = [psutil.Process(pid) for pid in stack.taskmanager_pids]
     for taskmanager in taskmanagers:
         taskmanager.kill()
-    psutil.wait_procs(taskmanagers, timeout=5)
+    assert not still_running(taskmanagers, 5)
     stack.ensure()
     send(stack, "counted", "anna")
     assert messages(stack, "counts", 2)[-1] == {"count": 2}

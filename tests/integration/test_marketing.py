@@ -10,7 +10,7 @@ import psutil
 import pytest
 from kafka import KafkaConsumer, KafkaProducer
 
-from deploy.local.stack import Stack
+from deploy.local.stack import Stack, still_running
 from deploy.local.topics import create_topics, default_topics
 from schema.campaign import Offer, decode_offer
 from schema.event import Event, encode_event
@@ -55,7 +55,7 @@ def test_a_day_is_spent_through_a_spike_and_a_kill_and_never_more(
         for pid in stack.taskmanager_pids:
             killed = psutil.Process(pid)
             killed.kill()
-            killed.wait(10)
+            assert not still_running([killed], 10)
         stack.ensure()
         for event in events[VISITS // 2 :]:
             producer.send("events", encode_event(event))

@@ -13,7 +13,7 @@ import psutil
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from deploy.local.stack import Stack
+from deploy.local.stack import Stack, still_running
 from deploy.local.topics import create_topics, default_topics
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
@@ -137,7 +137,7 @@ def test_every_event_counts_once_through_faults_and_upgrades(job_stack: Stack) -
     feed(5)
     taskmanager = psutil.Process(job_stack.taskmanager_pids[0])
     taskmanager.kill()
-    taskmanager.wait(10)
+    assert not still_running([taskmanager], 10)
     job_stack.ensure()
     feed(5)
     topics.wait(served)

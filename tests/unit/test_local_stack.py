@@ -1,14 +1,17 @@
 """The local stack's decisions that need no process of their own."""
 
+import errno
 import os
 import socket
+import subprocess
 from pathlib import Path
 
 import msgspec
+import psutil
 import pytest
 
 import deploy.local.stack as local
-from deploy.local.stack import HOST, Process, Stack, StackError, State, Submission
+from deploy.local.stack import HOST, Process, Stack, StackError, State, Submission, still_running
 
 pytestmark = pytest.mark.unit
 
@@ -48,6 +51,21 @@ def test_a_missing_libpython_is_named_with_its_package(tmp_path: Path, monkeypat
     monkeypatch.setattr(local.find_libpython, "find_libpython", lambda: None)
     with pytest.raises(StackError, match=r"libpython3\.11"):
         Stack(tmp_path).up()
+
+
+def test_a_process_of_which_the_kernel_says_enoent_while_it_ends_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened, faults = os.pidfd_open, [OSError(errno.ENOENT, "ends just now")]
+
+    def pidfd_open(pid: int, flags: int = 0) -> int:
+        if faults:
+            raise faults.pop()
+        return opened(pid, flags)
+
+    monkeypatch.setattr(os, "pidfd_open", pidfd_open)
+    child = psutil.Process(subprocess.Popen(["sleep", "60"]).pid)
+    child.kill()
+    assert still_running([child], 10) == []
+    assert not faults
 
 
 def test_a_process_that_could_not_be_started_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
