@@ -36,7 +36,7 @@ from litestar.openapi.spec import (
     SecurityScheme,
 )
 from litestar.params import Parameter
-from litestar.response import File, ServerSentEvent, ServerSentEventMessage
+from litestar.response import File, Redirect, ServerSentEvent, ServerSentEventMessage
 from litestar.static_files import create_static_files_router
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
@@ -270,6 +270,15 @@ async def desk_table(
     return Response(held, media_type=MediaType.JSON)
 
 
+@get("/desk/all", responses=_refused, summary="All tables of the desk at once")
+async def desk_tables(
+    request: Request[Any, Any, Any], limit: Annotated[int, Parameter(ge=1, le=10_000)] = 500
+) -> Response[dict[str, Any]]:
+    """Each table as by itself, at most `limit` of each, and how many people are of each segment."""
+    held = await asyncio.to_thread(request.app.state.service.desk.all, limit)
+    return Response(held, media_type=MediaType.JSON)
+
+
 @get("/desk/segments", responses=_refused, summary="How many people are of each segment")
 async def desk_segments(request: Request[Any, Any, Any]) -> SegmentCounts:
     """As the job of behaviour tells people apart."""
@@ -369,8 +378,11 @@ async def page(request: Request[Any, Any, Any]) -> str:
 
 
 @get("/desk", include_in_schema=False, media_type=MediaType.HTML)
-async def desk_page() -> File:
+async def desk_page(request: Request[Any, Any, Any]) -> File | Redirect:
     """The page to steer from."""
+    if request.scope["raw_path"].endswith(b"/"):
+        # What the page names is beside it, wherever all of it is mounted. The path itself has lost its last slash.
+        return Redirect("../desk")
     return File(_PAGE / "desk.html", content_disposition_type="inline", media_type="text/html")
 
 
@@ -408,7 +420,7 @@ def create_app(service: Service) -> Litestar:
         assets.append(create_static_files_router("/page", [_PAGE], include_in_schema=False))
         open_to_all += [page, desk_page] if settings.desk else [page]
     asked = [recommendations, stream, similar, item, items, categories, put_event, pulse]
-    asked += [desk_table, desk_segments, steer, take_back] if settings.desk else []
+    asked += [desk_table, desk_tables, desk_segments, steer, take_back] if settings.desk else []
     for handler in asked:
         handler.guards = guarded
     app = Litestar(

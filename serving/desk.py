@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from functools import partial
 from itertools import islice
-from typing import Literal
+from typing import Literal, get_args
 
 import msgspec
 
@@ -55,6 +55,11 @@ class Desk:
         """The messages of a table, as they are on its topic, in a JSON array, `limit` of them at most: of trends those
         of the newest hour, of funnels those of the newest day."""
         return b"[" + b",".join(islice(self._view.rows(_topic(self._kafka, table)), limit)) + b"]"
+
+    def all(self, limit: int) -> bytes:
+        """Every table, and the segments, by name in a JSON object."""
+        held = {table: msgspec.Raw(self.table(table, limit)) for table in get_args(Table)}
+        return msgspec.json.encode(held | {"segments": self.segments().segments})
 
     def segments(self) -> SegmentCounts:
         """How many people are of each segment."""

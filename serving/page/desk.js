@@ -7,12 +7,6 @@ const shown = new Map();
 let unread = false;
 let wake = () => {};
 
-async function table(name) {
-  const answer = await call(`desk/${name}?limit=${MOST}`);
-  if (!answer.ok) throw new Error(answer.statusText);
-  return answer.json();
-}
-
 function moment(milliseconds) {
   return milliseconds ? new Date(milliseconds).toLocaleString() : "";
 }
@@ -122,13 +116,12 @@ function verdict(row) {
 
 async function look() {
   try {
-    const [rules, queue, decisions, experiments, found, trends, funnels, counted] = await Promise.all([
-      ...["rules", "review-queue", "review-decisions", "experiments", "experiment-results", "trends", "funnel-stats"].map(table),
-      table("segments"),
-    ]);
+    const answer = await call(`desk/all?limit=${MOST}`);
+    if (!answer.ok) throw new Error(answer.statusText);
+    const held = await answer.json();
     if (unread) $("said").textContent = "";
     unread = false;
-    show("rules", rules, ["Rule", "Does", "For", "When", "Note", ""], (rule) => [
+    show("rules", held.rules, ["Rule", "Does", "For", "When", "Note", ""], (rule) => [
       rule.rule_id, does(rule), concerns(rule),
       [rule.when && rule.when !== "true" ? rule.when : "always", rule.from ? `from ${rule.from}` : "", rule.until ? `until ${rule.until}` : ""].filter(Boolean).join(", "),
       rule.note || "",
@@ -137,28 +130,28 @@ async function look() {
         button("Take back", rule.rule_id, () => send("DELETE", "rules", rule.rule_id, null, `${rule.rule_id} is taken back.`)),
       ),
     ], "No rule is in force.");
-    show("review-queue", queue, ["Item", "Title", "Kept off lists by", "Since", ""], (entry) => [
+    show("review-queue", held["review-queue"], ["Item", "Title", "Kept off lists by", "Since", ""], (entry) => [
       entry.item_id, entry.title, entry.rules.join(", "), moment(entry.flagged_at),
       buttons(
         button("Allow", entry.item_id, () => decide(entry.item_id, "allow")),
         button("Forbid", entry.item_id, () => decide(entry.item_id, "forbid")),
       ),
     ], "Nothing waits.");
-    show("review-decisions", decisions, ["Item", "Decision", "By", "Note", ""], (one) => [
+    show("review-decisions", held["review-decisions"], ["Item", "Decision", "By", "Note", ""], (one) => [
       one.item_id, one.decision, one.by || "", one.note || "",
       button("Take back", `the decision about ${one.item_id}`, () => send("DELETE", "review-decisions", one.item_id, null, "The decision is taken back.")),
     ], "Nothing has been decided.");
-    show("experiments", results(experiments, found), ["Experiment", "Arm", "Share", "People", "Mean", "Difference", "From", "To", "p", ""], (row) => [
+    show("experiments", results(held.experiments, held["experiment-results"]), ["Experiment", "Arm", "Share", "People", "Mean", "Difference", "From", "To", "p", ""], (row) => [
       row.id, row.arm, number(row.share), number(row.people), number(row.mean, 4), row.control ? "" : number(row.difference, 4),
       row.control ? "" : number(row.low, 4), row.control ? "" : number(row.high, 4), row.control ? "" : number(row.p_value, 4), verdict(row),
     ], "No experiment runs.");
-    show("trends", trends, ["Hour until", "Kind", "Id", "Times", "People", "The hour before"], (trend) => [
+    show("trends", held.trends, ["Hour until", "Kind", "Id", "Times", "People", "The hour before"], (trend) => [
       moment(trend.window_end), trend.kind, trend.id, number(trend.actions), number(trend.people), number(trend.before),
     ], "Nothing is known: the job of behaviour writes this.");
-    show("funnel-stats", funnels, ["Day", "Category", "Viewed", "Then carted", "Then bought", "Carted at all", "Bought at all"], (one) => [
+    show("funnel-stats", held["funnel-stats"], ["Day", "Category", "Viewed", "Then carted", "Then bought", "Carted at all", "Bought at all"], (one) => [
       day(one.day), one.category, number(one.viewed), number(one.strict_carted), number(one.strict_purchased), number(one.any_carted), number(one.any_purchased),
     ], "Nothing is known: the job of behaviour writes this.");
-    show("segments", Object.entries(counted.segments), ["Segment", "People"], ([name, people]) => [name, number(people)],
+    show("segments", Object.entries(held.segments), ["Segment", "People"], ([name, people]) => [name, number(people)],
       "Nothing is known: the job of behaviour writes this.");
   } catch (error) {
     unread = true;

@@ -133,6 +133,8 @@ def test_the_shop_steers_over_http_where_it_may(shop: Shop, monkeypatch: pytest.
     eventually(lambda: [rule["rule_id"] for rule in shop.get("/desk/rules").json()] == ["old"])
     eventually(lambda: [trend["id"] for trend in shop.get("/desk/trends").json()] == ["b", "c"])
     assert shop.get("/desk/experiments").json() == []
+    everything = shop.get("/desk/all", params={"limit": 1}).json()
+    assert [len(everything[table]) for table in ("rules", "trends", "experiments", "segments")] == [1, 1, 0, 0]
     assert shop.get("/desk/nothing").status_code == 400
     rule = {"rule_id": "sale", "action": "boost", "amount": 0.5, "items": "item.price < 3.0"}
     assert shop.client.put("/desk/rules/sale", json=rule).status_code == 202
@@ -160,6 +162,7 @@ def test_the_shop_steers_over_http_where_it_may(shop: Shop, monkeypatch: pytest.
     assert shop.client.delete("/desk/rules/sale").status_code == 403
     assert [rule["rule_id"] for rule in shop.get("/desk/rules").json()] == ["sale"]
     assert 'href="desk"' in shop.get("/").text
+    assert shop.get("/desk/", follow_redirects=True).url.path == "/desk"
     shop.stack.stop_serving()
     monkeypatch.setenv("HEADRACE_SERVING__DESK", "false")
     shop.client = httpx.Client(base_url=shop.stack.serve(), timeout=10, headers={"X-API-Key": "secret"})
