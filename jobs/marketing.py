@@ -5,7 +5,7 @@ from pyflink.datastream import StreamExecutionEnvironment
 from pyflink.table import StreamTableEnvironment
 
 from jobs.entry import USER_ID, connection, run
-from jobs.flink import keyed_in_jvm, name_table_operators
+from jobs.flink import keyed_in_jvm, name_table_operators, side_output
 from jobs.recommend import BYTES
 from jobs.settings import Settings
 from operators.campaign_candidates import (
@@ -17,6 +17,7 @@ from operators.campaign_candidates import (
     CampaignCandidatesFunction,
 )
 from operators.campaign_fan_out import TOLD, CampaignFanOutFunction
+from operators.dead_letters import DEAD_LETTERS
 from operators.door import PseudonymFunction
 from operators.offers import CAMPAIGN, OFFERS, OffersFunction
 
@@ -26,6 +27,7 @@ TABLE_UIDS: dict[str, tuple[str, str | None]] = {
         for table in ("events", "segments", "campaigns")
     },
     "offers[": ("offers-sink", None),
+    "dead_letters[": ("dead_letters-sink", None),
 }
 """Names that the table planner gives, and the uids of those operators, as in `jobs.recommend`."""
 
@@ -38,8 +40,9 @@ def create_tables(tables: StreamTableEnvironment, settings: Settings) -> None:
     keyed = "'key.format'='raw', 'key.fields'='id', 'value.fields-include'='EXCEPT_KEY'"
     for table, topic in (("segments", kafka.segments), ("campaigns", kafka.campaigns)):
         tables.execute_sql(
-            f"""create table {table} (id string, payload bytes) with ({source}, 'topic'='{topic}', {keyed},
-            'scan.startup.mode'='earliest-offset')"""
+            f"""create table {table} (id string, payload bytes,
+            `partition` int metadata virtual, `offset` bigint metadata virtual)
+            with ({source}, 'topic'='{topic}', {keyed}, 'scan.startup.mode'='earliest-offset')"""
         )
     tables.execute_sql(
         f"""create table events (payload bytes) with ({source}, 'topic'='{kafka.events}',
@@ -51,6 +54,12 @@ def create_tables(tables: StreamTableEnvironment, settings: Settings) -> None:
         'value.format'='raw', 'sink.delivery-guarantee'='exactly-once',
         'sink.transactional-id-prefix'='headrace-offers',
         'properties.transaction.timeout.ms'='{kafka.transaction_timeout_ms}', {keyed})"""
+    )
+    tables.execute_sql(
+        f"""create table dead_letters (payload bytes) with ({common}, 'topic'='{kafka.dead_letters}',
+        'value.format'='raw', 'sink.delivery-guarantee'='{kafka.delivery}',
+        'sink.transactional-id-prefix'='headrace-marketing-dead-letters',
+        'properties.transaction.timeout.ms'='{kafka.transaction_timeout_ms}')"""
     )
 
 
@@ -74,14 +83,17 @@ def build(environment: StreamExecutionEnvironment, settings: Settings) -> None:
         .name("campaign candidates")
         .uid("campaign-candidates")
     )
-    copies = ", ".join(f"(cast({shard} as bigint))" for shard in SHARDS)
-    of_shards = tables.to_append_stream(
+    campaigns = tables.to_append_stream(
+        # A message without a key is refused for having the wrong one.
         tables.sql_query(
-            f"""select shard, row(id, payload) from campaigns cross join (values {copies}) as copies (shard)
-            where id is not null"""
+            "select coalesce(id, ''), row(coalesce(id, ''), payload, `partition`, `offset`) from campaigns"
         ),
-        Types.ROW([Types.LONG(), CAMPAIGN]),
+        Types.ROW([Types.STRING(), CAMPAIGN]),
     )
+    tables.create_temporary_view("messages", tables.from_data_stream(campaigns).alias("id", "message"))
+    # A union keeps no state; a join with the shards would.
+    copies = " union all ".join(f"select cast({shard} as bigint), message from messages" for shard in SHARDS)
+    of_shards = tables.to_append_stream(tables.sql_query(copies), Types.ROW([Types.LONG(), CAMPAIGN]))
     told = (
         keyed_in_jvm(candidates, CANDIDATE, Types.LONG())
         .connect(keyed_in_jvm(of_shards, CAMPAIGN, Types.LONG()))
@@ -89,19 +101,16 @@ def build(environment: StreamExecutionEnvironment, settings: Settings) -> None:
         .name("campaign fan-out")
         .uid("campaign-fan-out")
     )
-    campaigns = tables.to_append_stream(
-        tables.sql_query("select id, row(id, payload) from campaigns where id is not null"),
-        Types.ROW([Types.STRING(), CAMPAIGN]),
-    )
     offers = (
         keyed_in_jvm(told, CANDIDATE, Types.STRING())
         .connect(keyed_in_jvm(campaigns, CAMPAIGN, Types.STRING()))
-        .process(OffersFunction(), OFFERS)
+        .process(OffersFunction(settings.kafka.campaigns), OFFERS)
         .name("offers")
         .uid("offers")
     )
     inserts = tables.create_statement_set()
     inserts.add_insert("offers", tables.from_data_stream(offers))
+    inserts.add_insert("dead_letters", tables.from_data_stream(side_output(offers, DEAD_LETTERS)))
     inserts.attach_as_datastream()
     name_table_operators(environment, TABLE_UIDS)
 

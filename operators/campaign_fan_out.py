@@ -16,7 +16,8 @@ TOLD = Types.ROW([Types.STRING(), CANDIDATE])
 
 
 class CampaignFanOutFunction(KeyedCoProcessFunction):
-    """In: Row(user_id, packed `Candidate`), and Row(campaign_id, campaign or None), of which every shard gets a copy.
+    """In: Row(user_id, packed `Candidate`), and Row(campaign_id, payload, partition, offset), a campaign's message, of
+    which every shard gets a copy.
     Out: Row(campaign_id, Row(user_id, packed `Candidate`)) for each campaign that runs, or waits for outcomes, then.
 
     Keyed state `campaigns`: their definitions.
@@ -40,11 +41,12 @@ class CampaignFanOutFunction(KeyedCoProcessFunction):
 
     def process_element2(self, value: Row, ctx: KeyedCoProcessFunction.Context) -> Iterator[Row]:
         """Take a campaign."""
-        campaign_id, payload = value
+        campaign_id, payload, _, _ = value
         known = self._known(ctx.get_current_key())
         try:
             _, campaign = parse_campaign(campaign_id, None if payload is None else bytes(payload))
         except MessageError:
+            # `operators.offers` makes a dead letter of it.
             return
         known.pop(campaign_id, None)
         if campaign is None:

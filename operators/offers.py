@@ -21,21 +21,29 @@ from model.campaigns import (
 )
 from model.uplift import Uplift, features_of
 from operators.campaign_candidates import Candidate
+from operators.dead_letters import DeadLetters
 from schema.campaign import Campaign, encode_offer, parse_campaign
 from schema.errors import MessageError
 
 OFFERS = Types.ROW_NAMED(["user_id", "payload"], [Types.STRING(), Types.PRIMITIVE_ARRAY(Types.BYTE())])
-CAMPAIGN = Types.ROW_NAMED(["campaign_id", "payload"], [Types.STRING(), Types.PRIMITIVE_ARRAY(Types.BYTE())])
+CAMPAIGN = Types.ROW_NAMED(
+    ["campaign_id", "payload", "partition", "offset"],
+    [Types.STRING(), Types.PRIMITIVE_ARRAY(Types.BYTE()), Types.INT(), Types.LONG()],
+)
 
 
 class OffersFunction(KeyedCoProcessFunction):
-    """In: Row(user_id, packed `operators.campaign_candidates.Candidate`), and Row(campaign_id, campaign or None). Out:
-    Row(user_id, offer).
+    """In: Row(user_id, packed `operators.campaign_candidates.Candidate`), and a campaign's
+    message, Row(campaign_id, payload, partition, offset), with a payload of None at its end. Out: Row(user_id, offer),
+    and a dead letter for each campaign that is not valid: the one before it stays.
 
     Keyed state: `campaign`, its definition; `budget`, one packed `model.campaigns.Budget`; `uplift`, one packed
     `model.uplift.Uplift`; and `members`, by user, one packed `model.campaigns.Member` each. All of it is in the same
     checkpoint as the offers that Kafka shows, so that no restart spends twice.
     """
+
+    def __init__(self, topic: str) -> None:
+        self._topic = topic
 
     def open(self, runtime_context: RuntimeContext) -> None:
         """Register the state and the metrics."""
@@ -45,6 +53,7 @@ class OffersFunction(KeyedCoProcessFunction):
         members = MapStateDescriptor("members", Types.STRING(), Types.PICKLED_BYTE_ARRAY())
         self._members = runtime_context.get_map_state(members)
         metrics = runtime_context.get_metrics_group().add_group("headrace")
+        self._dead_letters = DeadLetters(metrics)
         self._models: dict[str, Uplift] = {}
         self._key = ""
         self._made, self._spent = metrics.counter("offers"), 0.0
@@ -87,20 +96,21 @@ class OffersFunction(KeyedCoProcessFunction):
         if member.tried_ms >= 0:
             self._members.put(user_id, pack(member))
 
-    def process_element2(self, value: Row, ctx: KeyedCoProcessFunction.Context) -> Iterator[Row]:
+    def process_element2(self, value: Row, ctx: KeyedCoProcessFunction.Context) -> Iterator[object]:
         """Take a campaign. One that changes goes on with what it has spent."""
-        campaign_id, payload = value
+        campaign_id, payload, partition, offset = value
+        payload = None if payload is None else bytes(payload)
         try:
-            _, campaign = parse_campaign(campaign_id, None if payload is None else bytes(payload))
-        except MessageError:
+            _, campaign = parse_campaign(campaign_id, payload)
+        except MessageError as error:
+            yield self._dead_letters.of(error, self._topic, partition, offset, payload)
             return
         if campaign is None:
             # Its people may be many: what is kept of them goes, what was spent stays known.
             self._definition.clear()
             self._members.clear()
         else:
-            self._definition.update(bytes(payload))
-        yield from ()
+            self._definition.update(payload)
 
     def _follow(self, campaign: Campaign, member: Member, told: Candidate) -> None:
         """Note an outcome of the last try, and learn from it."""
