@@ -1,7 +1,6 @@
 """The job of behaviour on a real broker and cluster: exact counts through lateness, duplicates and a kill."""
 
 import random
-from pathlib import Path
 
 import pytest
 
@@ -26,16 +25,11 @@ def clicks() -> list[Event]:
 
 
 def test_counts_are_exact_through_lateness_duplicates_and_a_kill(
-    tmp_path: Path, jars: Path, monkeypatch: pytest.MonkeyPatch
+    empty_stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HEADRACE_FLINK__CHECKPOINT_INTERVAL_MS", "1000")
     events, categories = clicks(), {f"i{n}": f"c{n % 3}" for n in range(11)}
-    stack = Stack(tmp_path / "stack", jars)
-    try:
-        stack.up(taskmanagers=1, kafka_port=0, flink_port=0, metrics_port=0)
-        found = streamed(stack, events, categories)
-    finally:
-        stack.down()
+    found = streamed(empty_stack, events, categories)
     expected = recount(events, categories)
     for name, rows in expected.items():
         assert found[name] == rows, name

@@ -8,10 +8,9 @@ import pytest
 
 from deploy.local.stack import Stack
 from tests.integration.test_local_stack import messages
-from tests.integration.test_recommend_job import Topics, job_stack, operator_metrics
+from tests.integration.test_recommend_job import Topics, operator_metrics
 from tests.nasty import broken
 
-__all__ = ["job_stack"]
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 EVENTS, ITEMS, START = 190_000, 10_000, 1_600_000_000_000
 

@@ -14,6 +14,7 @@ from deploy.local.stack import Stack, still_running
 from deploy.local.topics import create_topics, default_topics
 from schema.campaign import Offer, decode_offer
 from schema.event import Event, encode_event
+from tests.integration.test_local_stack import messages
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 BUDGET, VISITS, DAY_MS = 150, 6_000, 86_400_000
@@ -21,7 +22,7 @@ BEGIN = 1_767_225_600_000
 
 
 def test_a_day_is_spent_through_a_spike_and_a_kill_and_never_more(
-    tmp_path: Path, jars: Path, monkeypatch: pytest.MonkeyPatch
+    empty_stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HEADRACE_FLINK__CHECKPOINT_INTERVAL_MS", "1000")
     chance = random.Random(5)
@@ -37,44 +38,41 @@ def test_a_day_is_spent_through_a_spike_and_a_kill_and_never_more(
         "per_person": 1,
         "offer": {"code": "SPRING"},
     }
-    stack = Stack(tmp_path / "stack", jars)
-    try:
-        stack.up(taskmanagers=1, kafka_port=0, flink_port=0, metrics_port=0)
-        create_topics(stack.bootstrap_servers, default_topics())
-        producer = KafkaProducer(bootstrap_servers=stack.bootstrap_servers)
-        producer.send("campaigns", json.dumps(campaign).encode(), key=b"spring")
-        producer.send("campaigns", b'{"campaign_id":"faulty"}', key=b"faulty")
-        producer.flush()
-        stack.submit(Path("jobs/marketing.py"))
-        # The campaign is to be known before the first visit.
-        time.sleep(10)
-        for event in events[: VISITS // 2]:
-            producer.send("events", encode_event(event))
-        producer.flush()
-        time.sleep(4)
-        for pid in stack.taskmanager_pids:
-            killed = psutil.Process(pid)
-            killed.kill()
-            assert not still_running([killed], 10)
-        stack.ensure()
-        for event in events[VISITS // 2 :]:
-            producer.send("events", encode_event(event))
-        producer.flush()
-        producer.close()
-        offers = made(stack.bootstrap_servers)
-        erased = Event("erased", offers[0].user_id, "erase_user", times[-1])
-        producer = KafkaProducer(bootstrap_servers=stack.bootstrap_servers)
-        producer.send("events", encode_event(erased))
-        producer.flush()
-        producer.close()
-        time.sleep(3)
-        savepoint = Path(stack.stop_with_savepoint(stack.running_jobs()[0]).removeprefix("file:"))
-        assert savepoint.is_dir()
-        held = b"".join(file.read_bytes() for file in savepoint.rglob("*") if file.is_file())
-        assert offers[1].user_id.encode() in held
-        assert not re.search(rb"\b" + offers[0].user_id.encode() + rb"\b", held)
-    finally:
-        stack.down()
+    create_topics(empty_stack.bootstrap_servers, default_topics())
+    producer = KafkaProducer(bootstrap_servers=empty_stack.bootstrap_servers)
+    producer.send("campaigns", json.dumps(campaign).encode(), key=b"spring")
+    producer.send("campaigns", b'{"campaign_id":"faulty"}', key=b"faulty")
+    producer.flush()
+    empty_stack.submit(Path("jobs/marketing.py"))
+    # The campaign is to be known before the first visit: it is once the faulty one after it has been refused.
+    (refused,) = messages(empty_stack, "dead-letters", 1)
+    assert (refused["error"], refused["topic"], refused["offset"]) == ("bad_campaign", "campaigns", 1)
+    assert all(field in refused["message"] for field in ("budget", "cost", "from", "until"))
+    for event in events[: VISITS // 2]:
+        producer.send("events", encode_event(event))
+    producer.flush()
+    time.sleep(4)
+    for pid in empty_stack.taskmanager_pids:
+        killed = psutil.Process(pid)
+        killed.kill()
+        assert not still_running([killed], 10)
+    empty_stack.ensure()
+    for event in events[VISITS // 2 :]:
+        producer.send("events", encode_event(event))
+    producer.flush()
+    producer.close()
+    offers = made(empty_stack.bootstrap_servers)
+    erased = Event("erased", offers[0].user_id, "erase_user", times[-1])
+    producer = KafkaProducer(bootstrap_servers=empty_stack.bootstrap_servers)
+    producer.send("events", encode_event(erased))
+    producer.flush()
+    producer.close()
+    time.sleep(3)
+    savepoint = Path(empty_stack.stop_with_savepoint(empty_stack.running_jobs()[0]).removeprefix("file:"))
+    assert savepoint.is_dir()
+    held = b"".join(file.read_bytes() for file in savepoint.rglob("*") if file.is_file())
+    assert offers[1].user_id.encode() in held
+    assert not re.search(rb"\b" + offers[0].user_id.encode() + rb"\b", held)
     assert 0.95 * BUDGET <= len(offers) <= BUDGET
     assert [offer.number for offer in offers] == list(range(1, len(offers) + 1))
     assert len({offer.user_id for offer in offers}) == len(offers)

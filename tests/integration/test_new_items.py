@@ -12,9 +12,8 @@ from kafka import KafkaConsumer
 
 from deploy.local.stack import Stack
 from schema.taste_segment import TasteSegment, decode_taste_segment
-from tests.integration.test_recommend_job import Topics, job_stack, operator_metrics
+from tests.integration.test_recommend_job import Topics, operator_metrics
 
-__all__ = ["job_stack"]
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 KINDS: dict[str, dict[str, Any]] = {
     "anna": {"title": "Running shoe"},

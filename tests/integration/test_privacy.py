@@ -10,9 +10,8 @@ import pytest
 from deploy.local.stack import Stack
 from schema.erasure import PARTS, decode_erasure
 from schema.pseudonym import pseudonym
-from tests.integration.test_recommend_job import Topics, job_stack
+from tests.integration.test_recommend_job import Topics
 
-__all__ = ["job_stack"]
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 KEY = "a key of 32 bytes, for this test"
 ANNA, BERT, CARL = "anna-7731@example.org", "bert-7732@example.org", "carl-7733@example.org"

@@ -5,7 +5,7 @@ import json
 import time
 import urllib.request
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,6 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from deploy.local.stack import Stack, still_running
-from deploy.local.topics import create_topics, default_topics
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
 JOB = Path("jobs/recommend.py")
@@ -74,22 +73,6 @@ class Topics:
     def close(self) -> None:
         self._producer.close()
         self._consumer.close()
-
-
-@pytest.fixture
-def job_stack(tmp_path: Path, jars: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stack]:
-    """A stack of its own, with the main job's settings in the environment."""
-    monkeypatch.setenv("HEADRACE_LISTS__SEND_UNCHANGED", "true")
-    monkeypatch.setenv("HEADRACE_FLINK__CHECKPOINT_INTERVAL_MS", "1000")
-    # The learner folds its log into its base some times during the test.
-    monkeypatch.setenv("HEADRACE_MODELS__COMPACT_AFTER_EVENTS", "30")
-    stack = Stack(tmp_path / "stack", jars)
-    try:
-        stack.up(kafka_port=0, flink_port=0, metrics_port=0)
-        create_topics(stack.bootstrap_servers, default_topics())
-        yield stack
-    finally:
-        stack.down()
 
 
 def test_every_event_counts_once_through_faults_and_upgrades(job_stack: Stack) -> None:

@@ -9,9 +9,8 @@ import pytest
 from kafka import KafkaConsumer
 
 from deploy.local.stack import Stack
-from tests.integration.test_recommend_job import Topics, job_stack
+from tests.integration.test_recommend_job import Topics
 
-__all__ = ["job_stack"]
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
 
