@@ -11,6 +11,18 @@ from pyflink.datastream.data_stream import KeyedStream
 from pyflink.datastream.slot_sharing_group import SlotSharingGroup
 from pyflink.java_gateway import get_gateway
 
+_STATELESS = {
+    "Calc",
+    "DataStreamToTable",
+    "Exchange",
+    "Partition",
+    "SideOutput",
+    "SinkConversion",
+    "Union",
+    "WatermarkAssigner",
+    "WindowTableFunction",
+}
+
 
 @contextmanager
 def process_mode(environment: StreamExecutionEnvironment) -> Iterator[None]:
@@ -53,22 +65,27 @@ def slot_with_gpus(name: str, gpus: int) -> str | SlotSharingGroup:
 def name_table_operators(environment: StreamExecutionEnvironment, uids: Mapping[str, tuple[str, str | None]]) -> None:
     """Give operators that the table planner made a uid, so that what is added to the job does not part them from their
     state; to be called once all is attached. By the beginning of the operator's name: its uid, and the id that Flink
-    gave it before it had one, under which older savepoints hold its state. Raises ValueError where one is not found."""
+    gave it before it had one, under which older savepoints hold its state. Raises ValueError where not exactly one is
+    found, and where an operator that may hold state is left without a uid."""
     # Found from the ends of the job.
     ends = environment._j_stream_execution_environment.getTransformations()
-    found = {}
-    for n in range(ends.size()):
-        for operator in ends.get(n).getTransitivePredecessors().toArray():
-            for name in uids:
-                if operator.getName().startswith(name):
-                    found[name] = operator
-    if missing := sorted(set(uids) - set(found)):
-        raise ValueError(f"the job has no operators {', '.join(missing)}")
-    for name, operator in found.items():
-        uid, before = uids[name]
+    reached = (operator for n in range(ends.size()) for operator in ends.get(n).getTransitivePredecessors().toArray())
+    unnamed = {operator.getId(): (operator.getName(), operator) for operator in reached if operator.getUid() is None}
+    faults = []
+    for name, (uid, before) in uids.items():
+        found = [number for number, (own, _) in unnamed.items() if own.startswith(name)]
+        if len(found) != 1:
+            faults.append(f"the job has {len(found)} operators {name}")
+            continue
+        _, operator = unnamed.pop(found[0])
         operator.setUid(uid)
         if before is not None:
             operator.setUidHash(before)
+    bare = sorted(own for own, _ in unnamed.values() if own.partition("[")[0] not in _STATELESS)
+    if bare:
+        faults.append(f"operators without a uid: {', '.join(bare)}")
+    if faults:
+        raise ValueError("; ".join(faults))
 
 
 def key_per_subtask(parallelism: int, max_parallelism: int) -> list[int]:
