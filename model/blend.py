@@ -44,6 +44,8 @@ from schema.review import parse_decision
 _log = logging.getLogger(__name__)
 VERSION = 1
 """The version byte of packed deltas and packed recommenders."""
+LOOKED_UP = 128
+"""Of how many people at once the lists are made where candidates are looked up and no matrix must fit a cache."""
 
 
 _Model = (
@@ -484,7 +486,8 @@ class Recommender:
             prior.masked_fill_(self.blocked, -torch.inf)
         popular = None if self._scores_all else largest_of(prior.numpy(), self.options.popular, -math.inf)
         new = self.content.pool(self.cooccurrence.counts.cpu().numpy(), self.blocked.cpu().numpy())
-        blocks = (snapshots[n : n + self._block_size] for n in range(0, len(snapshots), self._block_size))
+        size = self._block_size if self._scores_all else LOOKED_UP
+        blocks = (snapshots[n : n + size] for n in range(0, len(snapshots), size))
         now = max(snapshot.event_timestamp for snapshot in snapshots) if now_ms is None else now_ms
         given = blend, prior, popular, new, sequence, now
         return [ranked for block in blocks for ranked in self._ranked(block, k, *given)]

@@ -13,7 +13,7 @@ from pyflink.datastream import KeyedCoProcessFunction, RuntimeContext
 from pyflink.datastream.state import ListStateDescriptor, ValueStateDescriptor
 
 from operators.worker import prepare_worker  # isort: skip, numba comes in with the models
-from model.blend import BlendOptions, RankedList, Recommender, unpack_delta
+from model.blend import LOOKED_UP, BlendOptions, RankedList, Recommender, unpack_delta
 from model.learned_blend import LearnedBlend
 from model.snapshot import Snapshot, unpack_snapshot
 from operators.dead_letters import DeadLetters
@@ -26,8 +26,9 @@ from schema.taste_segment import TasteSegment, encode_taste_segment
 
 LISTS = Types.ROW_NAMED(["user_id", "payload"], [Types.STRING(), Types.PRIMITIVE_ARRAY(Types.BYTE())])
 _RETRY_MS = 20
-# Lists are made of so many people at once, in turns of so long. In the pauses what has come meanwhile is read.
-_PEOPLE, _TURN_S, _PAUSE_MS, _LONGEST_PAUSE_MS = 128, 0.05, 10, 100
+# Lists are made of so many people at once, and of those without history; in turns of so long. In the pauses what has
+# come meanwhile is read.
+_PEOPLE, _TURN_S, _PAUSE_MS, _LONGEST_PAUSE_MS = LOOKED_UP - 1, 0.05, 10, 100
 _SMOOTHING = 0.001
 
 
