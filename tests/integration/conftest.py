@@ -1,6 +1,7 @@
 """A cluster that many tests use one after another, each with topics that are empty."""
 
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,8 +33,18 @@ def empty_stack(shared_stack: Stack) -> Iterator[Stack]:
     for job in shared_stack.running_jobs():
         shared_stack.cancel(job)
     admin = KafkaAdminClient(bootstrap_servers=shared_stack.bootstrap_servers)
-    admin.delete_topics([topic for topic in admin.list_topics() if not topic.startswith("__")])
+    deadline = time.monotonic() + 20
+    admin.delete_topics(left := _topics(admin))
+    # The broker tells of a topic for a moment after it is deleted, and who makes topics believes it.
+    while left:
+        assert time.monotonic() < deadline, left
+        time.sleep(0.05)
+        left = _topics(admin)
     admin.close()
+
+
+def _topics(admin: KafkaAdminClient) -> list[str]:
+    return [topic for topic in admin.list_topics() if not topic.startswith("__")]
 
 
 @pytest.fixture
