@@ -207,7 +207,7 @@ def _number_of(kind: str) -> str:
 def options_of(settings: Settings) -> dict[str, str]:
     """How long an event is remembered by its id; days and hours begin as those of the clock that all share."""
     ttl = f"{settings.behaviour.duplicates_s * 1000}"
-    return {"table.exec.state.ttl": ttl, "table.local-time-zone": "UTC"}
+    return {"table.exec.state.ttl": ttl}
 
 
 def main() -> None:

@@ -44,6 +44,8 @@ def flink_options(settings: Settings) -> dict[str, str]:
     """What a production job must set, beyond what the cluster's own configuration says."""
     return {
         "python.execution-mode": "thread",
+        # `MILLISECONDS` and windows of days count from midnight in this zone.
+        "table.local-time-zone": "UTC",
         # A batch is one element; a larger bundle would only delay it.
         "python.fn-execution.bundle.size": "1",
         "execution.buffer-timeout.interval": f"{settings.flink.buffer_timeout_ms}ms",

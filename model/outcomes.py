@@ -32,8 +32,8 @@ class Taken(msgspec.Struct, array_like=True):
 
 
 class Outcomes(msgspec.Struct, array_like=True):
-    """The state of one person: sums by type of event, their arm in each experiment, as their newest list says, and
-    their newest events, as lists and events are heard of in any order."""
+    """The state of one person: sums by type of event, their arm in each experiment, as their newest list says, "" where
+    they are in it no more, and their newest events, as lists and events are heard of in any order."""
 
     sums: dict[str, Sums] = {}
     arms: dict[str, str] = {}
@@ -122,7 +122,8 @@ def show(person: Outcomes, user_id: str, arms: Mapping[str, str], shown_ms: int)
             told.append((experiment_id, _change(user_id, arm, had, one)))
             had = {kind: Sums(known.count, known.spend) for kind, known in had.items()}
             had[one.event_type] = told[-1][1].new
-    person.arms = dict(arms)
+    # What they were in is to hear of their erasure.
+    person.arms = dict.fromkeys(person.arms, "") | dict(arms)
     return told
 
 
@@ -137,7 +138,7 @@ def take(person: Outcomes, event: Event, appended_ms: int) -> list[tuple[str, Ch
     taken = Taken(appended_ms, event.event_type, spend)
     # Most people are in no experiment.
     before = {kind: Sums(one.count, one.spend) for kind, one in person.sums.items()} if person.arms else {}
-    told = [(name, _change(event.user_id, arm, before, taken)) for name, arm in person.arms.items()]
+    told = [(name, _change(event.user_id, arm, before, taken)) for name, arm in person.arms.items() if arm]
     sums = person.sums.setdefault(event.event_type, Sums())
     sums.count += 1
     sums.spend += spend
@@ -195,8 +196,10 @@ def results(tally: Tally, experiment: Experiment, now_ms: int) -> tuple[Experime
                     if worse and name not in experiment.stopped:
                         harms.append(Harm(name))
         found[name] = result
-    sizes = [tally.arms.get(name, Moments()).n for name in experiment.arms]
-    evidence = log_evidence_of_mismatch(sizes, [arm.share for arm in experiment.arms.values()])
+    # Nobody joins an arm that is stopped, so that its size says nothing.
+    shares = {name: arm.share for name, arm in experiment.arms.items() if name not in experiment.stopped}
+    sizes = [tally.arms.get(name, Moments()).n for name in shares]
+    evidence = log_evidence_of_mismatch(sizes, [share / sum(shares.values()) for share in shares.values()])
     mismatch = evidence >= _MISMATCH
     return ExperimentResults(experiment.experiment_id, now_ms, found, mismatch, list(experiment.stopped)), harms
 

@@ -9,6 +9,7 @@ from pyflink.common import Row, Types
 from pyflink.datastream import KeyedCoProcessFunction, OutputTag, RuntimeContext
 from pyflink.datastream.state import MapStateDescriptor, ValueStateDescriptor
 
+from model.experiments import arm_of
 from model.outcomes import Change, Tally, count, pack, results, unpack_member, unpack_tally
 from schema.errors import MessageError
 from schema.experiment import Experiment, encode_experiment, encode_results, parse_experiment
@@ -24,7 +25,7 @@ class ExperimentResultsFunction(KeyedCoProcessFunction):
     is to stop, as their topic has them.
 
     Keyed state: `tally`, one packed `model.outcomes.Tally`, and `members`, by user, what they had when they joined. An
-    experiment of which more changes than the arms that are stopped begins anew.
+    experiment of which more changes than that another arm is stopped begins anew.
     """
 
     def open(self, runtime_context: RuntimeContext) -> None:
@@ -47,6 +48,9 @@ class ExperimentResultsFunction(KeyedCoProcessFunction):
         experiment = _experiment(tally)
         if experiment is None:
             # Its people's lists may be heard of before it is: they join with their next one.
+            return
+        if arm_of(experiment, change.user_id) != change.arm:
+            # Their last list is one of another definition: they join with their next one.
             return
         kept = self._members.get(change.user_id) if self._members.contains(change.user_id) else None
         member = count(tally, None if kept is None else unpack_member(bytes(kept)), change, experiment)
@@ -74,7 +78,9 @@ class ExperimentResultsFunction(KeyedCoProcessFunction):
             return
         tally = self._tally()
         before = _experiment(tally)
-        same = before is not None and _counted(before) == _counted(experiment)
+        # Of an arm that is stopped no more what came meanwhile was not counted.
+        goes_on = before is not None and set(before.stopped) <= set(experiment.stopped)
+        same = goes_on and before is not None and _counted(before) == _counted(experiment)
         if not same:
             tally = Tally()
             self._members.clear()

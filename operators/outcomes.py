@@ -43,20 +43,19 @@ class OutcomesFunction(KeyedProcessFunction):
         try:
             if of_list:
                 if payload is None:
-                    # Their list was erased.
-                    self._state.clear()
+                    # Their list was erased; their event may have been heard of before or will be.
+                    yield from self._forgotten(person, user_id)
                     return
                 listed = decode_recommendation(payload)
-                if user_id == DEFAULT_USER or not (listed.experiments or person.arms):
+                # A list of a session without consent says nothing of what the person is in.
+                session = listed.experiments is None and not listed.profile_version
+                if user_id == DEFAULT_USER or session or not (listed.experiments or person.arms):
                     return
                 changes = show(person, user_id, listed.experiments or {}, listed.generated_at)
             else:
                 event = self._parser.parse(payload, int(time.time() * 1000))
                 if event.event_type == "erase_user":
-                    self._state.clear()
-                    changes = [(name, Change(user_id, arm, {}, "erase_user")) for name, arm in person.arms.items()]
-                    for experiment_id, change in changes:
-                        yield Row(experiment_id, Row(msgspec.msgpack.encode(change)))
+                    yield from self._forgotten(person, user_id)
                     return
                 if not event.consent:
                     return
@@ -67,3 +66,8 @@ class OutcomesFunction(KeyedProcessFunction):
         self._state.update(pack(person))
         for experiment_id, change in changes:
             yield Row(experiment_id, Row(msgspec.msgpack.encode(change)))
+
+    def _forgotten(self, person: Outcomes, user_id: str) -> Iterator[Row]:
+        self._state.clear()
+        for experiment_id, arm in person.arms.items():
+            yield Row(experiment_id, Row(msgspec.msgpack.encode(Change(user_id, arm, {}, "erase_user"))))

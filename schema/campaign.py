@@ -19,7 +19,7 @@ class Campaign(BaseModel):
     offers is made by chance.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, populate_by_name=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, populate_by_name=True, allow_inf_nan=False)
 
     campaign_id: Annotated[str, Field(min_length=1, max_length=256)]
     starts: Annotated[AwareDatetime, Field(alias="from", strict=False)]

@@ -28,4 +28,7 @@ def shown(value: object) -> str:
     """A repr of at most 200 characters; a long text is cut before it is copied."""
     if isinstance(value, str | bytes):
         value = value[:SHOWN_CHARACTERS]
-    return repr(value)[:SHOWN_CHARACTERS]
+    try:
+        return repr(value)[:SHOWN_CHARACTERS]
+    except RecursionError:
+        return f"a {type(value).__name__} of many levels"

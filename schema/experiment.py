@@ -14,7 +14,7 @@ Outcome = Literal["conversion", "spend", "count"]
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, populate_by_name=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, populate_by_name=True, allow_inf_nan=False)
 
 
 class Arm(_Strict):
@@ -56,8 +56,8 @@ class Experiment(_Strict):
     metric: Metric = Metric()
     guard: Metric | None = None
     guard_harm: Literal["less", "more"] = "less"
-    planned_people: Annotated[int, Field(ge=100)] = 20_000
-    alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
+    planned_people: Annotated[int, Field(ge=100, le=10**12)] = 20_000
+    alpha: Annotated[float, Field(ge=1e-9, lt=0.5)] = 0.05
     stopped: list[Name] = []
 
     @model_validator(mode="after")

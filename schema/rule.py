@@ -55,7 +55,7 @@ class Rule(BaseModel):
     other the one of the higher `priority` goes first, and of equals the one whose id comes first.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, populate_by_name=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, populate_by_name=True, allow_inf_nan=False)
 
     rule_id: Annotated[str, Field(min_length=1, max_length=256)]
     action: Literal["filter", "boost", "pin", "share", "cap", "at_least", "review"]

@@ -85,3 +85,24 @@ def test_a_faulty_experiment_is_refused_with_its_faults(fields: dict[str, Any], 
     for payload in (b"", b"[]", b"{", b"\xff"):
         with pytest.raises(MessageError):
             parse_experiment(None, payload)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("alpha", 1e-170),
+        ("planned_people", 10**400),
+        ("begin", "nan"),
+        ("metric", {"outcome": "spend", "cap": "inf"}),
+        ("layer", json.loads("[" * 500 + "]" * 500)),
+    ],
+)
+def test_what_no_statistics_can_bear_is_refused(field: str, value: object) -> None:
+    with pytest.raises(MessageError, match=field):
+        experiment(**{field: value})
+
+
+def test_a_message_of_a_thousand_levels_is_refused() -> None:
+    deep = '{"experiment_id":"e","arms":{},"control":"a","layer":' + "[" * 994 + "]" * 994 + "}"
+    with pytest.raises(MessageError, match="layer"):
+        parse_experiment("e", deep.encode())

@@ -115,6 +115,14 @@ def test_an_experiment_that_begins_anew_counts_from_then_on() -> None:
     assert {name: sums.n for name, sums in tally.arms.items()} == {"b": 1}
 
 
+def test_who_is_in_an_experiment_no_more_is_remembered_there_until_they_are_erased() -> None:
+    person = Outcomes()
+    show(person, "u", {"e": "a"}, 1)
+    assert show(person, "u", {"f": "b"}, 2)[0][0] == "f"
+    assert person.arms == {"e": "", "f": "b"}
+    assert [name for name, _ in take(person, event(1), 3)] == ["f"]
+
+
 def simulated(effect: float, sizes: tuple[int, int] = (2000, 2000), **fields: Any) -> Any:
     chance, tally, one = random.Random(1), Tally(), experiment(metric={"outcome": "conversion"}, **fields)
     number = 0
@@ -140,6 +148,8 @@ def test_results_say_what_is_there_and_when_sizes_are_wrong() -> None:
     assert not found.sample_ratio_mismatch
     assert harms == []
     assert simulated(0.0, sizes=(2000, 1500))[0].sample_ratio_mismatch
+    # Nobody joins what is stopped.
+    assert not simulated(0.0, sizes=(2000, 1500), stopped=["b"])[0].sample_ratio_mismatch
     few, _ = simulated(0.1, sizes=(90, 90))
     assert (few.arms["b"].low, few.arms["b"].p_value) == (0.0, 1.0)
 
