@@ -48,7 +48,8 @@ class Action(NamedTuple):
 
 class Person(msgspec.Struct, array_like=True):
     """The state of one person. `days` are those of activity, `bought` those of purchases, as days since 1970, oldest
-    first; `cart` holds each item's time, and `out` when items were last bought or taken out."""
+    first; `cart` holds each item's time, and `out` when items were last bought or taken out. `look_ms` is when they are
+    looked at again, -1 for never."""
 
     first_ms: int = -1
     last_ms: int = -1
@@ -63,6 +64,7 @@ class Person(msgspec.Struct, array_like=True):
     segment: str = ""
     price_sensitive: bool = False
     out: dict[str, int] = {}
+    look_ms: int = -1
 
 
 _encoder, _decoder = msgspec.msgpack.Encoder(), msgspec.msgpack.Decoder(Person)
@@ -122,8 +124,9 @@ def abandoned(person: Person, user_id: str, now_ms: int, options: BehaviourOptio
     return left
 
 
-def next_look(person: Person, now_ms: int, options: BehaviourOptions) -> list[int]:
-    """When, by event time after `now_ms`, the passing of time alone may change something: the cart, and the segment."""
+def next_look(person: Person, now_ms: int, options: BehaviourOptions) -> int | None:
+    """When, by event time after `now_ms`, the passing of time alone may first change something: the cart, or the
+    segment. None where it changes nothing."""
     times = [person.cart_ms + options.cart_ms] if person.cart else []
     if person.segment == "new":
         times.append(person.first_ms + options.new_days * DAY_MS)
@@ -131,7 +134,7 @@ def next_look(person: Person, now_ms: int, options: BehaviourOptions) -> list[in
         times.append((max(now_ms, person.last_ms) // DAY_MS + 1) * DAY_MS)
     if person.segment != "lapsing":
         times.append(person.last_ms + _patience_ms(person, options))
-    return times
+    return min((time for time in times if time > now_ms), default=None)
 
 
 def segment(person: Person, user_id: str, now_ms: int, options: BehaviourOptions) -> PersonSegment | None:

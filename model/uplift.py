@@ -82,7 +82,8 @@ class Uplift:
 
     def _rows(self, people: Sequence[Mapping[str, float]], grow: bool) -> Floats:
         if grow:
-            for name in {name for features in people for name in features} - self._columns.keys():
+            # In an order that hangs on the names alone.
+            for name in sorted({name for features in people for name in features} - self._columns.keys()):
                 if len(self._columns) < COLUMNS:
                     self._columns[name] = len(self._columns)
             more = len(self._columns) - len(self.products[0])

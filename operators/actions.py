@@ -13,6 +13,8 @@ from schema.event import EventParser
 from schema.item import parse_item
 from schema.pseudonym import pseudonym
 
+_VERSION, _ARRAY_OF_TWO = 1, 0x92
+_CATEGORY_LENGTH = 256
 ACTIONS = Types.ROW_NAMED(
     ["user_id", "event_id", "event_type", "item_id", "category", "price", "time_ms"],
     [Types.STRING(), Types.STRING(), Types.STRING(), Types.STRING(), Types.STRING(), Types.DOUBLE(), Types.LONG()],
@@ -51,9 +53,9 @@ class ActionsFunction(KeyedCoProcessFunction):
             return
         user = event.user_id if self._pseudonym is None else pseudonym(self._pseudonym, event.user_id)
         packed = self._item.value() if event.item_id is not None else None
-        category, price = (None, None) if packed is None else msgspec.msgpack.decode(packed)
+        category, price = (None, None) if packed is None else _unpacked(bytes(packed))
         said = (event.properties or {}).get("category")
-        category = said if isinstance(said, str) and said else category
+        category = said[:_CATEGORY_LENGTH] if isinstance(said, str) and said else category
         price = price if event.price is None else event.price
         self._taken += 1
         yield Row(user, event.event_id, event.event_type, event.item_id, category, price, event.timestamp)
@@ -68,5 +70,13 @@ class ActionsFunction(KeyedCoProcessFunction):
         if item is None:
             self._item.clear()
         else:
-            self._item.update(msgspec.msgpack.encode((item.category[0] if item.category else None, item.price)))
+            known = item.category[0] if item.category else None, item.price
+            self._item.update(bytes((_VERSION,)) + msgspec.msgpack.encode(known))
         yield from ()
+
+
+def _unpacked(packed: bytes) -> tuple[str | None, float | None]:
+    """Also what was written before it had a version: MessagePack, which begins an array of two with another byte."""
+    if packed[0] not in (_VERSION, _ARRAY_OF_TWO):
+        raise ValueError(f"state of an item has version {packed[0]}, this code reads {_VERSION}")
+    return msgspec.msgpack.decode(packed[packed[0] == _VERSION :], type=tuple[str | None, float | None])

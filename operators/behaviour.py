@@ -40,8 +40,9 @@ class BehaviourFunction(KeyedProcessFunction):
     abandoned carts, and drifts.
 
     Keyed state, kept for `ttl_days` after the person's last action: `person`, one packed `model.behaviour.Person`, and
-    `interests`, one packed `model.interest_drift.Interests`. Timers, by event time, look again where the passing of
-    time alone changes something. How often the whole shop takes each category is learned anew after a restart.
+    `interests`, one packed `model.interest_drift.Interests`. One timer a person, by event time, looks again where the
+    passing of time alone changes something. How often the whole shop takes each category is learned anew after a
+    restart.
     """
 
     def __init__(self, options: BehaviourOptions, drift: DriftOptions, ttl_days: float) -> None:
@@ -59,6 +60,9 @@ class BehaviourFunction(KeyedProcessFunction):
         user_id, _, event_type, item_id, category, price, time_ms = value
         packed = self._state.value()
         if event_type == "erase_user":
+            look_ms = -1 if packed is None else unpack_person(packed).look_ms
+            if look_ms >= 0:
+                ctx.timer_service().delete_event_time_timer(look_ms)
             self._state.clear()
             self._interests.clear()
             # Also where the state has expired, which the topic's value does not.
@@ -67,10 +71,15 @@ class BehaviourFunction(KeyedProcessFunction):
         person = Person() if packed is None else unpack_person(packed)
         act(person, Action(user_id, event_type, item_id, category, price, time_ms), self._options)
         # As late as it is by now: an old action makes nobody come back.
-        now = max(person.last_ms, ctx.timer_service().current_watermark())
+        watermark = ctx.timer_service().current_watermark()
+        now = max(person.last_ms, watermark)
         changed = segment(person, user_id, now, self._options)
+        # What came into it may be so old that it was left already.
+        left = abandoned(person, user_id, watermark, self._options)
+        self._look_again(person, watermark, ctx)
         self._state.update(pack_person(person))
-        self._look_again(person, ctx)
+        if left is not None:
+            yield ABANDONED_CARTS, Row(user_id, encode_behaviour(left))
         if changed is not None:
             yield Row(user_id, encode_behaviour(changed))
         if category is not None and item_id is not None and event_type != "impression":
@@ -93,17 +102,24 @@ class BehaviourFunction(KeyedProcessFunction):
         if packed is None:
             return
         person = unpack_person(packed)
+        if person.look_ms <= timestamp:
+            person.look_ms = -1
         left = abandoned(person, user_id, timestamp, self._options)
         changed = segment(person, user_id, max(timestamp, person.last_ms), self._options)
+        # From here on and not from the watermark, which may be past the next one.
+        self._look_again(person, timestamp, ctx)
         self._state.update(pack_person(person))
-        self._look_again(person, ctx)
         if left is not None:
             yield ABANDONED_CARTS, Row(user_id, encode_behaviour(left))
         if changed is not None:
             yield Row(user_id, encode_behaviour(changed))
 
-    def _look_again(self, person: Person, ctx: KeyedProcessFunction.Context) -> None:
-        now = ctx.timer_service().current_watermark()
-        for at in next_look(person, now, self._options):
-            if at > now:
-                ctx.timer_service().register_event_time_timer(at)
+    def _look_again(self, person: Person, now_ms: int, ctx: KeyedProcessFunction.Context) -> None:
+        at = next_look(person, now_ms, self._options)
+        # An earlier look does no harm, and then finds the next.
+        if at is None or 0 <= person.look_ms <= at:
+            return
+        if person.look_ms >= 0:
+            ctx.timer_service().delete_event_time_timer(person.look_ms)
+        person.look_ms = at
+        ctx.timer_service().register_event_time_timer(at)

@@ -76,6 +76,10 @@ class CampaignCandidatesFunction(KeyedProcessFunction):
                 found = None if payload is None else decode_behaviour(payload, PersonSegment)
                 known.segment = "" if found is None else found.segment
                 known.price_sensitive = found is not None and found.price_sensitive
+                if found is None and known.first_ms < 0:
+                    # Nothing else is known of them: they were erased.
+                    self._state.clear()
+                    return
             else:
                 event = self._parser.parse(payload, int(time.time() * 1000))
                 shard = self._shards[crc32(user_id.encode()) % len(self._shards)]

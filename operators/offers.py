@@ -30,6 +30,7 @@ CAMPAIGN = Types.ROW_NAMED(
     ["campaign_id", "payload", "partition", "offset"],
     [Types.STRING(), Types.PRIMITIVE_ARRAY(Types.BYTE()), Types.INT(), Types.LONG()],
 )
+_SWEPT = 1000
 
 
 class OffersFunction(KeyedCoProcessFunction):
@@ -38,8 +39,9 @@ class OffersFunction(KeyedCoProcessFunction):
     and a dead letter for each campaign that is not valid: the one before it stays.
 
     Keyed state: `campaign`, its definition; `budget`, one packed `model.campaigns.Budget`; `uplift`, one packed
-    `model.uplift.Uplift`; and `members`, by user, one packed `model.campaigns.Member` each. All of it is in the same
-    checkpoint as the offers that Kafka shows, so that no restart spends twice.
+    `model.uplift.Uplift`; and `members`, by user, one packed `model.campaigns.Member` each, until the outcomes of its
+    last offers are known. All of it is in the same checkpoint as the offers that Kafka shows, so that no restart spends
+    twice.
     """
 
     def __init__(self, topic: str) -> None:
@@ -56,8 +58,10 @@ class OffersFunction(KeyedCoProcessFunction):
         self._dead_letters = DeadLetters(metrics)
         self._models: dict[str, Uplift] = {}
         self._key = ""
-        self._made, self._spent = metrics.counter("offers"), 0.0
-        metrics.gauge("campaign_spent", lambda: int(self._spent))
+        self._made = metrics.counter("offers")
+        # Of the campaigns of which somebody was heard of since the operator started.
+        self._spent: dict[str, float] = {}
+        metrics.gauge("campaign_spent", lambda: int(sum(self._spent.values())))
 
     def process_element1(self, value: Row, ctx: KeyedCoProcessFunction.Context) -> Iterator[Row]:
         """Take what a person did: an outcome, and a moment at which they might get an offer."""
@@ -88,7 +92,7 @@ class OffersFunction(KeyedCoProcessFunction):
             offer = decide(campaign, budget, member, user_id, self._score(features), told.time_ms)
             if member.tried_ms == told.time_ms:
                 member.features, member.reached = features, False
-            self._spent = budget.spent
+            self._spent[self._key] = budget.spent
             if offer is not None:
                 self._made.inc()
                 yield Row(user_id, encode_offer(offer))
@@ -107,10 +111,24 @@ class OffersFunction(KeyedCoProcessFunction):
             return
         if campaign is None:
             # Its people may be many: what is kept of them goes, what was spent stays known.
-            self._definition.clear()
+            for state in (self._definition, self._uplift, self._members):
+                state.clear()
+            self._models.pop(campaign_id, None)
+            self._spent.pop(campaign_id, None)
+            return
+        self._definition.update(payload)
+        if campaign.over_ms > ctx.timer_service().current_processing_time():
+            ctx.timer_service().register_processing_time_timer(campaign.over_ms)
+
+    def on_timer(self, timestamp: int, ctx: KeyedCoProcessFunction.OnTimerContext) -> Iterator[object]:
+        """Learn from the last outcomes, and forget the people of a campaign that is over."""
+        definition, self._key = self._definition.value(), ctx.get_current_key()
+        campaign = None if definition is None else _campaign(bytes(definition))
+        # It may have been made longer meanwhile.
+        if campaign is not None and timestamp >= campaign.over_ms:
+            self._sweep(campaign, timestamp + 1)
             self._members.clear()
-        else:
-            self._definition.update(payload)
+        yield from ()
 
     def _follow(self, campaign: Campaign, member: Member, told: Candidate) -> None:
         """Note an outcome of the last try, and learn from it."""
@@ -123,12 +141,18 @@ class OffersFunction(KeyedCoProcessFunction):
 
     def _sweep(self, campaign: Campaign, now_ms: int) -> None:
         """Learn from everybody whose time is over: most of them do not come back to say so."""
-        waiting = [(user, unpack_member(bytes(kept))) for user, kept in self._members.items()]
-        within_ms = campaign.within_days * DAY_MS
-        over = [(user, member) for user, member in waiting if member.features and now_ms > member.tried_ms + within_ms]
-        self._learn([member for _, member in over])
-        for user, member in over:
-            self._members.put(user, pack(member))
+        within_ms, over = campaign.within_days * DAY_MS, []
+        for user, kept in self._members.items():
+            member = unpack_member(bytes(kept))
+            if member.features and now_ms > member.tried_ms + within_ms:
+                over.append(user)
+        # Some at a time, as they may be many: the sums are the same.
+        for first in range(0, len(over), _SWEPT):
+            users = over[first : first + _SWEPT]
+            members = [unpack_member(bytes(self._members.get(user))) for user in users]
+            self._learn(members)
+            for user, member in zip(users, members, strict=True):
+                self._members.put(user, pack(member))
 
     def _learn(self, members: list[Member]) -> None:
         model = self._model()

@@ -28,12 +28,12 @@ class Campaign(BaseModel):
     cost: Annotated[float, Field(gt=0, strict=False)]
     offer: dict[str, str] = {}
     segments: list[str] = []
-    every_days: Annotated[float, Field(gt=0, strict=False)] = 7.0
+    every_days: Annotated[float, Field(gt=0, le=3650, strict=False)] = 7.0
     per_person: Annotated[int, Field(ge=1)] = 3
     holdout: Annotated[float, Field(ge=0, lt=1, strict=False)] = 0.1
     explore: Annotated[float, Field(gt=0, lt=1, strict=False)] = 0.1
     outcome: str = "purchase"
-    within_days: Annotated[float, Field(gt=0, strict=False)] = 7.0
+    within_days: Annotated[float, Field(gt=0, le=3650, strict=False)] = 7.0
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -55,6 +55,11 @@ class Campaign(BaseModel):
     def end_ms(self) -> int:
         """`until` in epoch milliseconds."""
         return int(self.ends.timestamp() * 1000)
+
+    @property
+    def over_ms(self) -> int:
+        """When the outcome of its last offer is known, in epoch milliseconds."""
+        return self.end_ms + int(self.within_days * 86_400_000)
 
 
 class Offer(msgspec.Struct):

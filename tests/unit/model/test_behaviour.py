@@ -54,12 +54,14 @@ def test_segments_follow_how_long_ago_and_how_often() -> None:
 def test_who_is_new_or_loyal_is_looked_at_again_when_that_ends() -> None:
     person = person_of(action("view", 0.5))
     segment_at(person, 0.5)
-    assert START + round(7.5 * DAY_MS) in next_look(person, START, OPTIONS)
+    assert next_look(person, START, OPTIONS) == START + round(7.5 * DAY_MS)
     loyal = person_of(*(action("purchase", day) for day in (0, 9, 18, 27)))
     assert segment_at(loyal, 27) == "loyal"
     now = START + round(27.2 * DAY_MS)
     while loyal.segment == "loyal":
-        now = min(at for at in next_look(loyal, now, OPTIONS) if at > now)
+        at = next_look(loyal, now, OPTIONS)
+        assert at is not None
+        now = at
         segment(loyal, "u", now, OPTIONS)
     assert (now, loyal.segment) == (START + 28 * DAY_MS, "regular")
 
@@ -84,7 +86,7 @@ def test_who_buys_what_is_cheap_among_what_they_look_at_is_sensitive_to_prices()
 def test_a_cart_is_left_an_hour_after_its_last_change_without_what_was_bought() -> None:
     person = person_of(action("add_to_cart", 0, "a"), action("add_to_cart", 0.01, "b"), action("purchase", 0.02, "a"))
     at = START + round(0.02 * DAY_MS) + HOUR_MS
-    assert at in next_look(person, START, OPTIONS)
+    assert next_look(person, START, OPTIONS) == at
     assert abandoned(person, "u", at - 1, OPTIONS) is None
     left = abandoned(person, "u", at, OPTIONS)
     assert left is not None

@@ -84,3 +84,9 @@ def test_measures_on_a_known_case() -> None:
     assert uplift_at(1.0, score, offered, reached) == 0.5
     # The curve is .5, .5, 1, .5 per person with an offer; at random it would be .125, .25, .375, .5.
     assert qini(score, offered, reached) == pytest.approx(0.3125)
+
+
+def test_features_have_the_same_columns_whatever_the_seed_of_hashes() -> None:
+    model = Uplift()
+    model.learn([dict.fromkeys("dbca", 1.0)], [True], [1.0])
+    assert list(model._columns) == ["", "a", "b", "c", "d"]

@@ -1,0 +1,87 @@
+"""Campaigns that are not valid, and what is kept of people when one is over."""
+
+import json
+from typing import Any
+
+import msgspec
+import pytest
+from pyflink.common import Row
+
+from model.campaigns import DAY_MS, Member, pack
+from operators.campaign_candidates import Candidate
+from operators.dead_letters import DEAD_LETTERS
+from operators.offers import OffersFunction
+from tests.unit.operators.keyed import Keyed
+
+pytestmark = pytest.mark.unit
+BEGIN = 1_767_225_600_000
+FIELDS = {"from": "2026-01-01T00:00:00Z", "until": "2026-01-02T00:00:00Z", "budget": 9, "cost": 1, "within_days": 1}
+
+
+def opened() -> tuple[OffersFunction, Keyed]:
+    operator, flink = OffersFunction("campaigns"), Keyed()
+    operator.open(flink)
+    flink.now = BEGIN
+    return operator, flink
+
+
+def put(operator: OffersFunction, flink: Keyed, key: str, campaign: dict[str, Any] | None) -> list[Any]:
+    flink.key = key
+    payload = None if campaign is None else json.dumps({"campaign_id": key, **campaign}).encode()
+    return list(operator.process_element2(Row(key, payload, 3, 7), flink))
+
+
+def did(operator: OffersFunction, flink: Keyed, key: str, user: str, time_ms: int) -> list[Any]:
+    flink.key, flink.now = key, max(flink.now, time_ms)
+    told = msgspec.msgpack.encode(Candidate("view", time_ms, "", {"views": 1.0}))
+    return list(operator.process_element1(Row(user, told), flink))
+
+
+def test_one_that_is_not_valid_is_a_dead_letter_and_the_one_before_it_stays() -> None:
+    operator, flink = opened()
+    assert put(operator, flink, "spring", FIELDS) == []
+    before = dict(flink.states["campaign"])
+    ((tag, row),) = put(operator, flink, "spring", {**FIELDS, "budget": "inf", "cost": -1})
+    letter = json.loads(bytes(row[0]))
+    assert tag is DEAD_LETTERS
+    assert (letter["error"], letter["topic"], letter["partition"], letter["offset"]) == (
+        "bad_campaign",
+        "campaigns",
+        3,
+        7,
+    )
+    assert all(field in letter["message"] for field in ("budget", "cost"))
+    assert flink.states["campaign"] == before
+    assert put(operator, flink, "", FIELDS)[0][0] is DEAD_LETTERS
+
+
+def test_people_are_forgotten_when_the_outcome_of_the_last_offer_is_known_and_the_budget_is_not() -> None:
+    operator, flink = opened()
+    put(operator, flink, "spring", FIELDS)
+    for n in range(2000):
+        did(operator, flink, "spring", f"u{n}", BEGIN + DAY_MS // 2 + n)
+    spent = flink.states["budget"]["spring"]
+    tried = len(flink.states["members"]["spring"])
+    assert tried > 9
+    assert flink.fired(operator, BEGIN + 2 * DAY_MS - 1) == []
+    assert flink.states["members"]["spring"]
+    flink.fired(operator, BEGIN + 2 * DAY_MS)
+    assert not flink.states["members"].get("spring")
+    flink.key = "spring"
+    assert sum(operator._model().people) == tried
+    assert flink.states["budget"]["spring"] == spent
+    put(operator, flink, "spring", None)
+    assert not flink.states["uplift"]
+    assert not operator._models
+
+
+def test_one_that_is_made_longer_goes_on() -> None:
+    operator, flink = opened()
+    put(operator, flink, "spring", FIELDS)
+    put(operator, flink, "spring", {**FIELDS, "until": "2026-01-05T00:00:00Z"})
+    flink.key = "spring"
+    flink.states["members"]["spring"] = {"u": pack(Member(tried_ms=BEGIN))}
+    flink.fired(operator, BEGIN + 2 * DAY_MS)
+    assert flink.states["members"]["spring"]
+    flink.fired(operator, BEGIN + 5 * DAY_MS)
+    assert not flink.states["members"].get("spring")
