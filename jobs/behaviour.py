@@ -205,7 +205,7 @@ def _number_of(kind: str) -> str:
 
 
 def options_of(settings: Settings) -> dict[str, str]:
-    """How long an event is remembered by its id; days and hours begin as those of the clock that all share."""
+    """How long an event is remembered by its id."""
     ttl = f"{settings.behaviour.duplicates_s * 1000}"
     return {"table.exec.state.ttl": ttl}
 
