@@ -75,7 +75,8 @@ def streamed(
     for pid in stack.taskmanager_pids:
         killed = psutil.Process(pid)
         killed.kill()
-        still_running([killed], 10)
+        if still_running([killed], 10):
+            raise StackError(f"{pid} was killed and runs")
     stack.ensure()
     for event in sent[len(sent) // 2 :]:
         producer.send("events", encode_event(event), key=event.user_id.encode())

@@ -20,8 +20,9 @@ DAY_MS = 86_400_000
 class BehaviourOptions:
     """Who is `new` for so many days; `loyal` with so many days of activity and purchases in the last `recent_days`;
     `lapsing` after `lapse_factor` times the usual gap between days of activity, and `lapse_days` at least. A cart is
-    abandoned after `cart_ms` without a change. Who buys at no more than `cheap` of the mean price that they look at,
-    over `purchases` purchases at least, is sensitive to prices."""
+    abandoned after `cart_ms` without a change; one that is heard of after that is told `gather_ms` later. Who buys at
+    no more than `cheap` of the mean price that they look at, over `purchases` purchases at least, is sensitive to
+    prices."""
 
     new_days: int = 7
     recent_days: int = 28
@@ -31,6 +32,7 @@ class BehaviourOptions:
     lapse_days: int = 7
     cart_ms: int = 3_600_000
     cart_items: int = 50
+    gather_ms: int = 60_000
     cheap: float = 0.8
     purchases: int = 3
 
@@ -127,7 +129,8 @@ def abandoned(person: Person, user_id: str, now_ms: int, options: BehaviourOptio
 def next_look(person: Person, now_ms: int, options: BehaviourOptions) -> int | None:
     """When, by event time after `now_ms`, the passing of time alone may first change something: the cart, or the
     segment. None where it changes nothing."""
-    times = [person.cart_ms + options.cart_ms] if person.cart else []
+    # A cart of which is heard so late that it was left already has a little time to be complete.
+    times = [max(person.cart_ms + options.cart_ms, now_ms + options.gather_ms)] if person.cart else []
     if person.segment == "new":
         times.append(person.first_ms + options.new_days * DAY_MS)
     elif person.segment == "loyal":

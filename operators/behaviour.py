@@ -74,12 +74,8 @@ class BehaviourFunction(KeyedProcessFunction):
         watermark = ctx.timer_service().current_watermark()
         now = max(person.last_ms, watermark)
         changed = segment(person, user_id, now, self._options)
-        # What came into it may be so old that it was left already.
-        left = abandoned(person, user_id, watermark, self._options)
         self._look_again(person, watermark, ctx)
         self._state.update(pack_person(person))
-        if left is not None:
-            yield ABANDONED_CARTS, Row(user_id, encode_behaviour(left))
         if changed is not None:
             yield Row(user_id, encode_behaviour(changed))
         if category is not None and item_id is not None and event_type != "impression":

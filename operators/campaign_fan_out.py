@@ -1,5 +1,6 @@
 """Keyed by shard: tells each campaign that runs what a person did."""
 
+import contextlib
 from collections.abc import Iterator
 
 import msgspec
@@ -58,6 +59,11 @@ class CampaignFanOutFunction(KeyedCoProcessFunction):
 
     def _known(self, shard: int) -> dict[str, Campaign]:
         if shard not in self._campaigns:
-            found = {name: parse_campaign(name, bytes(payload))[1] for name, payload in self._state.items()}
-            self._campaigns[shard] = {name: campaign for name, campaign in found.items() if campaign is not None}
+            known = self._campaigns[shard] = {}
+            for name, payload in self._state.items():
+                # What was taken by rules that were not as strict rests until it is defined anew.
+                with contextlib.suppress(MessageError):
+                    campaign = parse_campaign(name, bytes(payload))[1]
+                    if campaign is not None:
+                        known[name] = campaign
         return self._campaigns[shard]

@@ -1,5 +1,6 @@
 """Keyed by experiment: sums over the people of its arms, what they show, and arms that are to stop."""
 
+import logging
 import time
 from collections.abc import Iterator
 from functools import lru_cache
@@ -17,6 +18,7 @@ from schema.experiment import Experiment, encode_experiment, encode_results, par
 MESSAGE = Types.ROW_NAMED(["experiment_id", "payload"], [Types.STRING(), Types.PRIMITIVE_ARRAY(Types.BYTE())])
 STOPS = OutputTag("stops", MESSAGE)
 _EVERY_MS = 2_000
+_log = logging.getLogger(__name__)
 
 
 class ExperimentResultsFunction(KeyedCoProcessFunction):
@@ -116,9 +118,14 @@ def _experiment(tally: Tally) -> Experiment | None:
 @lru_cache(64)
 def _parsed(definition: bytes) -> Experiment | None:
     # Once, and not for every event of its people.
-    return parse_experiment(None, definition)[1]
+    try:
+        return parse_experiment(None, definition)[1]
+    except MessageError as error:
+        # It was taken by rules that were not as strict, and rests until it is defined anew.
+        _log.warning("an experiment that was taken before is valid no more: %s", error)
+        return None
 
 
-def _counted(experiment: Experiment) -> Experiment:
-    """What must stay for sums to go on."""
-    return experiment.model_copy(update={"stopped": []})
+def _counted(experiment: Experiment) -> bytes:
+    """What must stay for sums to go on, the order of its arms too, by which people are told apart."""
+    return encode_experiment(experiment.model_copy(update={"stopped": []}))

@@ -1,5 +1,6 @@
 """Keyed by campaign: decides who gets an offer, within budget and pace, and learns for whom it changes something."""
 
+import logging
 from collections.abc import Iterator
 from functools import lru_cache
 
@@ -30,7 +31,8 @@ CAMPAIGN = Types.ROW_NAMED(
     ["campaign_id", "payload", "partition", "offset"],
     [Types.STRING(), Types.PRIMITIVE_ARRAY(Types.BYTE()), Types.INT(), Types.LONG()],
 )
-_SWEPT = 1000
+_SWEPT, _LATE_MS = 1000, 3_600_000
+_log = logging.getLogger(__name__)
 
 
 class OffersFunction(KeyedCoProcessFunction):
@@ -71,6 +73,8 @@ class OffersFunction(KeyedCoProcessFunction):
         if definition is None:
             return
         campaign = _campaign(bytes(definition))
+        if campaign is None:
+            return
         told = msgspec.msgpack.decode(bytes(packed), type=Candidate)
         # A clock that is ahead is not to spend what is to come.
         told.time_ms = min(told.time_ms, ctx.timer_service().current_processing_time())
@@ -99,6 +103,7 @@ class OffersFunction(KeyedCoProcessFunction):
         self._budget.update(pack(budget))
         if member.tried_ms >= 0:
             self._members.put(user_id, pack(member))
+            self._look_again(campaign, ctx)
 
     def process_element2(self, value: Row, ctx: KeyedCoProcessFunction.Context) -> Iterator[object]:
         """Take a campaign. One that changes goes on with what it has spent."""
@@ -117,18 +122,26 @@ class OffersFunction(KeyedCoProcessFunction):
             self._spent.pop(campaign_id, None)
             return
         self._definition.update(payload)
-        if campaign.over_ms > ctx.timer_service().current_processing_time():
-            ctx.timer_service().register_processing_time_timer(campaign.over_ms)
 
     def on_timer(self, timestamp: int, ctx: KeyedCoProcessFunction.OnTimerContext) -> Iterator[object]:
         """Learn from the last outcomes, and forget the people of a campaign that is over."""
         definition, self._key = self._definition.value(), ctx.get_current_key()
         campaign = None if definition is None else _campaign(bytes(definition))
-        # It may have been made longer meanwhile.
-        if campaign is not None and timestamp >= campaign.over_ms:
-            self._sweep(campaign, timestamp + 1)
-            self._members.clear()
+        if campaign is None:
+            return
+        if timestamp < campaign.over_ms or ctx.timer_service().current_processing_time() > timestamp + _LATE_MS:
+            # It was made longer meanwhile, or the job was away, and outcomes are still to be heard of.
+            self._look_again(campaign, ctx)
+            return
+        self._sweep(campaign, timestamp + 1)
+        self._members.clear()
         yield from ()
+
+    def _look_again(self, campaign: Campaign, ctx: KeyedCoProcessFunction.Context) -> None:
+        """Once it is over, and a day from now at least; the same for all people of a day, so that it is one timer."""
+        timers = ctx.timer_service()
+        day = timers.current_processing_time() // DAY_MS
+        timers.register_processing_time_timer(max(campaign.over_ms, (day + 2) * DAY_MS))
 
     def _follow(self, campaign: Campaign, member: Member, told: Candidate) -> None:
         """Note an outcome of the last try, and learn from it."""
@@ -176,7 +189,10 @@ class OffersFunction(KeyedCoProcessFunction):
 
 
 @lru_cache(64)
-def _campaign(definition: bytes) -> Campaign:
-    campaign = parse_campaign(None, definition)[1]
-    assert campaign is not None
-    return campaign
+def _campaign(definition: bytes) -> Campaign | None:
+    """None where it was taken by rules that were not as strict: then it rests until it is defined anew."""
+    try:
+        return parse_campaign(None, definition)[1]
+    except MessageError as error:
+        _log.warning("a campaign that was taken before is valid no more: %s", error)
+        return None

@@ -1,5 +1,6 @@
 """A cluster that many tests use one after another, each with topics that are empty."""
 
+import contextlib
 import shutil
 import time
 from collections.abc import Iterator
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 from kafka import KafkaAdminClient
 
-from deploy.local.stack import Stack
+from deploy.local.stack import Stack, StackError
 from deploy.local.topics import create_topics, default_topics
 
 
@@ -26,21 +27,30 @@ def shared_stack(tmp_path_factory: pytest.TempPathFactory, jars: Path) -> Iterat
 @pytest.fixture
 def empty_stack(shared_stack: Stack) -> Iterator[Stack]:
     """The shared stack, without jobs and topics. What the test leaves there is removed."""
+    # Before it too, should that have failed.
+    _empty(shared_stack)
     yield shared_stack
-    shared_stack.stop_serving()
-    shutil.rmtree(shared_stack.data / "serving", ignore_errors=True)
-    shared_stack.ensure()
-    for job in shared_stack.running_jobs():
-        shared_stack.cancel(job)
-    admin = KafkaAdminClient(bootstrap_servers=shared_stack.bootstrap_servers)
-    deadline = time.monotonic() + 20
-    admin.delete_topics(left := _topics(admin))
-    # The broker tells of a topic for a moment after it is deleted, and who makes topics believes it.
-    while left:
-        assert time.monotonic() < deadline, left
-        time.sleep(0.05)
-        left = _topics(admin)
-    admin.close()
+    _empty(shared_stack)
+
+
+def _empty(stack: Stack) -> None:
+    stack.stop_serving()
+    shutil.rmtree(stack.data / "serving", ignore_errors=True)
+    stack.ensure()
+    for job in stack.running_jobs():
+        # It may end by itself just now.
+        with contextlib.suppress(StackError):
+            stack.cancel(job)
+    admin, deadline = KafkaAdminClient(bootstrap_servers=stack.bootstrap_servers), time.monotonic() + 20
+    try:
+        if left := _topics(admin):
+            admin.delete_topics(left)
+        # The broker tells of a topic for a moment after it is deleted, and who makes topics believes it.
+        while left := _topics(admin):
+            assert time.monotonic() < deadline, left
+            time.sleep(0.05)
+    finally:
+        admin.close()
 
 
 def _topics(admin: KafkaAdminClient) -> list[str]:

@@ -51,11 +51,13 @@ def test_a_busy_person_has_one_timer_and_time_tells_what_it_did() -> None:
     assert flink.timers == set()
 
 
-def test_a_cart_that_is_heard_of_too_late_was_left_already() -> None:
+def test_a_cart_that_is_heard_of_too_late_is_told_a_minute_later_as_a_whole() -> None:
     operator, flink = opened()
     flink.watermark = START + 2 * HOUR_MS
-    assert carts(act(operator, flink, "add_to_cart", 0, "a")) == [["a"]]
-    assert carts(act(operator, flink, "view", 3, "b")) == []
+    for item in "abc":
+        assert carts(act(operator, flink, "add_to_cart", 0, item)) == []
+    act(operator, flink, "purchase", 0.1, "b")
+    assert carts(flink.fired(operator, flink.watermark + 60_000)) == [["a", "c"]]
     assert carts(flink.fired(operator, START + 20 * DAY_MS)) == []
 
 

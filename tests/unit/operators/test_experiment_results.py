@@ -7,11 +7,11 @@ import pytest
 from pyflink.common import Row
 
 from model.experiments import arm_of
-from model.outcomes import unpack_tally
+from model.outcomes import Tally, pack, unpack_tally
 from operators.experiment_results import ExperimentResultsFunction
 from operators.outcomes import OutcomesFunction
 from schema.event import Event, EventParser, encode_event
-from schema.experiment import parse_experiment
+from schema.experiment import Experiment, parse_experiment
 from schema.recommendation import Recommendation, encode_recommendation
 from tests.unit.operators.keyed import Keyed
 
@@ -33,6 +33,11 @@ class Jobs:
         self.definition = json.dumps({"experiment_id": "e", "arms": arms, "control": "a", **fields}).encode()
         self.counted.key = "e"
         list(self._results.process_element2(Row("e", self.definition), self.counted))
+
+    def experiment(self) -> Experiment:
+        found = parse_experiment("e", self.definition)[1]
+        assert found is not None
+        return found
 
     def listed(self, user: str, arms: dict[str, str] | None, version: int = 1) -> None:
         made = Recommendation(user, "l", self._number, "e", 1, 1, "personal", [], version, experiments=arms)
@@ -64,8 +69,7 @@ def test_who_moves_to_another_arm_counts_there_alone() -> None:
     jobs.define()
     moved = {"a": {"share": 0.9}, "b": {"share": 0.1}}
     later = parse_experiment("e", json.dumps({"experiment_id": "e", "arms": moved, "control": "a"}).encode())[1]
-    before = parse_experiment("e", jobs.definition)[1]
-    assert before is not None
+    before = jobs.experiment()
     assert later is not None
     user = next(u for u in (f"u{n}" for n in range(99)) if (arm_of(before, u), arm_of(later, u)) == ("b", "a"))
     jobs.listed(user, {"e": "b"})
@@ -81,9 +85,7 @@ def test_who_moves_to_another_arm_counts_there_alone() -> None:
 def test_a_list_of_a_session_without_consent_changes_nothing() -> None:
     jobs = Jobs()
     jobs.define()
-    experiment = parse_experiment("e", jobs.definition)[1]
-    assert experiment is not None
-    arm = arm_of(experiment, "u") or ""
+    arm = arm_of(jobs.experiment(), "u") or ""
     jobs.listed("u", {"e": arm})
     jobs.listed("u", None, version=0)
     jobs.did("u", "purchase")
@@ -94,9 +96,7 @@ def test_a_list_of_a_session_without_consent_changes_nothing() -> None:
 def test_who_is_erased_is_forgotten_whatever_is_heard_of_first(first: str) -> None:
     jobs = Jobs()
     jobs.define()
-    experiment = parse_experiment("e", jobs.definition)[1]
-    assert experiment is not None
-    jobs.listed("u", {"e": arm_of(experiment, "u") or ""})
+    jobs.listed("u", {"e": arm_of(jobs.experiment(), "u") or ""})
     # They are in it no more, as another one has taken its place.
     jobs.listed("u", {"f": "x"})
     assert jobs.members() == {"u"}
@@ -110,11 +110,30 @@ def test_who_is_erased_is_forgotten_whatever_is_heard_of_first(first: str) -> No
 def test_an_arm_that_is_stopped_no_more_is_counted_anew() -> None:
     jobs = Jobs()
     jobs.define()
-    experiment = parse_experiment("e", jobs.definition)[1]
-    assert experiment is not None
-    jobs.listed("u", {"e": arm_of(experiment, "u") or ""})
+    jobs.listed("u", {"e": arm_of(jobs.experiment(), "u") or ""})
     jobs.define(stopped=["b"])
     assert sum(n for n, _ in jobs.arms().values()) == 1
     jobs.define()
     assert jobs.arms() == {}
     assert jobs.members() == set()
+
+
+def test_arms_in_another_order_are_counted_anew() -> None:
+    jobs = Jobs()
+    jobs.define()
+    jobs.listed("u", {"e": arm_of(jobs.experiment(), "u") or ""})
+    jobs.define(arms={"b": {"share": 0.5}, "a": {"share": 0.5}})
+    assert jobs.arms() == {}
+
+
+def test_one_that_was_taken_by_other_rules_rests() -> None:
+    jobs = Jobs()
+    jobs.define()
+    old = Tally(jobs.definition.replace(b'"control"', b'"alpha":1e-20,"control"'))
+    jobs.counted.states["tally"]["e"] = pack(old)
+    jobs.listed("u", {"e": "a"})
+    jobs.counted.timers.add(("e", 1))
+    jobs.counted.fired(jobs._results, 1)
+    jobs.define()
+    jobs.listed("v", {"e": arm_of(jobs.experiment(), "v") or ""})
+    assert jobs.members() == {"v"}

@@ -7,8 +7,9 @@ import msgspec
 import pytest
 from pyflink.common import Row
 
-from model.campaigns import DAY_MS, Member, pack
+from model.campaigns import DAY_MS
 from operators.campaign_candidates import Candidate
+from operators.campaign_fan_out import CampaignFanOutFunction
 from operators.dead_letters import DEAD_LETTERS
 from operators.offers import OffersFunction
 from tests.unit.operators.keyed import Keyed
@@ -78,10 +79,38 @@ def test_people_are_forgotten_when_the_outcome_of_the_last_offer_is_known_and_th
 def test_one_that_is_made_longer_goes_on() -> None:
     operator, flink = opened()
     put(operator, flink, "spring", FIELDS)
+    did(operator, flink, "spring", "u", BEGIN + DAY_MS // 2)
     put(operator, flink, "spring", {**FIELDS, "until": "2026-01-05T00:00:00Z"})
-    flink.key = "spring"
-    flink.states["members"]["spring"] = {"u": pack(Member(tried_ms=BEGIN))}
-    flink.fired(operator, BEGIN + 2 * DAY_MS)
+    flink.now = BEGIN + 2 * DAY_MS
+    flink.fired(operator, flink.now)
     assert flink.states["members"]["spring"]
-    flink.fired(operator, BEGIN + 5 * DAY_MS)
+    flink.now = BEGIN + 5 * DAY_MS
+    flink.fired(operator, flink.now)
     assert not flink.states["members"].get("spring")
+
+
+def test_a_job_that_was_away_hears_of_outcomes_before_it_forgets() -> None:
+    operator, flink = opened()
+    put(operator, flink, "spring", FIELDS)
+    did(operator, flink, "spring", "u", BEGIN + DAY_MS // 2)
+    flink.now = BEGIN + 4 * DAY_MS
+    flink.fired(operator, flink.now)
+    assert flink.states["members"]["spring"]
+    flink.now = BEGIN + 6 * DAY_MS
+    flink.fired(operator, flink.now)
+    assert not flink.states["members"].get("spring")
+    assert flink.timers == set()
+
+
+def test_one_that_was_taken_by_other_rules_rests() -> None:
+    operator, flink = opened()
+    flink.states["campaign"]["old"] = json.dumps({"campaign_id": "old", **FIELDS, "every_days": 36_500}).encode()
+    assert did(operator, flink, "old", "u", BEGIN + DAY_MS // 2) == []
+    told = CampaignFanOutFunction()
+    told.open(flink)
+    flink.key = 0
+    flink.states["campaigns"][0] = {"old": flink.states["campaign"]["old"]}
+    assert list(told.process_element2(Row("old", None, 0, 1), flink)) == []
+    put(operator, flink, "old", FIELDS)
+    did(operator, flink, "old", "u", BEGIN + DAY_MS // 2)
+    assert flink.states["members"]["old"]
