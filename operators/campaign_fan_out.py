@@ -1,6 +1,5 @@
 """Keyed by shard: tells each campaign that runs what a person did."""
 
-import contextlib
 from collections.abc import Iterator
 
 import msgspec
@@ -11,6 +10,7 @@ from pyflink.datastream.state import MapStateDescriptor
 from operators.campaign_candidates import CANDIDATE, Candidate
 from schema.campaign import Campaign, parse_campaign
 from schema.errors import MessageError
+from schema.steering import taken_before
 
 _DAY_MS = 86_400_000
 TOLD = Types.ROW([Types.STRING(), CANDIDATE])
@@ -59,11 +59,6 @@ class CampaignFanOutFunction(KeyedCoProcessFunction):
 
     def _known(self, shard: int) -> dict[str, Campaign]:
         if shard not in self._campaigns:
-            known = self._campaigns[shard] = {}
-            for name, payload in self._state.items():
-                # What was taken by rules that were not as strict rests until it is defined anew.
-                with contextlib.suppress(MessageError):
-                    campaign = parse_campaign(name, bytes(payload))[1]
-                    if campaign is not None:
-                        known[name] = campaign
+            found = {name: taken_before(parse_campaign, bytes(payload)) for name, payload in self._state.items()}
+            self._campaigns[shard] = {name: campaign for name, campaign in found.items() if campaign is not None}
         return self._campaigns[shard]

@@ -1,6 +1,5 @@
 """Keyed by experiment: sums over the people of its arms, what they show, and arms that are to stop."""
 
-import logging
 import time
 from collections.abc import Iterator
 from functools import lru_cache
@@ -14,11 +13,11 @@ from model.experiments import arm_of
 from model.outcomes import Change, Tally, count, pack, results, unpack_member, unpack_tally
 from schema.errors import MessageError
 from schema.experiment import Experiment, encode_experiment, encode_results, parse_experiment
+from schema.steering import taken_before
 
 MESSAGE = Types.ROW_NAMED(["experiment_id", "payload"], [Types.STRING(), Types.PRIMITIVE_ARRAY(Types.BYTE())])
 STOPS = OutputTag("stops", MESSAGE)
 _EVERY_MS = 2_000
-_log = logging.getLogger(__name__)
 
 
 class ExperimentResultsFunction(KeyedCoProcessFunction):
@@ -118,12 +117,7 @@ def _experiment(tally: Tally) -> Experiment | None:
 @lru_cache(64)
 def _parsed(definition: bytes) -> Experiment | None:
     # Once, and not for every event of its people.
-    try:
-        return parse_experiment(None, definition)[1]
-    except MessageError as error:
-        # It was taken by rules that were not as strict, and rests until it is defined anew.
-        _log.warning("an experiment that was taken before is valid no more: %s", error)
-        return None
+    return taken_before(parse_experiment, definition)
 
 
 def _counted(experiment: Experiment) -> bytes:

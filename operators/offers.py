@@ -1,6 +1,5 @@
 """Keyed by campaign: decides who gets an offer, within budget and pace, and learns for whom it changes something."""
 
-import logging
 from collections.abc import Iterator
 from functools import lru_cache
 
@@ -25,6 +24,7 @@ from operators.campaign_candidates import Candidate
 from operators.dead_letters import DeadLetters
 from schema.campaign import Campaign, encode_offer, parse_campaign
 from schema.errors import MessageError
+from schema.steering import taken_before
 
 OFFERS = Types.ROW_NAMED(["user_id", "payload"], [Types.STRING(), Types.PRIMITIVE_ARRAY(Types.BYTE())])
 CAMPAIGN = Types.ROW_NAMED(
@@ -32,7 +32,6 @@ CAMPAIGN = Types.ROW_NAMED(
     [Types.STRING(), Types.PRIMITIVE_ARRAY(Types.BYTE()), Types.INT(), Types.LONG()],
 )
 _SWEPT, _LATE_MS = 1000, 3_600_000
-_log = logging.getLogger(__name__)
 
 
 class OffersFunction(KeyedCoProcessFunction):
@@ -103,7 +102,8 @@ class OffersFunction(KeyedCoProcessFunction):
         self._budget.update(pack(budget))
         if member.tried_ms >= 0:
             self._members.put(user_id, pack(member))
-            self._look_again(campaign, ctx)
+            if kept is None:
+                self._look_again(campaign, ctx)
 
     def process_element2(self, value: Row, ctx: KeyedCoProcessFunction.Context) -> Iterator[object]:
         """Take a campaign. One that changes goes on with what it has spent."""
@@ -190,9 +190,4 @@ class OffersFunction(KeyedCoProcessFunction):
 
 @lru_cache(64)
 def _campaign(definition: bytes) -> Campaign | None:
-    """None where it was taken by rules that were not as strict: then it rests until it is defined anew."""
-    try:
-        return parse_campaign(None, definition)[1]
-    except MessageError as error:
-        _log.warning("a campaign that was taken before is valid no more: %s", error)
-        return None
+    return taken_before(parse_campaign, definition)

@@ -4,9 +4,9 @@ import sys
 from typing import Annotated, Self
 
 import msgspec
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AwareDatetime, BaseModel, Field, model_validator
 
-from schema.steering import parse_steering
+from schema.steering import STRICT, parse_steering
 from schema.wire import decode
 
 
@@ -19,7 +19,7 @@ class Campaign(BaseModel):
     offers is made by chance.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, populate_by_name=True, allow_inf_nan=False)
+    model_config = STRICT
 
     campaign_id: Annotated[str, Field(min_length=1, max_length=256)]
     starts: Annotated[AwareDatetime, Field(alias="from", strict=False)]

@@ -4,9 +4,9 @@ import sys
 from typing import Annotated, Literal, Self
 
 import msgspec
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 
-from schema.steering import parse_steering
+from schema.steering import STRICT, parse_steering
 from schema.wire import decode
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}$")]
@@ -14,7 +14,7 @@ Outcome = Literal["conversion", "spend", "count"]
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, populate_by_name=True, allow_inf_nan=False)
+    model_config = STRICT
 
 
 class Arm(_Strict):

@@ -6,10 +6,10 @@ from typing import Annotated, Any, Literal, Self
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import cel
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AwareDatetime, BaseModel, Field, field_validator, model_validator
 
 from schema.errors import MessageError
-from schema.steering import fields_of, parse_steering
+from schema.steering import STRICT, fields_of, parse_steering
 
 MAX_EXPRESSION = 1_000
 """Characters. The parser of CEL goes as deep as an expression has terms, on the stack of a Flink thread."""
@@ -55,7 +55,7 @@ class Rule(BaseModel):
     other the one of the higher `priority` goes first, and of equals the one whose id comes first.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, populate_by_name=True, allow_inf_nan=False)
+    model_config = STRICT
 
     rule_id: Annotated[str, Field(min_length=1, max_length=256)]
     action: Literal["filter", "boost", "pin", "share", "cap", "at_least", "review"]

@@ -1,13 +1,18 @@
 """How messages by which the shop steers are read: JSON objects, refused with every fault."""
 
+import logging
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import msgspec
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from schema.errors import MessageError, shown
 
 MAX_BYTES = 65_536
+_log = logging.getLogger(__name__)
+STRICT = ConfigDict(extra="forbid", frozen=True, strict=True, populate_by_name=True, allow_inf_nan=False)
+"""Of every such message: no field that is not known, nothing converted where a field does not say so, no infinity."""
 T = TypeVar("T", bound=BaseModel)
 
 
@@ -30,6 +35,16 @@ def parse_steering(name: str, model: type[T], key: str | None, raw: bytes | None
     if key is not None and key != own:
         raise MessageError(code, field, shown(own), f"the message's key is {shown(key)}")
     return own, message
+
+
+def taken_before(parse: Callable[[str | None, bytes], tuple[str, T | None]], raw: bytes) -> T | None:
+    """What is kept of a message that was taken, None where the rules of now, which may be stricter, refuse it: then it
+    rests until it is sent anew."""
+    try:
+        return parse(None, raw)[1]
+    except MessageError as error:
+        _log.warning("what was taken before is valid no more: %s", error)
+        return None
 
 
 def fields_of(name: str, raw: bytes) -> dict[str, Any]:

@@ -76,29 +76,24 @@ def test_people_are_forgotten_when_the_outcome_of_the_last_offer_is_known_and_th
     assert not operator._models
 
 
-def test_one_that_is_made_longer_goes_on() -> None:
+@pytest.mark.parametrize(
+    ("until", "first", "last"),
+    [
+        # It was made longer.
+        ("2026-01-05T00:00:00Z", 2, 5),
+        # The job was away, and hears of outcomes first.
+        (FIELDS["until"], 4, 6),
+    ],
+)
+def test_nobody_is_forgotten_before_outcomes_are_heard_of(until: str, first: int, last: int) -> None:
     operator, flink = opened()
     put(operator, flink, "spring", FIELDS)
     did(operator, flink, "spring", "u", BEGIN + DAY_MS // 2)
-    put(operator, flink, "spring", {**FIELDS, "until": "2026-01-05T00:00:00Z"})
-    flink.now = BEGIN + 2 * DAY_MS
-    flink.fired(operator, flink.now)
-    assert flink.states["members"]["spring"]
-    flink.now = BEGIN + 5 * DAY_MS
-    flink.fired(operator, flink.now)
-    assert not flink.states["members"].get("spring")
-
-
-def test_a_job_that_was_away_hears_of_outcomes_before_it_forgets() -> None:
-    operator, flink = opened()
-    put(operator, flink, "spring", FIELDS)
-    did(operator, flink, "spring", "u", BEGIN + DAY_MS // 2)
-    flink.now = BEGIN + 4 * DAY_MS
-    flink.fired(operator, flink.now)
-    assert flink.states["members"]["spring"]
-    flink.now = BEGIN + 6 * DAY_MS
-    flink.fired(operator, flink.now)
-    assert not flink.states["members"].get("spring")
+    put(operator, flink, "spring", {**FIELDS, "until": until})
+    for day, forgotten in ((first, False), (last, True)):
+        flink.now = BEGIN + day * DAY_MS
+        flink.fired(operator, flink.now)
+        assert bool(flink.states["members"].get("spring")) is not forgotten
     assert flink.timers == set()
 
 

@@ -15,6 +15,7 @@ from model.learned_blend import LearnedBlend
 from model.snapshot import Snapshot, pack_snapshot, unpack_snapshot
 from operators.scorer import ScorerFunction
 from schema.recommendation import DEFAULT_USER
+from tests.unit.operators.keyed import Keyed
 
 pytestmark = pytest.mark.unit
 
@@ -46,48 +47,18 @@ def clicked(user: str, event: str, erased: bool = False) -> Snapshot:
     return Snapshot(user, event, 0, 0, ["a"], [1.0], erased=erased)
 
 
-class Flink:
-    """What the operator asks of Flink: states, metrics, and a clock that it is woken by."""
+class Flink(Keyed):
+    """With the list state of who waits, and when the operator is to be woken."""
 
     def __init__(self) -> None:
-        self.waiting, self.due = Kept(), list[int]()
-        self._blend: bytes | None = None
+        super().__init__()
+        self.key, self.waiting, self.due = 0, Kept(), list[int]()
 
     def get_list_state(self, _: object) -> Kept:
         return self.waiting
 
-    def get_state(self, _: object) -> "Flink":
-        return self
-
-    def value(self) -> bytes | None:
-        return self._blend
-
-    def update(self, blend: bytes) -> None:
-        self._blend = blend
-
-    def get_metrics_group(self) -> "Flink":
-        return self
-
-    def add_group(self, *_: str) -> "Flink":
-        return self
-
-    def counter(self, _: str) -> "Flink":
-        return self
-
-    def inc(self, _: int = 1) -> None:
-        pass
-
-    def gauge(self, *_: object) -> None:
-        pass
-
-    def timer_service(self) -> "Flink":
-        return self
-
     def register_processing_time_timer(self, at: int) -> None:
         self.due.append(at)
-
-    def get_current_key(self) -> int:
-        return 0
 
 
 def opened(flink: Flink, model: bool = True) -> ScorerFunction:
