@@ -53,6 +53,10 @@ class StackError(RuntimeError):
     """The stack cannot do what was asked; the message says why and what to do."""
 
 
+class ProcessEndedError(StackError):
+    """A process of the stack ended while it was waited for."""
+
+
 class Process(msgspec.Struct):
     """One process of the stack, as recorded in `stack.json`."""
 
@@ -229,6 +233,7 @@ class Stack:
         if "kafka" not in state.processes:
             report("Kafka broker")
             self._start_broker(state, jars)
+        found = set(state.processes)
         for name in ["jobmanager", *(f"taskmanager-{n}" for n in range(1, taskmanagers + 1))]:
             if name not in state.processes:
                 report(name)
@@ -239,8 +244,14 @@ class Stack:
         self._await("kafka", self._broker_answers)
         report("Flink's slots")
         self._await("jobmanager", self._jobmanager_answers)
-        for name in state.processes:
-            if name.startswith("taskmanager-"):
+        for name in [name for name in state.processes if name.startswith("taskmanager-")]:
+            try:
+                self._await(name, partial(self._registered, name))
+            except ProcessEndedError:
+                if name not in found:
+                    raise
+                # It was found in its last seconds, which a TaskManager spends registered no more.
+                self._start_flink(state, name)
                 self._await(name, partial(self._registered, name))
 
     def ensure(self) -> None:
@@ -734,8 +745,9 @@ class Stack:
             if died or time.monotonic() > deadline:
                 log = self.logs / f"{name}.log"
                 tail = "\n".join(log.read_text(errors="replace").splitlines()[-25:])
-                what = "stopped while starting" if died else f"is not ready after {_WAIT_S:.0f} s"
-                raise StackError(f"{name} {what}. The end of {log}:\n{tail}")
+                if died:
+                    raise ProcessEndedError(f"{name} stopped while starting. The end of {log}:\n{tail}")
+                raise StackError(f"{name} is not ready after {_WAIT_S:.0f} s. The end of {log}:\n{tail}")
             time.sleep(0.2)
 
     def _serving_is_ready(self) -> bool:

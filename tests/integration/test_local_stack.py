@@ -109,6 +109,16 @@ def test_a_mapped_csv_goes_through_the_broker(stack: Stack, tmp_path: Path) -> N
     assert headrace(*read, "--max", "1", "--user", "bert").count("bert") == 2
 
 
+def test_a_taskmanager_that_is_just_ending_is_started_again(stack: Stack) -> None:
+    pid, all_of_them = stack.taskmanager_pids[0], stack.state.taskmanagers
+    psutil.Process(pid).terminate()
+    while len(stack.rest("/taskmanagers")["taskmanagers"]) == all_of_them:
+        time.sleep(0.01)
+    stack.ensure()
+    assert len(stack.rest("/taskmanagers")["taskmanagers"]) == len(stack.taskmanager_pids) == all_of_them
+    assert pid not in stack.taskmanager_pids
+
+
 def test_a_job_survives_a_killed_taskmanager_and_moves_by_savepoint(stack: Stack) -> None:
     create_topics(stack.bootstrap_servers, COUNTING)
     data = ("--data", str(stack.data))
