@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from model import devices
 from model.arrays import grown, largest_of, pack_array, unpack_array, unpack_tensor
 from model.batch import Batch, Rows, Weights, parts_of, to_batch
 from model.candidates import Asked, Candidates, find_candidates, find_candidates_among
@@ -224,17 +225,12 @@ def _without(items: Rows, others: Rows) -> Rows:
     return np.where((items[:, :, None] == others[:, None]).any(2), -1, items)
 
 
-def pick_device(name: str) -> torch.device:
-    """The named torch device; `auto` is a GPU where there is one."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else torch.device(name)
-
-
 class Recommender:
     """Item index, availability, and the models. `version` counts the snapshots and catalogue changes taken."""
 
     def __init__(self, options: BlendOptions) -> None:
         self.options = options
-        self.device = pick_device(options.device)
+        self.device = devices.pick_device(options.device)
         self.index = ItemIndex()
         self.version = 0
         self.blocked = torch.empty(0, dtype=torch.bool, device=self.device)
@@ -496,7 +492,7 @@ class Recommender:
     def _scores_all(self) -> bool:
         """Whether lists are made from the scores of the whole catalogue."""
         small = len(self.index) <= self.options.whole_catalogue
-        return small or self.device.type != "cpu" or self._scorers[0] is not self.cooccurrence
+        return small or not devices.read_by_numba(self.device) or self._scorers[0] is not self.cooccurrence
 
     def _ranked(
         self,

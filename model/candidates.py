@@ -7,6 +7,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from model import devices
+
 Indices = npt.NDArray[np.int64]
 
 
@@ -48,7 +50,7 @@ def find_candidates(parts: torch.Tensor, weights: tuple[float, ...], prior: torc
     divided by its maximum and weighted. `prior` float32 [N] is added for everybody; -inf makes an item no candidate of
     anybody.
     """
-    if parts.device.type == "cpu":
+    if devices.read_by_numba(parts.device):
         arrays = (parts.numpy(), np.array(weights, np.float32), prior.numpy(), *asked[:-1])
         return Candidates(*_find_candidates(*arrays, min(asked.others, parts.shape[2])))
     return _find_candidates_torch(parts, weights, prior, asked)
@@ -91,7 +93,8 @@ def _find_candidates_torch(
     for given in (own, extra):
         mine = torch.from_numpy(given).to(device)
         at = torch.arange(len(mine), device=device)[:, None].expand_as(mine)
-        listed = (mine >= 0) & (total[at, mine.clamp(min=0)] > -torch.inf)
+        repeated = (mine[:, :, None] == mine[:, None]).tril(-1).any(2)
+        listed = (mine >= 0) & ~repeated & (total[at, mine.clamp(min=0)] > -torch.inf)
         total[at[mine >= 0], mine[mine >= 0]] = -torch.inf
         columns_of.append(mine.where(listed, -1))
     values, best = torch.topk(total, min(count, total.shape[1]))

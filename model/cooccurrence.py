@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from model import devices
 from model.arrays import closed_up, grown, largest_of, moved, pack_array, unpack_array, unpack_tensor
 from model.batch import Batch, Rows, Weights
 from model.candidates import Neighbourhoods
@@ -174,7 +175,7 @@ class Cooccurrence:
     def score(self, items: Rows, weights: Weights, out: torch.Tensor) -> None:
         """Writes scores float32 [B, N] to `out`, for histories `items` int64 [B, H] (-1 for none) with `weights`
         float32 [B, H]."""
-        if self.device.type == "cpu":
+        if devices.read_by_numba(self.device):
             _add_neighbours(items, weights, self._query_weights, *self._damping, *self._tables, out.numpy())
         else:
             self._add_neighbours(items, weights, self._query_weights, self.weights, out)
@@ -187,7 +188,7 @@ class Cooccurrence:
         """Scores float32 [4, B, C] of `candidates` int64 [B, C] (-1 for none): what goes with the whole history, each
         item counting alike; what comes after its newest items; what comes after the newest of all; and what comes
         before the newest items."""
-        if self.device.type == "cpu":
+        if devices.read_by_numba(self.device):
             tables = (self._damping, *self._tables, self._forward)
             return _add_to_candidates(items, weights, candidates, self._next_weights, *tables)
         return self._score_candidates(items, weights, candidates)
@@ -217,7 +218,7 @@ class Cooccurrence:
     def led_by(self, items: Rows, weights: Weights, listed: Rows) -> Rows:
         """Which item of each history int64 [B, H] gives most for each of the `listed` int64 [B, K]: its column int64
         [B, K], -1 where none gives anything, and for -1."""
-        if self.device.type == "cpu":
+        if devices.read_by_numba(self.device):
             return _leading(items, weights, listed, self._query_weights, self._damping[0], *self._tables)
         return self._led_by(items, weights, listed)
 
@@ -248,7 +249,7 @@ class Cooccurrence:
 
     def counts_of(self, items: Rows) -> Weights:
         """How often each of `items` int64 [B, C] was interacted with, float32 [B, C], 0 for -1."""
-        if self.device.type == "cpu":
+        if devices.read_by_numba(self.device):
             return np.where(items >= 0, self._counts[items], np.float32(0))
         asked = torch.from_numpy(items).to(self.device)
         return self.counts[asked.clamp(min=0)].where(asked >= 0, 0).cpu().numpy()

@@ -19,6 +19,7 @@ import numba
 import numpy as np
 import torch
 
+from model import devices
 from model.arrays import closed_up, grown, largest_of, moved, pack_array, unpack_array, unpack_tensor
 from model.batch import Batch, Rows, Weights
 from model.cooccurrence import Cooccurrence
@@ -231,7 +232,7 @@ class LinearItemModel:
         """Writes scores float32 [B, N] to `out`, for histories `items` int64 [B, H] (-1 for none) with `weights`
         float32 [B, H]: 0 where an item is not solved for."""
         out.zero_()
-        if self.sparse and self.device.type == "cpu":
+        if self.sparse and devices.read_by_numba(self.device):
             if self._predicted is None:
                 self._predicted = _turn_round(*self._sparse_arrays)
             _add_predicted(items, weights, *self._predicted, out.numpy())
@@ -249,7 +250,7 @@ class LinearItemModel:
     def score_candidates(self, items: Rows, weights: Weights, candidates: Rows) -> Weights:
         """Scores float32 [B, C] of `candidates` int64 [B, C] for histories `items` int64 [B, H] with `weights` float32
         [B, H] (-1 for none in both): 0 where an item is not solved for."""
-        if self.device.type == "cpu":
+        if devices.read_by_numba(self.device):
             if self.sparse:
                 return _score_sparse(items, weights, candidates, *self._sparse_arrays)
             return _score_candidates(items, weights, candidates, *self._arrays)

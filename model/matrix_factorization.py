@@ -13,6 +13,7 @@ import numba
 import numpy as np
 import torch
 
+from model import devices
 from model.arrays import closed_up, grown, largest_of, moved, pack_array, unpack_array, unpack_tensor
 from model.batch import Batch, Rows, Weights
 
@@ -207,7 +208,7 @@ class MatrixFactorization:
         Eq. 4, x = (A + V'CV)^-1 V'C1, in its dual form x = A^-1 V'D (I + D V A^-1 V' D)^-1 D1 with D = sqrt(C): systems
         of the history's size, and A, which all users share, is inverted once a step.
         """
-        if self.device.type == "cpu":
+        if devices.read_by_numba(self.device):
             users = np.zeros((len(items), self.options.dimensions), np.float32)
             _fold_in(items, weights, decay, *self._arrays, users)
             return torch.from_numpy(users)

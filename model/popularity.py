@@ -12,6 +12,7 @@ import numba
 import numpy as np
 import torch
 
+from model import devices
 from model.arrays import grown, pack_array, unpack_array, unpack_tensor
 from model.batch import Batch, Rows, Weights
 
@@ -98,7 +99,7 @@ class Popularity:
     def score(self, weight: float) -> torch.Tensor:
         """Scores float32 [N]: the share of the most popular item's, times `weight`."""
         scale = weight / max(self._largest, 1e-30)
-        if self.device.type == "cpu":
+        if devices.read_by_numba(self.device):
             return torch.from_numpy(self._array * np.float32(scale))
         return self.sums * scale
 

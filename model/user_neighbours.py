@@ -13,6 +13,7 @@ import numba
 import numpy as np
 import torch
 
+from model import devices
 from model.arrays import closed_up, moved, pack_array, unpack_array, unpack_tensor
 from model.batch import Rows
 from model.candidates import choose_largest
@@ -71,7 +72,7 @@ class UserNeighbours:
             return np.empty((len(users), 0), np.int64)
         similar = queries @ self.vectors.T
         rows = np.array([crc32(user.encode()) for user in users], np.int64) % len(self.vectors)
-        if self.device.type == "cpu":
+        if devices.read_by_numba(self.device):
             arrays = similar.numpy(), rows, self.histories.numpy(), own
             return _near(*arrays, self._decay, self._scores, count, self.options.items)
         return self._near(similar, rows, own, count)
