@@ -17,16 +17,18 @@ from model.profile import Profile, apply_event, snapshot
 from model.snapshot import Snapshot
 from schema.event import Event
 
-SIZES, K, BATCH, SEED = (10_000, 100_000, 1_000_000), 20, 64, 7
+SIZES, K, SEED = (10_000, 100_000, 1_000_000), 20, 7
+BATCHES = {"cpu": 64, "cuda": 256}
 EVENTS, USERS, TASTES = 200_000, 20_000, 200
 _REPEATS = 5
 
 
 def run(data: Path, device: str = "cpu") -> dict[str, dict[str, float]]:  # noqa: ARG001
     """A row for each size of the catalogue, after `EVENTS` views by `USERS` people of a few tastes each: microseconds a
-    list, in batches of `BATCH` people (the least of a few repetitions); the same with the whole catalogue scored; which
-    share of the whole catalogue's top 20 is on the list (`recall`); and `roofline`, the bytes that a list must read
-    over its time, as a share of a plain copy's bytes over its time."""
+    list, in batches of 64 people, or 256 on a GPU (the least of a few repetitions); the same with the whole catalogue
+    scored, as it always is on a GPU; which share of the whole catalogue's top 20 is on the list (`recall`); and
+    `roofline`, the bytes that a list must read over its time, as a share of a plain copy's bytes over its time. On a
+    GPU `cpu_us_a_list` is what the same lists take on the CPU beside it."""
     torch.set_num_threads(1)
     options = replace(load_settings().blend_options(), device=device, max_items=2 * max(SIZES))
     rows = {f"{size:,} items": _measure(size, options) for size in SIZES}
@@ -35,43 +37,45 @@ def run(data: Path, device: str = "cpu") -> dict[str, dict[str, float]]:  # noqa
 
 
 def _measure(size: int, options: BlendOptions) -> dict[str, float]:
-    events = _events(size)
-    recommender, blend = Recommender(replace(options, device="cpu")), LearnedBlend(options.learned)
-    recommender.learn([], [CatalogueChange(f"i{item}", True) for item in range(size)])
+    events, batch = _events(size), BATCHES[options.device]
+    learner, blend = Recommender(replace(options, device="cpu")), LearnedBlend(options.learned)
+    learner.learn([], [CatalogueChange(f"i{item}", True) for item in range(size)])
     for n in range(0, len(events), 256):
-        recommender.learn(events[n : n + 256])
-    if options.device != "cpu":
-        recommender = Recommender.unpack(recommender.pack(), options)
+        learner.learn(events[n : n + 256])
     # What people take next teaches the order, as in the job.
     for n in range(len(events) - 4096, len(events), 256):
         for event in events[n : n + 256]:
-            recommender.feedback(event, blend)
-        recommender.recommend(events[n : n + 256], K, blend)
-    newest = list({event.user_id: event for event in reversed(events)}.values())[: 4 * BATCH]
+            learner.feedback(event, blend)
+        learner.recommend(events[n : n + 256], K, blend)
+    newest = list({event.user_id: event for event in reversed(events)}.values())[: 4 * batch]
     packed = blend.pack()
-    batches = [newest[n : n + BATCH] for n in range(0, len(newest), BATCH)]
+    batches = [newest[n : n + batch] for n in range(0, len(newest), batch)]
 
-    def lists(whole: bool) -> tuple[list[list[str]], float]:
-        recommender.options = replace(options, whole_catalogue=2 * size if whole else options.whole_catalogue)
+    def lists(recommender: Recommender, whole: bool) -> tuple[list[list[str]], float]:
+        among = 2 * size if whole else options.whole_catalogue
+        recommender.options = replace(recommender.options, whole_catalogue=among)
         least = float("inf")
         for _ in range(_REPEATS):
             same = LearnedBlend.unpack(packed, options.learned)
             started = time.perf_counter()
-            found = [ranked for batch in batches for ranked in recommender.recommend(batch, K, same)]
+            found = [ranked for part in batches for ranked in recommender.recommend(part, K, same)]
             least = min(least, time.perf_counter() - started)
         return [ranked.item_ids for ranked in found], 1e6 * least / len(newest)
 
-    found, time_us = lists(whole=False)
-    exact, whole_us = lists(whole=True)
+    on_gpu = options.device != "cpu"
+    exact, whole_us = lists(Recommender.unpack(learner.pack(), options) if on_gpu else learner, whole=True)
+    found, time_us = (exact, whole_us) if on_gpu else lists(learner, whole=False)
+    on_cpu = {"cpu_us_a_list": lists(learner, whole=False)[1]} if on_gpu else {}
     shared = [len(set(one) & set(other)) / len(other) for one, other in zip(found, exact, strict=True) if other]
-    recommender.options = options
-    read = _bytes_read(recommender, newest)
+    learner.options = options
+    read = _bytes_read(learner, newest, batch)
     return {
         "us_a_list": time_us,
         "whole_catalogue_us": whole_us,
+        **on_cpu,
         "recall": float(np.mean(shared)),
         "bytes_a_list": read,
-        "roofline": read / time_us / _copied_bytes_a_us(read * BATCH, options.device),
+        "roofline": read / time_us / _copied_bytes_a_us(read * batch, options.device),
     }
 
 
@@ -96,11 +100,11 @@ def _events(size: int) -> list[Snapshot]:
     return found
 
 
-def _bytes_read(recommender: Recommender, events: list[Snapshot]) -> float:
+def _bytes_read(recommender: Recommender, events: list[Snapshot], people: int) -> float:
     """What a list must read of the model, in bytes, on average: of the person's items the neighbours with their weights
     and damping; of each item that goes with them, and of the popular, the vector and the prior; of each candidate the
     neighbours with both weights, and its predictors. Of a small catalogue, or on a GPU, the whole item matrix once a
-    batch and each score three times."""
+    batch of so many `people` and each score three times."""
     batch = to_batch(events, recommender.index, learn=False)
     cooccurrence, vector = recommender.cooccurrence, 4 * recommender.options.factorization.dimensions
     neighbours = (cooccurrence.neighbours >= 0).sum(1).cpu().numpy()
@@ -109,9 +113,9 @@ def _bytes_read(recommender: Recommender, events: list[Snapshot]) -> float:
     typical = float(np.mean(of_own) / max(np.mean((batch.items >= 0).sum(1)), 1))
     predictors = 12 * recommender.options.linear.predictors
     ranking = float(np.mean(candidates)) * (12 * typical + predictors)
-    if recommender.device.type != "cpu" or len(recommender.index) <= recommender.options.whole_catalogue:
+    if recommender.options.device != "cpu" or len(recommender.index) <= recommender.options.whole_catalogue:
         scores = 3 * 2 * 4 * len(recommender.index)
-        return float(np.mean(of_own)) * 8 + scores + vector * len(recommender.index) / BATCH + ranking
+        return float(np.mean(of_own)) * 8 + scores + vector * len(recommender.index) / people + ranking
     known = np.diff(cooccurrence.neighbourhoods(batch.items, batch.weights).bounds)
     return float(np.mean(of_own)) * 12 + float(np.mean(known)) * (vector + 8) + ranking
 

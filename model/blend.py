@@ -47,6 +47,8 @@ VERSION = 1
 """The version byte of packed deltas and packed recommenders."""
 LOOKED_UP = 128
 """Of how many people at once the lists are made where candidates are looked up and no matrix must fit a cache."""
+GPU_SCORES = 2**27
+"""So many scores of a model stand in a GPU's memory at once: half a gigabyte."""
 
 
 _Model = (
@@ -260,8 +262,6 @@ class Recommender:
         self.rules, self.experiments = Rules(), Experiments()
         self.sequence = SequenceModel(options.sequence, self.device)
         self.sequence_failures = 0
-        # A block of users whose scores stay in a CPU's cache; a GPU wants many at once.
-        self._block_size = 64 if self.device.type == "cpu" else 256
         self._scratch = torch.empty(0, device=self.device)
         self._parts: dict[int, torch.Tensor] = {}
         # The two that score the whole catalogue.
@@ -481,11 +481,12 @@ class Recommender:
         if self._blocks:
             prior.masked_fill_(self.blocked, -torch.inf)
         popular = None if self._scores_all else largest_of(prior.numpy(), self.options.popular, -math.inf)
-        new = self.content.pool(self.cooccurrence.counts.cpu().numpy(), self.blocked.cpu().numpy())
+        blocked = self.blocked.cpu().numpy()
+        new = self.content.pool(self.cooccurrence.counts_of, blocked)
         size = self._block_size if self._scores_all else LOOKED_UP
         blocks = (snapshots[n : n + size] for n in range(0, len(snapshots), size))
         now = max(snapshot.event_timestamp for snapshot in snapshots) if now_ms is None else now_ms
-        given = blend, prior, popular, new, sequence, now
+        given = blend, prior, popular, blocked, new, sequence, now
         return [ranked for block in blocks for ranked in self._ranked(block, k, *given)]
 
     @property
@@ -494,6 +495,12 @@ class Recommender:
         small = len(self.index) <= self.options.whole_catalogue
         return small or not devices.read_by_numba(self.device) or self._scorers[0] is not self.cooccurrence
 
+    @property
+    def _block_size(self) -> int:
+        """How many users the whole catalogue is scored for at once: few enough that their scores stay in a CPU's cache,
+        or in a GPU's memory."""
+        return 64 if self.device.type == "cpu" else max(16, min(256, GPU_SCORES // len(self.index)))
+
     def _ranked(
         self,
         snapshots: Sequence[Snapshot],
@@ -501,6 +508,7 @@ class Recommender:
         blend: LearnedBlend,
         prior: torch.Tensor,
         popular: Rows | None,
+        blocked: npt.NDArray[np.bool_],
         pool: Rows,
         sequence: bool,
         now_ms: int,
@@ -515,7 +523,6 @@ class Recommender:
         if self.options.user_neighbours.nearest:
             near = np.hstack([near, self.user_neighbours.near(batch.users, queries, own)])
         new = self.content.new_items(batch.items, batch.weights, excluded, bounds, pool)
-        blocked = self.blocked.cpu().numpy()
         related = self.relations.near(batch.items, batch.weights, self.index, blocked)
         clusters = self.user_segments.of(queries.cpu().numpy())
         arms = [self.experiments.arms_of(user) for user in batch.users] if self.experiments.running else None

@@ -10,6 +10,8 @@ import torch
 from model import devices
 
 Indices = npt.NDArray[np.int64]
+_BLOCK = 128
+"""Columns whose maximum is looked at first on a GPU."""
 
 
 class Candidates(NamedTuple):
@@ -83,9 +85,11 @@ def _find_candidates_torch(
     """The torch version of `_find_candidates`, for a GPU."""
     columns, bounds, own, extra, count = asked
     device = parts.device
+    largest = parts.amax(2).clamp_(min=1e-9)
     parts.clamp_(min=0)
-    parts /= parts.amax(2, keepdim=True).clamp(min=1e-9)
-    total = torch.einsum("mbn,m->bn", parts, torch.tensor(weights, device=device)) + prior
+    total = prior.expand_as(parts[0])
+    for part, weight, most in zip(parts, weights, largest, strict=True):
+        total = torch.addcmul(total, part, weight / most[:, None])
     rows = np.repeat(np.arange(len(bounds) - 1), np.diff(bounds))[columns >= 0]
     forbidden = torch.from_numpy(columns[columns >= 0]).to(device)
     total[torch.from_numpy(rows).to(device), forbidden] = -torch.inf
@@ -97,15 +101,32 @@ def _find_candidates_torch(
         listed = (mine >= 0) & ~repeated & (total[at, mine.clamp(min=0)] > -torch.inf)
         total[at[mine >= 0], mine[mine >= 0]] = -torch.inf
         columns_of.append(mine.where(listed, -1))
-    values, best = torch.topk(total, min(count, total.shape[1]))
+    values, best = _largest_columns(total, min(count, total.shape[1]))
     items = torch.cat([*columns_of, best.where(values > -torch.inf, -1)], 1)
     places = torch.full_like(items, -1)
     newest = torch.arange(own.shape[1], device=device).expand_as(columns_of[0])
     places[:, : own.shape[1]] = newest.where(columns_of[0] >= 0, -1)
     known = items.clamp(min=0)
-    shares = torch.cat([parts.gather(2, known.expand(len(parts), -1, -1)), prior[known][None]])
+    shares = parts.gather(2, known.expand(len(parts), -1, -1)) / largest[..., None]
+    shares = torch.cat([shares, prior[known][None]])
     shares = shares.where(items >= 0, 0)
     return Candidates(items.cpu().numpy(), places.cpu().numpy(), shares.cpu().numpy())
+
+
+def _largest_columns(total: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The values and columns of each row's largest `count`: they are in the blocks of the largest maxima, so that what
+    is long is read once."""
+    blocks = total.shape[1] // _BLOCK
+    if blocks <= 2 * count:
+        return torch.topk(total, count)
+    even = blocks * _BLOCK
+    held = total[:, :even].view(len(total), blocks, _BLOCK)
+    best = torch.topk(held.amax(2), count).indices
+    columns = (best[..., None] * _BLOCK + torch.arange(_BLOCK, device=total.device)).flatten(1)
+    rest = torch.arange(even, total.shape[1], device=total.device).expand(len(total), -1)
+    columns = torch.cat([columns, rest], 1)
+    values, places = torch.topk(total.gather(1, columns), count)
+    return values, columns.gather(1, places)
 
 
 @numba.njit("f4(f4[::1])", cache=True, nogil=True)

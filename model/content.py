@@ -9,7 +9,7 @@ knows of an item, is the catalogue's own.
 
 import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import accumulate, islice
 from typing import NamedTuple
@@ -182,11 +182,11 @@ class Content:
             _multiply(items, weights, self._decay, candidates, self.vectors, scores)
         return scores
 
-    def pool(self, counts: Weights, blocked: npt.NDArray[np.bool_]) -> Rows:
-        """The rows of new items, the newest first; `counts` float32 [N] are interactions, and `blocked` bool [N] items
+    def pool(self, counts_of: Callable[[Rows], Weights], blocked: npt.NDArray[np.bool_]) -> Rows:
+        """The rows of new items, the newest first; `counts_of` tells rows' interactions, and `blocked` bool [N] items
         are left out."""
         newest = np.fromiter(islice(reversed(self._arrived), self.options.pool), np.int64)
-        return newest[(counts[newest] < self.options.new_until) & ~blocked[newest]]
+        return newest[(counts_of(newest) < self.options.new_until) & ~blocked[newest]]
 
     def new_items(self, items: Rows, weights: Weights, excluded: Rows, bounds: Rows, pool: Rows) -> NewItems:
         """Those of the `pool` int64 [P] that go best with each history, of equals the first, and any with one of which

@@ -74,6 +74,7 @@ class Cooccurrence:
         self._query_weights = (1 + ranks) ** np.float32(-options.query_decay)
         self._next_weights = (1 + np.arange(options.next_history, dtype=np.float32)) ** np.float32(-options.next_decay)
         self._pair_weights = (1 + np.arange(options.history, dtype=np.float32)) ** np.float32(-options.pair_decay)
+        self._sums = devices.SumTable(device)
         # How many neighbours each row has; they fill it from the left. On the learner only.
         self._used = np.zeros(0, np.int64)
         # Slots and items that changed since the last delta.
@@ -195,25 +196,26 @@ class Cooccurrence:
 
     def _score_candidates(self, items: Rows, weights: Weights, candidates: Rows) -> Weights:
         """The torch version of `_add_to_candidates`, for a GPU."""
-        query, after, newest = torch.zeros(3, len(items), len(self.counts), device=self.device)
         sources, asked = (torch.from_numpy(rows).to(self.device) for rows in (items, candidates))
         known, of = sources.clamp(min=0), asked.clamp(min=0)
-        query.scatter_add_(1, known, torch.from_numpy(weights).to(self.device) * self._source_damping[known])
-        neighbours = self.neighbours[of].clamp(min=0).long().flatten(1)
-        whole = (query.gather(1, neighbours).view(*of.shape, -1) * self.weights[of]).sum(2) * self._target_damping[of]
-        self._add_neighbours(items, weights, self._next_weights, self.forward, after)
-        self._add_neighbours(items, weights, self._next_weights[:1], self.forward, newest)
-        newer = len(self._next_weights)
-        recent = torch.zeros_like(query).scatter_add_(
-            1, known[:, :newer], query.gather(1, known[:, :newer]) * self._next_weights_of(items[:, :newer])
+        query = torch.from_numpy(weights).to(self.device) * self._source_damping[known]
+        newest = known[:, : len(self._next_weights)]
+        next_weights = torch.from_numpy(self._next_weights[: newest.shape[1]]).to(self.device)
+        recent = query[:, : newest.shape[1]] * next_weights
+        neighbours, size = self.neighbours[of].clamp_(min=0).long().flatten(1), len(self.counts)
+        # A pair stands in both rows: that of the candidate is as good as those of the whole history.
+        whole, before = (
+            (self._sums.read(size, rows, values, neighbours).view(*of.shape, -1) * table[of]).sum(2)
+            for rows, values, table in ((known, query, self.weights), (newest, recent, self.forward))
         )
-        before = (recent.gather(1, neighbours).view(*of.shape, -1) * self.forward[of]).sum(2) * self._target_damping[of]
-        scores = torch.stack([whole, after.gather(1, of), newest.gather(1, of), before])
+        following = self.neighbours[newest].clamp_(min=0).long()
+        said = self.forward[newest] * recent[..., None]
+        after, after_last = (
+            self._sums.read(size, following[:, :count].flatten(1), said[:, :count].flatten(1), of)
+            for count in (newest.shape[1], 1)
+        )
+        scores = torch.stack([whole, after, after_last, before]) * self._target_damping[of]
         return scores.where(asked >= 0, 0).cpu().numpy()
-
-    def _next_weights_of(self, items: Rows) -> torch.Tensor:
-        """The weights of the newest items by their places, 0 where there is none."""
-        return torch.from_numpy(self._next_weights[: items.shape[1]] * (items >= 0)).to(self.device)
 
     def led_by(self, items: Rows, weights: Weights, listed: Rows) -> Rows:
         """Which item of each history int64 [B, H] gives most for each of the `listed` int64 [B, K]: its column int64
@@ -228,10 +230,10 @@ class Cooccurrence:
         sources, asked = (torch.from_numpy(rows).to(self.device) for rows in (items[:, :length], listed))
         faded = torch.from_numpy(weights[:, :length] * self._query_weights[:length]).to(self.device)
         known, of = sources.clamp(min=0), asked.clamp(min=0)
-        strength = torch.zeros(len(items), len(self.counts), device=self.device)
-        strength.scatter_add_(1, known, faded * self._source_damping[known])
-        neighbours = self.neighbours[of].clamp(min=0).long()
-        given = strength.gather(1, neighbours.flatten(1)).view(neighbours.shape) * self.weights[of]
+        neighbours = self.neighbours[of].clamp_(min=0).long()
+        strength = faded * self._source_damping[known]
+        given = self._sums.read(len(self.counts), known, strength, neighbours.flatten(1)).view(neighbours.shape)
+        given *= self.weights[of]
         most, slots = given.max(2)
         leading = neighbours.gather(2, slots[..., None]).squeeze(2)
         columns = (leading[..., None] == sources[:, None, :]).int().argmax(2)
@@ -248,7 +250,7 @@ class Cooccurrence:
         return neighbours[best].astype(np.int64), scores[best]
 
     def counts_of(self, items: Rows) -> Weights:
-        """How often each of `items` int64 [B, C] was interacted with, float32 [B, C], 0 for -1."""
+        """How often each of `items` int64, of any shape, was interacted with, float32, 0 for -1."""
         if devices.read_by_numba(self.device):
             return np.where(items >= 0, self._counts[items], np.float32(0))
         asked = torch.from_numpy(items).to(self.device)
@@ -264,10 +266,9 @@ class Cooccurrence:
         damped = faded * self._source_damping[sources]
         rows = torch.arange(len(items), device=out.device, dtype=torch.int32)[:, None, None] * out.shape[1]
         # Free slots weigh nothing, so they may all fall on item 0.
-        flat = self.neighbours[sources].clamp_(min=0).add_(rows)
-        values = table[sources].mul_(damped[..., None])
-        out.zero_().view(-1).index_add_(0, flat.view(-1), values.view(-1))
-        out.mul_(self._target_damping)
+        neighbours = self.neighbours[sources].clamp_(min=0)
+        values = table[sources].mul_(damped[..., None]).mul_(self._target_damping[neighbours])
+        out.zero_().view(-1).index_add_(0, neighbours.add_(rows).view(-1), values.view(-1))
 
     def snapshot(self) -> dict[str, bytes]:
         """The parameters as packed arrays: of each row how many slots are used, and those."""

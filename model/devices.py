@@ -1,6 +1,8 @@
-"""Where tensors are, and whose code reads them there."""
+"""Where tensors are, whose code reads them there, and what a GPU does in another way than a CPU."""
 
 import torch
+
+from model.arrays import grown
 
 
 def pick_device(name: str) -> torch.device:
@@ -12,3 +14,22 @@ def read_by_numba(device: torch.device) -> bool:
     """Whether a scorer reads its tensors with the loops that numba compiles, as on a CPU, or with torch's operations,
     as on a GPU. Both give the same; tests let a CPU take the GPU's way."""
     return device.type == "cpu"
+
+
+class SumTable:
+    """Sums by row, for a batch: a table of zeros that stays on the device, so that a sum costs what is added and read,
+    and not the table's size."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._zeros = torch.zeros(0, device=device)
+
+    def read(self, size: int, rows: torch.Tensor, values: torch.Tensor, asked: torch.Tensor) -> torch.Tensor:
+        """What `values` float32 [B, S] add up to by their `rows` int64 [B, S] from 0 to below `size`, at the rows
+        `asked` int64 [B, A]: float32 [B, A]."""
+        cells = len(rows) * size
+        self._zeros = grown(self._zeros, cells, 0)
+        table = self._zeros[:cells].view(len(rows), size)
+        table.scatter_add_(1, rows, values)
+        found = table.gather(1, asked)
+        table.scatter_(1, rows, 0)
+        return found

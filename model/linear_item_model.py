@@ -80,6 +80,7 @@ class LinearItemModel:
         self._item_due = np.zeros(0, np.float32)
         # The predictors turned round, on a CPU: for each item where it predicts, None where that must be built again.
         self._predicted: tuple[Rows, Rows, Weights] | None = None
+        self._sums = devices.SumTable(device)
         # Solved since the last delta.
         self._solved = False
         self._solved_items: list[Rows] = []
@@ -260,9 +261,9 @@ class LinearItemModel:
         """The torch version, for a GPU."""
         asked = torch.from_numpy(candidates).to(self.device)
         if self.sparse:
-            query = self._query(torch.from_numpy(items).to(self.device), weights, len(self._slot))
-            of = asked.clamp(min=0)
-            has = query.gather(1, (self.predictors[of] % query.shape[1]).flatten(1)).view(*of.shape, -1)
+            sources, of = torch.from_numpy(items).to(self.device).clamp(min=0), asked.clamp(min=0)
+            said, predictors = torch.from_numpy(weights).to(self.device), self.predictors[of].clamp_(min=0)
+            has = self._sums.read(len(self._slot), sources, said, predictors.flatten(1)).view(predictors.shape)
             return (has * self.predictor_weights[of]).sum(2).where(asked >= 0, 0).cpu().numpy()
         scores = torch.nn.functional.pad(self._slot_query(items, weights) @ self.weights, (0, 1))
         return scores.gather(1, self._slots_of(asked) % scores.shape[1]).cpu().numpy()

@@ -89,10 +89,11 @@ class MatrixFactorization:
             return
         self.vectors = grown(self.vectors, items, 0)
         self.learned = grown(self.learned, items, False)
-        generator = torch.Generator().manual_seed(self.options.seed)
-        for row in range(size, items):
+        generator, fresh = torch.Generator(), torch.empty(items - size, self.options.dimensions)
+        for n, row in enumerate(range(size, items)):
             generator.manual_seed(self.options.seed * 1_000_003 + row)
-            self.vectors[row] = 0.1 * torch.randn(self.options.dimensions, generator=generator)
+            fresh[n].normal_(generator=generator)
+        self.vectors[size:] = 0.1 * fresh
         self._bind()
         self._stale = np.append(self._stale, np.zeros(items - size, np.float32))
 

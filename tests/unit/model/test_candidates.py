@@ -11,6 +11,7 @@ from model.candidates import (
     Indices,
     Neighbourhoods,
     _find_candidates_torch,
+    _largest_columns,
     find_candidates,
     find_candidates_among,
 )
@@ -40,10 +41,11 @@ def test_own_items_come_with_their_places_and_the_best_others_beside_them() -> N
 
 def test_an_extra_item_is_a_candidate_whatever_its_score_and_only_once() -> None:
     parts = torch.tensor([[[4.0, 2.0, 1.0, 0.0, 3.0]]])
-    extra = np.array([[3, 4, 0, 2, -1]])
-    found = find_candidates(parts, (1.0,), torch.zeros(5), Asked(*of_rows([[2]]), np.array([[4]]), extra, 1))
-    assert sorted(found.items[0].tolist()) == [-1, -1, -1, 0, 1, 3, 4]
-    assert found.places[0, found.items[0] == 4].tolist() == [0]
+    extra = np.array([[3, 4, 0, 2, 3, -1]])
+    for find in (find_candidates, _find_candidates_torch):
+        found = find(parts.clone(), (1.0,), torch.zeros(5), Asked(*of_rows([[2]]), np.array([[4]]), extra, 1))
+        assert sorted(found.items[0].tolist()) == [-1, -1, -1, -1, 0, 1, 3, 4]
+        assert found.places[0, found.items[0] == 4].tolist() == [0]
 
 
 def test_forbidden_items_are_nobody_s_candidates_and_excluded_ones_not_their_row_s() -> None:
@@ -100,3 +102,14 @@ def test_among_all_items_the_same_is_found_as_in_the_whole_catalogue(seed: int, 
         np.testing.assert_array_equal(whole.items[row, one], found.items[row, other])
         np.testing.assert_array_equal(whole.places[row, one], found.places[row, other])
         np.testing.assert_allclose(whole.shares[:, row, one], found.shares[:, row, other], rtol=1e-4, atol=1e-6)
+
+
+@given(st.integers(0, 1000), st.integers(1, 3000), st.integers(1, 9))
+def test_the_largest_columns_by_blocks_are_those_of_a_search_of_all(seed: int, columns: int, count: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    total = torch.rand(3, columns, generator=generator)
+    total[0, torch.rand(columns, generator=generator) < 0.9] = -torch.inf
+    values, found = _largest_columns(total, min(count, columns))
+    assert torch.equal(values, torch.topk(total, min(count, columns)).values)
+    assert torch.equal(total.gather(1, found), values)
+    assert all(len(set(row)) == len(row) for row in found.tolist())
