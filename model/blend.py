@@ -262,6 +262,8 @@ class Recommender:
         self.rules, self.experiments = Rules(), Experiments()
         self.sequence = SequenceModel(options.sequence, self.device)
         self.sequence_failures = 0
+        # What the least of the most popular items had when they were last looked for.
+        self._least_popular = np.float32(math.inf)
         self._scratch = torch.empty(0, device=self.device)
         self._parts: dict[int, torch.Tensor] = {}
         # The two that score the whole catalogue.
@@ -480,7 +482,7 @@ class Recommender:
         prior = self.popularity.score(self.options.weights[-1])
         if self._blocks:
             prior.masked_fill_(self.blocked, -torch.inf)
-        popular = None if self._scores_all else largest_of(prior.numpy(), self.options.popular, -math.inf)
+        popular = None if self._scores_all else self._most_popular(prior.numpy())
         blocked = self.blocked.cpu().numpy()
         new = self.content.pool(self.cooccurrence.counts_of, blocked)
         size = self._block_size if self._scores_all else LOOKED_UP
@@ -488,6 +490,18 @@ class Recommender:
         now = max(snapshot.event_timestamp for snapshot in snapshots) if now_ms is None else now_ms
         given = blend, prior, popular, blocked, new, sequence, now
         return [ranked for block in blocks for ranked in self._ranked(block, k, *given)]
+
+    def _most_popular(self, prior: Weights) -> Rows:
+        """The rows of the most popular items, ascending, without those whose `prior` float32 [N] is -inf. What has at
+        least what the least of them had the last time holds them all, as long as it is enough."""
+        sums = self.popularity.sums.numpy()
+        rows = np.flatnonzero(sums >= self._least_popular)
+        rows = rows[prior[rows] > -math.inf]
+        if len(rows) < self.options.popular:
+            rows = np.flatnonzero(prior > -math.inf)
+        rows = rows[largest_of(sums[rows], self.options.popular, -math.inf)]
+        self._least_popular = sums[rows].min(initial=math.inf)
+        return rows
 
     @property
     def _scores_all(self) -> bool:

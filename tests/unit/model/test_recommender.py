@@ -1,19 +1,23 @@
 """The blended recommender: a replica follows the learner, packing keeps it, and a batch equals one at a time."""
 
+import math
 from collections import Counter
 from dataclasses import replace
 
 import msgspec
+import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.arrays import pack_array
+from model.arrays import largest_of, pack_array
 from model.blend import BlendOptions, CatalogueChange, Recommender, pack_delta, unpack_delta
 from model.content import ContentOptions, tokens_of
 from model.learned_blend import LearnedBlend, LearnedBlendOptions
 from model.linear_item_model import LinearItemModelOptions
 from model.matrix_factorization import MatrixFactorizationOptions
+from model.popularity import PopularityOptions
 from model.profile import Profile, ProfileOptions, apply_event, pack_profile, snapshot, unpack_profile
 from model.sequence_model import SequenceModel, SequenceOptions
 from model.snapshot import Snapshot, unpack_snapshot
@@ -181,6 +185,22 @@ def test_a_batch_in_which_nothing_was_valid_is_learned_before_any_item_is_known(
     replica.apply(unpack_delta(pack_delta(learner.learn([]))))
     assert replica.version == learner.version == 0
     assert Recommender.unpack(learner.pack(), BlendOptions()).recommend(snapshots([(0, 1)]), 5)[0].item_ids == []
+
+
+@given(streams, st.integers(1, 40), st.lists(st.integers(0, 12), max_size=4), st.sampled_from([100.0, 1e9]))
+def test_the_most_popular_are_those_of_a_search_of_all_however_often_they_are_looked_for(
+    pairs: list[tuple[int, int]], size: int, blocked: list[int], half_life_ms: float
+) -> None:
+    # With the shorter half-life the landmark moves every few events.
+    recommender = Recommender(replace(FEW_SCORED, popularity=PopularityOptions(half_life_ms)))
+    events = snapshots(pairs)
+    for start in range(0, len(events), size):
+        changes = [CatalogueChange(f"i{item}", start % 2 == 0) for item in blocked]
+        recommender.learn(events[start : start + size], changes)
+        prior = recommender.popularity.score(1.0).masked_fill_(recommender.blocked, -torch.inf).numpy()
+        sums = np.where(prior > -np.inf, recommender.popularity.sums.numpy(), -np.inf)
+        expected = largest_of(sums, FEW_SCORED.popular, -math.inf)
+        np.testing.assert_array_equal(recommender._most_popular(prior), expected)
 
 
 def test_state_written_before_types_and_categories_is_read() -> None:
