@@ -7,32 +7,35 @@ from pydantic import Field, FilePath, SecretStr, model_validator
 
 from config.loading import Section
 
+TopicName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,249}$")]
+"""What Kafka allows."""
+
 
 class Kafka(Section):
     """Where the topics are."""
 
-    bootstrap_servers: str = "127.0.0.1:9092"
-    group_id: str = "headrace"
-    events: str = "events"
-    items: str = "items"
-    rules: str = "rules"
-    experiments: str = "experiments"
-    experiment_results: str = "experiment-results"
-    review_queue: str = "review-queue"
-    review_decisions: str = "review-decisions"
-    recommendations: str = "recommendations"
-    similar_items: str = "similar-items"
-    taste_segments: str = "taste-segments"
-    campaigns: str = "campaigns"
-    offers: str = "offers"
-    sessions: str = "sessions"
-    funnel_stats: str = "funnel-stats"
-    trends: str = "trends"
-    segments: str = "segments"
-    abandoned_carts: str = "abandoned-carts"
-    drift: str = "drift"
-    dead_letters: str = "dead-letters"
-    erasures: str = "erasures"
+    bootstrap_servers: Annotated[str, Field(pattern=r"^[^\s,]+:\d{1,5}(,[^\s,]+:\d{1,5})*$")] = "127.0.0.1:9092"
+    group_id: Annotated[str, Field(min_length=1)] = "headrace"
+    events: TopicName = "events"
+    items: TopicName = "items"
+    rules: TopicName = "rules"
+    experiments: TopicName = "experiments"
+    experiment_results: TopicName = "experiment-results"
+    review_queue: TopicName = "review-queue"
+    review_decisions: TopicName = "review-decisions"
+    recommendations: TopicName = "recommendations"
+    similar_items: TopicName = "similar-items"
+    taste_segments: TopicName = "taste-segments"
+    campaigns: TopicName = "campaigns"
+    offers: TopicName = "offers"
+    sessions: TopicName = "sessions"
+    funnel_stats: TopicName = "funnel-stats"
+    trends: TopicName = "trends"
+    segments: TopicName = "segments"
+    abandoned_carts: TopicName = "abandoned-carts"
+    drift: TopicName = "drift"
+    dead_letters: TopicName = "dead-letters"
+    erasures: TopicName = "erasures"
     start: Literal["earliest-offset", "latest-offset", "group-offsets"] = "earliest-offset"
     delivery: Literal["at-least-once", "exactly-once"] = "at-least-once"
     transaction_timeout_ms: Annotated[int, Field(ge=60_000, le=900_000)] = 900_000
@@ -43,6 +46,17 @@ class Kafka(Section):
     password_file: FilePath | None = None
     ca_file: FilePath | None = None
     properties: dict[str, str] = {}
+
+    @model_validator(mode="after")
+    def _keeps_topics_apart(self) -> "Kafka":
+        fields: dict[str, list[str]] = {}
+        for field, kind in type(self).__annotations__.items():
+            if kind == TopicName:
+                fields.setdefault(getattr(self, field), []).append(field)
+        twice = [f"{topic} is that of {' and '.join(of)}" for topic, of in fields.items() if len(of) > 1]
+        if twice:
+            raise ValueError(f"each topic is for one kind of message, but {', '.join(twice)}")
+        return self
 
     @model_validator(mode="after")
     def _has_credentials(self) -> "Kafka":

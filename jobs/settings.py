@@ -56,7 +56,7 @@ class Lists(Section):
 class Models(Section):
     """The models and their blend."""
 
-    device: str = "auto"
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
     start_from: FilePath | None = None
     max_items: Annotated[int, Field(ge=100)] = 200_000
     whole_catalogue: NonNegativeInt = 4096

@@ -30,20 +30,37 @@ def test_every_fault_is_reported_with_its_field_and_value(tmp_path: Path) -> Non
         """
         [kafka]
         delivery = "at-most-once"
+        bootstrap_servers = "broker"
+        items = "items of the shop"
         [lists]
         k = 0
         [events]
         vocabularies = ["ga5"]
         [models]
         dimension = 32
+        device = "gpu"
         """
     )
     with pytest.raises(SettingsError) as caught:
         load_settings(file)
     message = str(caught.value)
-    assert "4 faults" in message
-    for expected in ("kafka.delivery = 'at-most-once'", "lists.k = 0", "ga5", "models.dimension = 32"):
+    assert "7 faults" in message
+    for expected in (
+        "kafka.delivery = 'at-most-once'",
+        "kafka.bootstrap_servers = 'broker'",
+        "kafka.items = 'items of the shop'",
+        "lists.k = 0",
+        "ga5",
+        "models.dimension = 32",
+        "models.device = 'gpu'",
+    ):
         assert expected in message
+
+
+def test_two_kinds_of_message_on_one_topic_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEADRACE_KAFKA__DEAD_LETTERS", "events")
+    with pytest.raises(SettingsError, match="events is that of events and dead_letters"):
+        load_settings()
 
 
 def test_the_environment_goes_before_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
