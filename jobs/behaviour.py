@@ -6,7 +6,7 @@ from pyflink.datastream import StreamExecutionEnvironment
 from pyflink.table import Schema, StreamTableEnvironment
 
 from config.events import Events
-from jobs.entry import MILLISECONDS, connection, run
+from jobs.entry import MILLISECONDS, connection, run, sink
 from jobs.flink import keyed_in_jvm, name_table_operators, side_output
 from jobs.recommend import BYTES
 from jobs.settings import Settings
@@ -50,8 +50,7 @@ _TYPED = {
 def create_tables(tables: StreamTableEnvironment, settings: Settings) -> None:
     """The topics as tables."""
     kafka = settings.kafka
-    common = connection(kafka)
-    source = f"{common}, 'properties.group.id'='{kafka.group_id}-behaviour', 'value.format'='raw'"
+    source = f"{connection(kafka)}, 'properties.group.id'='{kafka.group_id}-behaviour', 'value.format'='raw'"
     tables.execute_sql(
         f"""create table events (payload bytes, `partition` int metadata virtual, `offset` bigint metadata virtual)
         with ({source}, 'topic'='{kafka.events}', 'scan.startup.mode'='{kafka.start}')"""
@@ -61,20 +60,16 @@ def create_tables(tables: StreamTableEnvironment, settings: Settings) -> None:
         with ({source}, 'topic'='{kafka.items}', 'scan.startup.mode'='earliest-offset',
         'key.format'='raw', 'key.fields'='item_id', 'value.fields-include'='EXCEPT_KEY')"""
     )
-    sink = (
-        f"{common}, 'sink.delivery-guarantee'='{kafka.delivery}', 'properties.transaction.timeout.ms'="
-        f"'{kafka.transaction_timeout_ms}', 'sink.transactional-id-prefix'='headrace-"
-    )
     for table, (key, numbers) in _TYPED.items():
         texts = [key, "kind"] if table == "trends" else [key]
         fields = [f"`{name}` string" for name in texts] + [f"`{name}` bigint" for name in numbers]
         tables.execute_sql(
-            f"""create table {table} ({", ".join(fields)}) with ({sink}{table}', 'topic'='{getattr(kafka, table)}',
-            'value.format'='json', 'key.format'='raw', 'key.fields'='{key}')"""
+            f"""create table {table} ({", ".join(fields)}) with ({sink(kafka, table)},
+            'topic'='{getattr(kafka, table)}', 'value.format'='json', 'key.format'='raw', 'key.fields'='{key}')"""
         )
     for table in ("segments", "abandoned_carts", "drift"):
         tables.execute_sql(
-            f"""create table {table} (user_id string, payload bytes) with ({sink}{table}',
+            f"""create table {table} (user_id string, payload bytes) with ({sink(kafka, table)},
             'topic'='{getattr(kafka, table)}', 'value.format'='raw', 'key.format'='raw', 'key.fields'='user_id',
             'value.fields-include'='EXCEPT_KEY')"""
         )

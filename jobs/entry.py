@@ -67,3 +67,14 @@ def connection(kafka: Kafka) -> str:
     escaped = {key: value.replace("'", "''") for key, value in kafka.client_properties().items()}
     extra = "".join(f", 'properties.{key}'='{value}'" for key, value in escaped.items())
     return f"'connector'='kafka', 'properties.bootstrap.servers'='{kafka.bootstrap_servers}'{extra}"
+
+
+def sink(kafka: Kafka, transactions: str, delivery: str | None = None) -> str:
+    """SQL options of every table that is written: those of `connection`, and by what ids its transactions are told,
+    where `delivery`, or else the configured one, has any. A sink that begins ends all that are told by its ids, so no
+    other sink may have them, nor another shop's on the same broker, which reads under a group of its own."""
+    return (
+        f"{connection(kafka)}, 'sink.delivery-guarantee'='{delivery or kafka.delivery}', "
+        f"'sink.transactional-id-prefix'='{kafka.group_id}-{transactions}', "
+        f"'properties.transaction.timeout.ms'='{kafka.transaction_timeout_ms}'"
+    )

@@ -4,7 +4,7 @@ from pyflink.common import Types
 from pyflink.datastream import StreamExecutionEnvironment
 from pyflink.table import StreamTableEnvironment
 
-from jobs.entry import MILLISECONDS, USER_ID, connection, run
+from jobs.entry import MILLISECONDS, USER_ID, connection, run, sink
 from jobs.flink import keyed_in_jvm, name_table_operators, side_output
 from jobs.recommend import BYTES
 from jobs.settings import Settings
@@ -26,8 +26,7 @@ TABLE_UIDS: dict[str, tuple[str, str | None]] = {
 def create_tables(tables: StreamTableEnvironment, settings: Settings) -> None:
     """The topics as tables."""
     kafka = settings.kafka
-    common = connection(kafka)
-    source = f"{common}, 'properties.group.id'='{kafka.group_id}-experiments', 'value.format'='raw'"
+    source = f"{connection(kafka)}, 'properties.group.id'='{kafka.group_id}-experiments', 'value.format'='raw'"
     keyed = "'key.format'='raw', 'key.fields'='id', 'value.fields-include'='EXCEPT_KEY'"
     for table, topic in (("lists", kafka.recommendations), ("experiments", kafka.experiments)):
         tables.execute_sql(
@@ -40,9 +39,8 @@ def create_tables(tables: StreamTableEnvironment, settings: Settings) -> None:
     )
     for table, topic in (("results", kafka.experiment_results), ("stops", kafka.experiments)):
         tables.execute_sql(
-            f"""create table {table} (id string, payload bytes) with ({common}, 'topic'='{topic}', 'value.format'='raw',
-            'sink.delivery-guarantee'='{kafka.delivery}', 'sink.transactional-id-prefix'='headrace-{table}',
-            'properties.transaction.timeout.ms'='{kafka.transaction_timeout_ms}', {keyed})"""
+            f"""create table {table} (id string, payload bytes)
+            with ({sink(kafka, table)}, 'topic'='{topic}', 'value.format'='raw', {keyed})"""
         )
 
 

@@ -4,7 +4,7 @@ from pyflink.common import Types
 from pyflink.datastream import StreamExecutionEnvironment
 from pyflink.table import StreamTableEnvironment
 
-from jobs.entry import USER_ID, connection, run
+from jobs.entry import USER_ID, connection, run, sink
 from jobs.flink import keyed_in_jvm, name_table_operators, side_output
 from jobs.recommend import BYTES
 from jobs.settings import Settings
@@ -35,8 +35,7 @@ TABLE_UIDS: dict[str, tuple[str, str | None]] = {
 def create_tables(tables: StreamTableEnvironment, settings: Settings) -> None:
     """The topics as tables."""
     kafka = settings.kafka
-    common = connection(kafka)
-    source = f"{common}, 'properties.group.id'='{kafka.group_id}-marketing', 'value.format'='raw'"
+    source = f"{connection(kafka)}, 'properties.group.id'='{kafka.group_id}-marketing', 'value.format'='raw'"
     keyed = "'key.format'='raw', 'key.fields'='id', 'value.fields-include'='EXCEPT_KEY'"
     for table, topic in (("segments", kafka.segments), ("campaigns", kafka.campaigns)):
         tables.execute_sql(
@@ -50,16 +49,12 @@ def create_tables(tables: StreamTableEnvironment, settings: Settings) -> None:
     )
     # Exactly once whatever `kafka.delivery` says: an offer that is decided anew after a restart would be one too many.
     tables.execute_sql(
-        f"""create table offers (id string, payload bytes) with ({common}, 'topic'='{kafka.offers}',
-        'value.format'='raw', 'sink.delivery-guarantee'='exactly-once',
-        'sink.transactional-id-prefix'='headrace-offers',
-        'properties.transaction.timeout.ms'='{kafka.transaction_timeout_ms}', {keyed})"""
+        f"""create table offers (id string, payload bytes) with ({sink(kafka, "offers", "exactly-once")},
+        'topic'='{kafka.offers}', 'value.format'='raw', {keyed})"""
     )
     tables.execute_sql(
-        f"""create table dead_letters (payload bytes) with ({common}, 'topic'='{kafka.dead_letters}',
-        'value.format'='raw', 'sink.delivery-guarantee'='{kafka.delivery}',
-        'sink.transactional-id-prefix'='headrace-marketing-dead-letters',
-        'properties.transaction.timeout.ms'='{kafka.transaction_timeout_ms}')"""
+        f"""create table dead_letters (payload bytes) with ({sink(kafka, "marketing-dead-letters")},
+        'topic'='{kafka.dead_letters}', 'value.format'='raw')"""
     )
 
 

@@ -6,7 +6,7 @@ from pyflink.common import Types
 from pyflink.datastream import StreamExecutionEnvironment
 from pyflink.table import Schema, StreamTableEnvironment
 
-from jobs.entry import MILLISECONDS, USER_ID, connection, run
+from jobs.entry import MILLISECONDS, USER_ID, connection, run, sink
 from jobs.flink import (
     key_per_subtask,
     keyed_in_jvm,
@@ -77,12 +77,8 @@ def create_tables(tables: StreamTableEnvironment, settings: Settings) -> None:
             with ({common}, 'topic'='{topic}', 'scan.startup.mode'='earliest-offset', {source},
             'key.format'='raw', 'key.fields'='id', 'value.fields-include'='EXCEPT_KEY')"""
         )
-    sink = (
-        f"'sink.delivery-guarantee'='{kafka.delivery}', 'value.format'='raw', "
-        f"'properties.transaction.timeout.ms'='{kafka.transaction_timeout_ms}', "
-        # A micro-batch's lists in one request, where the default of 16 kB holds a dozen.
-        "'properties.batch.size'='262144'"
-    )
+    # A micro-batch's lists in one request, where the default of 16 kB holds a dozen.
+    raw = "'value.format'='raw', 'properties.batch.size'='262144'"
     keyed = (
         ("recommendations", kafka.recommendations, "user_id", "lists"),
         ("similar_items", kafka.similar_items, "item_id", "similar"),
@@ -92,13 +88,13 @@ def create_tables(tables: StreamTableEnvironment, settings: Settings) -> None:
     for table, topic, key, prefix in keyed:
         tables.execute_sql(
             f"""create table {table} ({key} string, payload bytes)
-            with ({common}, 'topic'='{topic}', {sink}, 'sink.transactional-id-prefix'='headrace-{prefix}',
+            with ({sink(kafka, prefix)}, 'topic'='{topic}', {raw},
             'key.format'='raw', 'key.fields'='{key}', 'value.fields-include'='EXCEPT_KEY')"""
         )
     for table, topic in (("dead_letters", kafka.dead_letters), ("erasures", kafka.erasures)):
         tables.execute_sql(
             f"""create table {table} (payload bytes)
-            with ({common}, 'topic'='{topic}', {sink}, 'sink.transactional-id-prefix'='headrace-{table}')"""
+            with ({sink(kafka, table)}, 'topic'='{topic}', {raw})"""
         )
 
 
