@@ -3,11 +3,13 @@ reading is from the memory's own speed."""
 
 import json
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch.profiler import ProfilerActivity, profile
 
 from jobs.settings import load_settings
 from model.batch import to_batch
@@ -18,7 +20,6 @@ from model.snapshot import Snapshot
 from schema.event import Event
 
 SIZES, K, SEED = (10_000, 100_000, 1_000_000), 20, 7
-BATCHES = {"cpu": 64, "cuda": 256}
 EVENTS, USERS, TASTES = 200_000, 20_000, 200
 _REPEATS = 5
 
@@ -26,9 +27,10 @@ _REPEATS = 5
 def run(data: Path, device: str = "cpu") -> dict[str, dict[str, float]]:  # noqa: ARG001
     """A row for each size of the catalogue, after `EVENTS` views by `USERS` people of a few tastes each: microseconds a
     list, in batches of 64 people, or 256 on a GPU (the least of a few repetitions); the same with the whole catalogue
-    scored, as it always is on a GPU; which share of the whole catalogue's top 20 is on the list (`recall`); and
-    `roofline`, the bytes that a list must read over its time, as a share of a plain copy's bytes over its time. On a
-    GPU `cpu_us_a_list` is what the same lists take on the CPU beside it."""
+    scored, on the CPU; which share of that one's top 20 is on the list (`recall`); and `roofline`, the bytes that a
+    list must read over its time, as a share of a plain copy's bytes over its time. On a GPU, which always scores the
+    whole catalogue, `cpu_us_a_list` is what the same lists take on the CPU beside it, and `gpu_us_a_list` for how much
+    of its time the GPU works (torch's profiler)."""
     torch.set_num_threads(1)
     options = replace(load_settings().blend_options(), device=device, max_items=2 * max(SIZES))
     rows = {f"{size:,} items": _measure(size, options) for size in SIZES}
@@ -37,7 +39,8 @@ def run(data: Path, device: str = "cpu") -> dict[str, dict[str, float]]:  # noqa
 
 
 def _measure(size: int, options: BlendOptions) -> dict[str, float]:
-    events, batch = _events(size), BATCHES[options.device]
+    on_gpu = options.device != "cpu"
+    events, batch = _events(size), 256 if on_gpu else 64
     learner, blend = Recommender(replace(options, device="cpu")), LearnedBlend(options.learned)
     learner.learn([], [CatalogueChange(f"i{item}", True) for item in range(size)])
     for n in range(0, len(events), 256):
@@ -51,28 +54,32 @@ def _measure(size: int, options: BlendOptions) -> dict[str, float]:
     packed = blend.pack()
     batches = [newest[n : n + batch] for n in range(0, len(newest), batch)]
 
-    def lists(recommender: Recommender, whole: bool) -> tuple[list[list[str]], float]:
+    def lists(recommender: Recommender, whole: bool = False, repeats: int = _REPEATS) -> tuple[list[list[str]], float]:
         among = 2 * size if whole else options.whole_catalogue
         recommender.options = replace(recommender.options, whole_catalogue=among)
         least = float("inf")
-        for _ in range(_REPEATS):
+        for _ in range(repeats):
             same = LearnedBlend.unpack(packed, options.learned)
             started = time.perf_counter()
             found = [ranked for part in batches for ranked in recommender.recommend(part, K, same)]
             least = min(least, time.perf_counter() - started)
         return [ranked.item_ids for ranked in found], 1e6 * least / len(newest)
 
-    on_gpu = options.device != "cpu"
-    exact, whole_us = lists(Recommender.unpack(learner.pack(), options) if on_gpu else learner, whole=True)
-    found, time_us = (exact, whole_us) if on_gpu else lists(learner, whole=False)
-    on_cpu = {"cpu_us_a_list": lists(learner, whole=False)[1]} if on_gpu else {}
+    exact, whole_us = lists(learner, whole=True, repeats=1 if on_gpu else _REPEATS)
+    found, time_us = lists(learner)
+    beside: dict[str, float] = {}
+    if on_gpu:
+        scorer = Recommender.unpack(learner.pack(), options)
+        beside["cpu_us_a_list"] = time_us
+        found, time_us = lists(scorer)
+        beside["gpu_us_a_list"] = _gpu_us(lambda: lists(scorer, repeats=1)) / len(newest)
     shared = [len(set(one) & set(other)) / len(other) for one, other in zip(found, exact, strict=True) if other]
     learner.options = options
     read = _bytes_read(learner, newest, batch)
     return {
         "us_a_list": time_us,
         "whole_catalogue_us": whole_us,
-        **on_cpu,
+        **beside,
         "recall": float(np.mean(shared)),
         "bytes_a_list": read,
         "roofline": read / time_us / _copied_bytes_a_us(read * batch, options.device),
@@ -118,6 +125,14 @@ def _bytes_read(recommender: Recommender, events: list[Snapshot], people: int) -
         return float(np.mean(of_own)) * 8 + scores + vector * len(recommender.index) / people + ranking
     known = np.diff(cooccurrence.neighbourhoods(batch.items, batch.weights).bounds)
     return float(np.mean(of_own)) * 12 + float(np.mean(known)) * (vector + 8) + ranking
+
+
+def _gpu_us(work: Callable[[], object]) -> float:
+    """For how many microseconds the GPU works."""
+    with profile(activities=[ProfilerActivity.CUDA]) as profiled:
+        work()
+        torch.cuda.synchronize()
+    return float(sum(kernels.self_device_time_total for kernels in profiled.key_averages()))
 
 
 def _copied_bytes_a_us(size: float, device: str) -> float:

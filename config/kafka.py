@@ -7,14 +7,14 @@ from pydantic import Field, FilePath, SecretStr, model_validator
 
 from config.loading import Section
 
-TopicName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,249}$")]
-"""What Kafka allows."""
+TopicName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]*[A-Za-z0-9_-][A-Za-z0-9._-]*$", max_length=249)]
+Brokers = Annotated[str, Field(pattern=r"^\s*[^\s,']+:\d{1,5}\s*(,\s*[^\s,']+:\d{1,5}\s*)*$")]
 
 
 class Kafka(Section):
     """Where the topics are."""
 
-    bootstrap_servers: Annotated[str, Field(pattern=r"^[^\s,]+:\d{1,5}(,[^\s,]+:\d{1,5})*$")] = "127.0.0.1:9092"
+    bootstrap_servers: Brokers = "127.0.0.1:9092"
     group_id: Annotated[str, Field(min_length=1)] = "headrace"
     events: TopicName = "events"
     items: TopicName = "items"
@@ -50,7 +50,7 @@ class Kafka(Section):
     @model_validator(mode="after")
     def _keeps_topics_apart(self) -> "Kafka":
         fields: dict[str, list[str]] = {}
-        for field, kind in type(self).__annotations__.items():
+        for field, kind in Kafka.__annotations__.items():
             if kind == TopicName:
                 fields.setdefault(getattr(self, field), []).append(field)
         twice = [f"{topic} is that of {' and '.join(of)}" for topic, of in fields.items() if len(of) > 1]

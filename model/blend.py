@@ -694,7 +694,7 @@ class Recommender:
         parts = self._parts.get(len(queries))
         if parts is None:
             shape = (2, len(queries), len(self.index))
-            self._scratch = grown(self._scratch, 2 * self._block_size * len(self.index), 0)
+            self._scratch = devices.with_room(self._scratch, 2 * self._block_size * len(self.index))
             parts = self._parts[len(queries)] = self._scratch[: math.prod(shape)].view(shape)
         first, second = self._scorers
         first.score(batch.items, batch.weights, parts[0])

@@ -179,7 +179,7 @@ class Cooccurrence:
         if devices.read_by_numba(self.device):
             _add_neighbours(items, weights, self._query_weights, *self._damping, *self._tables, out.numpy())
         else:
-            self._add_neighbours(items, weights, self._query_weights, self.weights, out)
+            self._add_neighbours(items, weights, out)
 
     def neighbourhoods(self, items: Rows, weights: Weights) -> Neighbourhoods:
         """The scores of `score` that are above 0, on the CPU."""
@@ -256,18 +256,16 @@ class Cooccurrence:
         asked = torch.from_numpy(items).to(self.device)
         return self.counts[asked.clamp(min=0)].where(asked >= 0, 0).cpu().numpy()
 
-    def _add_neighbours(
-        self, items: Rows, weights: Weights, query_weights: Weights, table: torch.Tensor, out: torch.Tensor
-    ) -> None:
+    def _add_neighbours(self, items: Rows, weights: Weights, out: torch.Tensor) -> None:
         """The torch version of `_add_neighbours`, for a GPU."""
-        length = min(items.shape[1], len(query_weights))
-        faded = torch.from_numpy(weights[:, :length] * query_weights[:length]).to(out.device)
+        length = min(items.shape[1], len(self._query_weights))
+        faded = torch.from_numpy(weights[:, :length] * self._query_weights[:length]).to(out.device)
         sources = torch.from_numpy(items[:, :length]).clamp(min=0).to(out.device)
         damped = faded * self._source_damping[sources]
         rows = torch.arange(len(items), device=out.device, dtype=torch.int32)[:, None, None] * out.shape[1]
         # Free slots weigh nothing, so they may all fall on item 0.
         neighbours = self.neighbours[sources].clamp_(min=0)
-        values = table[sources].mul_(damped[..., None]).mul_(self._target_damping[neighbours])
+        values = self.weights[sources].mul_(damped[..., None]).mul_(self._target_damping[neighbours])
         out.zero_().view(-1).index_add_(0, neighbours.add_(rows).view(-1), values.view(-1))
 
     def snapshot(self) -> dict[str, bytes]:

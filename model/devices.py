@@ -2,8 +2,6 @@
 
 import torch
 
-from model.arrays import grown
-
 
 def pick_device(name: str) -> torch.device:
     """The named torch device; `auto` is a GPU where there is one."""
@@ -12,7 +10,8 @@ def pick_device(name: str) -> torch.device:
 
 def read_by_numba(device: torch.device) -> bool:
     """Whether a scorer reads its tensors with the loops that numba compiles, as on a CPU, or with torch's operations,
-    as on a GPU. Both give the same; tests let a CPU take the GPU's way."""
+    as on a GPU. Both give the same scores, and of items that score the same either may be chosen; tests let a CPU take
+    the GPU's way."""
     return device.type == "cpu"
 
 
@@ -26,10 +25,16 @@ class SumTable:
     def read(self, size: int, rows: torch.Tensor, values: torch.Tensor, asked: torch.Tensor) -> torch.Tensor:
         """What `values` float32 [B, S] add up to by their `rows` int64 [B, S] from 0 to below `size`, at the rows
         `asked` int64 [B, A]: float32 [B, A]."""
-        cells = len(rows) * size
-        self._zeros = grown(self._zeros, cells, 0)
-        table = self._zeros[:cells].view(len(rows), size)
+        self._zeros = with_room(self._zeros, len(rows) * size)
+        table = self._zeros[: len(rows) * size].view(len(rows), size)
         table.scatter_add_(1, rows, values)
-        found = table.gather(1, asked)
-        table.scatter_(1, rows, 0)
-        return found
+        try:
+            return table.gather(1, asked)
+        finally:
+            # Also where the memory did not suffice: who is asked for next is not to find them.
+            table.scatter_(1, rows, 0)
+
+
+def with_room(scratch: torch.Tensor, cells: int) -> torch.Tensor:
+    """The tensor if it holds so many cells, or zeros in its place, with some room for new items."""
+    return scratch if len(scratch) >= cells else torch.zeros(cells + cells // 8, device=scratch.device)

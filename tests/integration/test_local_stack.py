@@ -112,7 +112,9 @@ def test_a_mapped_csv_goes_through_the_broker(stack: Stack, tmp_path: Path) -> N
 def test_a_taskmanager_that_is_just_ending_is_started_again(stack: Stack) -> None:
     pid, all_of_them = stack.taskmanager_pids[0], stack.state.taskmanagers
     psutil.Process(pid).terminate()
+    deadline = time.monotonic() + 20
     while len(stack.rest("/taskmanagers")["taskmanagers"]) == all_of_them:
+        assert time.monotonic() < deadline
         time.sleep(0.01)
     stack.ensure()
     assert len(stack.rest("/taskmanagers")["taskmanagers"]) == len(stack.taskmanager_pids) == all_of_them

@@ -57,6 +57,12 @@ def test_every_fault_is_reported_with_its_field_and_value(tmp_path: Path) -> Non
         assert expected in message
 
 
+@pytest.mark.parametrize("servers", ["a:9092", "a:9092, b:9092", " a:9092\n", "[::1]:9092", "SASL_SSL://a.b:9092"])
+def test_addresses_of_brokers_that_clients_take_are_taken(servers: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEADRACE_KAFKA__BOOTSTRAP_SERVERS", servers)
+    assert load_settings().kafka.bootstrap_servers == servers
+
+
 def test_two_kinds_of_message_on_one_topic_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HEADRACE_KAFKA__DEAD_LETTERS", "events")
     with pytest.raises(SettingsError, match="events is that of events and dead_letters"):

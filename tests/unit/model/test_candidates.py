@@ -19,6 +19,8 @@ from model.candidates import (
 pytestmark = pytest.mark.unit
 
 
+GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
+DEVICES = ["cpu", pytest.param("cuda", marks=GPU)]
 NONE = np.empty((2, 0), np.int64)
 
 
@@ -57,8 +59,9 @@ def test_forbidden_items_are_nobody_s_candidates_and_excluded_ones_not_their_row
 
 
 @settings(max_examples=40)
+@pytest.mark.parametrize("device", DEVICES)
 @given(st.integers(0, 1000), st.integers(1, 300), st.integers(1, 25))
-def test_numba_and_torch_find_the_same(seed: int, items: int, count: int) -> None:
+def test_numba_and_torch_find_the_same(device: str, seed: int, items: int, count: int) -> None:
     random = np.random.default_rng(seed)
     parts = torch.from_numpy(random.standard_normal((2, 3, items)).astype(np.float32))
     prior = torch.from_numpy(random.random(items).astype(np.float32) / 100)
@@ -67,7 +70,8 @@ def test_numba_and_torch_find_the_same(seed: int, items: int, count: int) -> Non
     own = np.array([random.permutation(np.append(np.arange(items), -np.ones(4, np.int64)))[:4] for _ in range(3)])
     extra = np.array([random.permutation(np.append(np.arange(items), [-1] * 6))[:6] for _ in range(3)])
     by_numba = find_candidates(parts.clone(), (1.0, 0.3), prior, Asked(*excluded, own, extra, count))
-    by_torch = _find_candidates_torch(parts.clone(), (1.0, 0.3), prior, Asked(*excluded, own, extra, count))
+    there = parts.to(device, copy=True), (1.0, 0.3), prior.to(device)
+    by_torch = _find_candidates_torch(*there, Asked(*excluded, own, extra, count))
     for row in range(3):
         one, other = np.argsort(by_numba.items[row]), np.argsort(by_torch.items[row])
         np.testing.assert_array_equal(by_numba.items[row, one], by_torch.items[row, other])
@@ -104,11 +108,15 @@ def test_among_all_items_the_same_is_found_as_in_the_whole_catalogue(seed: int, 
         np.testing.assert_allclose(whole.shares[:, row, one], found.shares[:, row, other], rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @given(st.integers(0, 1000), st.integers(1, 3000), st.integers(1, 9))
-def test_the_largest_columns_by_blocks_are_those_of_a_search_of_all(seed: int, columns: int, count: int) -> None:
+def test_the_largest_columns_by_blocks_are_those_of_a_search_of_all(
+    device: str, seed: int, columns: int, count: int
+) -> None:
     generator = torch.Generator().manual_seed(seed)
     total = torch.rand(3, columns, generator=generator)
     total[0, torch.rand(columns, generator=generator) < 0.9] = -torch.inf
+    total = total.to(device)
     values, found = _largest_columns(total, min(count, columns))
     assert torch.equal(values, torch.topk(total, min(count, columns)).values)
     assert torch.equal(total.gather(1, found), values)

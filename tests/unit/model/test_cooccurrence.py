@@ -13,7 +13,12 @@ from model.cooccurrence import Cooccurrence, CooccurrenceOptions
 pytestmark = pytest.mark.unit
 
 
-def test_numba_and_torch_add_the_same_neighbours() -> None:
+GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
+DEVICES = ["cpu", pytest.param("cuda", marks=GPU)]
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_numba_and_torch_add_the_same_neighbours(device: str) -> None:
     random = np.random.default_rng(1)
     model = Cooccurrence(CooccurrenceOptions(neighbours=8), torch.device("cpu"))
     model.resize(30)
@@ -25,19 +30,24 @@ def test_numba_and_torch_add_the_same_neighbours() -> None:
     items = random.integers(-1, 30, (5, 7))
     weights = random.random((5, 7)).astype(np.float32) * (items >= 0)
     model._source_damping[:], model._target_damping[:] = torch.rand(2, 30, generator=torch.manual_seed(1))
-    by_torch, by_numba = torch.rand(5, 30), torch.rand(5, 30)
-    model._add_neighbours(items, weights, model._query_weights, model.weights, by_torch)
+    there = on(device, model)
+    there._source_damping, there._target_damping = model._source_damping.to(device), model._target_damping.to(device)
+    by_torch, by_numba = torch.rand(5, 30, device=device), torch.rand(5, 30)
+    there._add_neighbours(items, weights, by_torch)
     model.score(items, weights, by_numba)
     assert by_numba.abs().sum() > 0
-    torch.testing.assert_close(by_torch, by_numba)
+    torch.testing.assert_close(by_torch.cpu(), by_numba)
     candidates = np.stack([random.permutation(30)[:6] for _ in range(5)])
     candidates[2, 4] = -1
     scores = model.score_candidates(items, weights, candidates)
     assert (np.abs(scores).sum((1, 2)) > 0).all()
-    np.testing.assert_allclose(model._score_candidates(items, weights, candidates), scores, rtol=1e-5)
+    # Once more, as what is summed up must leave nothing behind.
+    for _ in range(2):
+        np.testing.assert_allclose(there._score_candidates(items, weights, candidates), scores, rtol=1e-5)
 
 
-def test_numba_and_torch_name_the_same_causes() -> None:
+@pytest.mark.parametrize("device", DEVICES)
+def test_numba_and_torch_name_the_same_causes(device: str) -> None:
     random = np.random.default_rng(2)
     model = Cooccurrence(CooccurrenceOptions(neighbours=8), torch.device("cpu"))
     model.resize(30)
@@ -52,7 +62,15 @@ def test_numba_and_torch_name_the_same_causes() -> None:
     columns = model.led_by(items, weights, listed)
     assert (columns >= 0).any(1).all()
     assert columns[2, 4] == -1
-    np.testing.assert_array_equal(model._led_by(items, weights, listed), columns)
+    there = on(device, model)
+    for _ in range(2):
+        np.testing.assert_array_equal(there._led_by(items, weights, listed), columns)
+
+
+def on(device: str, model: Cooccurrence) -> Cooccurrence:
+    there = Cooccurrence(model.options, torch.device(device))
+    there.load(model.snapshot())
+    return there
 
 
 def test_what_people_have_together_is_similar_and_leads_to_each_other() -> None:

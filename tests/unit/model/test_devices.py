@@ -150,4 +150,6 @@ def test_lists_are_the_same(
             assert one.segment == other.segment
             assert len(set(one.item_ids)) == len(one.item_ids) == len(other.item_ids)
             assert scores(one) == pytest.approx(scores(other), abs=1e-3)
+            # In the same order, but for equals.
+            assert one.scores == pytest.approx(other.scores, abs=1e-3)
             assert not ruled or not {"i7", "i8"} & set(one.item_ids)
