@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import sysconfig
+import tempfile
 import threading
 import time
 import urllib.error
@@ -482,15 +483,17 @@ class Stack:
         servers = {"HEADRACE_KAFKA__BOOTSTRAP_SERVERS": self.bootstrap_servers}
         environment = servers | self._environment("client") | dict(settings)
         command = ["bash", str(_flink_home() / "bin" / "flink"), *arguments]
-        done = subprocess.run(
-            command,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            check=False,
-        )
+        # The client leaves what it packs for the cluster in its temporary folder.
+        with tempfile.TemporaryDirectory(prefix="headrace-") as folder:
+            done = subprocess.run(
+                command,
+                env=environment | {"JVM_ARGS": f"-Djava.io.tmpdir={folder}"},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                check=False,
+            )
         if done.returncode:
             raise StackError(f"`flink {' '.join(arguments)}` failed:\n{done.stdout}")
         return done.stdout

@@ -1,5 +1,6 @@
 """The one-machine stack: a real broker, a real Flink cluster, and the command line on top."""
 
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -124,7 +125,9 @@ def test_a_taskmanager_that_is_just_ending_is_started_again(stack: Stack) -> Non
 def test_a_job_survives_a_killed_taskmanager_and_moves_by_savepoint(stack: Stack) -> None:
     create_topics(stack.bootstrap_servers, COUNTING)
     data = ("--data", str(stack.data))
+    left = set(Path(tempfile.gettempdir()).glob("flink-*"))
     job = headrace("submit", *data, "--job", str(JOB)).strip()
+    assert set(Path(tempfile.gettempdir()).glob("flink-*")) <= left
     send(stack, "counted", "anna")
     assert messages(stack, "counts", 1) == [{"count": 1}]
     wait_for_checkpoint(stack, job)
