@@ -15,12 +15,11 @@ from model.candidates import (
     find_candidates,
     find_candidates_among,
 )
+from tests.devices import DEVICES
 
 pytestmark = pytest.mark.unit
 
 
-GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
-DEVICES = ["cpu", pytest.param("cuda", marks=GPU)]
 NONE = np.empty((2, 0), np.int64)
 
 

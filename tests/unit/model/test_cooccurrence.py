@@ -9,12 +9,9 @@ from hypothesis import strategies as st
 from model.batch import Batch
 from model.batch import batch_of as batch_of_items
 from model.cooccurrence import Cooccurrence, CooccurrenceOptions
+from tests.devices import DEVICES
 
 pytestmark = pytest.mark.unit
-
-
-GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
-DEVICES = ["cpu", pytest.param("cuda", marks=GPU)]
 
 
 @pytest.mark.parametrize("device", DEVICES)

@@ -1,12 +1,11 @@
 """A scorer's lists are the same by numba on a CPU, by torch there, and by torch on a GPU where there is one."""
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,13 +15,13 @@ from model.content import ContentOptions
 from model.learned_blend import LearnedBlend
 from model.linear_item_model import LinearItemModelOptions
 from model.matrix_factorization import MatrixFactorizationOptions
-from model.profile import Profile, ProfileOptions, apply_event, snapshot
 from model.sequence_model import SequenceOptions
 from model.snapshot import Snapshot
 from model.user_neighbours import UserNeighboursOptions
 from model.user_segments import UserSegmentsOptions
-from schema.event import Event
 from schema.item import Item
+from tests.devices import DEVICES
+from tests.streams import snapshots
 
 pytestmark = pytest.mark.unit
 K = 20
@@ -79,34 +78,11 @@ def by_torch() -> Iterator[None]:
         yield
 
 
-WAYS = [
-    pytest.param("cpu", by_torch, id="torch on a CPU"),
-    pytest.param(
-        "cuda",
-        by_torch,
-        id="a GPU",
-        marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here"),
-    ),
-]
-
-
-def snapshots(pairs: list[tuple[int, int]]) -> list[Snapshot]:
-    """One snapshot for each (user, item), a second apart."""
-    profiles: dict[int, Profile] = {}
-    found = []
-    for number, (user, item) in enumerate(pairs):
-        event = Event(str(number), f"u{user}", "view", 1_600_000_000_000 + 1000 * number, f"i{item}")
-        profile = profiles.setdefault(user, Profile())
-        outcome = apply_event(profile, event, ProfileOptions())
-        found.append(snapshot(profile, event, outcome, event.timestamp, ProfileOptions()))
-    return found
-
-
 def scores(ranked: RankedList) -> dict[str, float]:
     return dict(zip(ranked.item_ids, ranked.scores, strict=True))
 
 
-@pytest.mark.parametrize(("device", "way"), WAYS)
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("kind", OF_ALL_KINDS)
 @settings(max_examples=12, deadline=None)
 @given(
@@ -116,7 +92,6 @@ def scores(ranked: RankedList) -> dict[str, float]:
 )
 def test_lists_are_the_same(
     device: str,
-    way: Callable[[], AbstractContextManager[None]],
     kind: str,
     pairs: list[tuple[int, int]],
     size: int,
@@ -142,7 +117,7 @@ def test_lists_are_the_same(
     taught = [LearnedBlend.unpack(blend.pack(), options.learned) for _ in range(3)]
     expected = learner.recommend(asked, K, taught[0])
     for recommender, order in ((follower, taught[1]), (begun, taught[2])):
-        with way():
+        with by_torch():
             found = recommender.recommend(asked, K, order)
             alone = recommender.recommend(asked[:1], K, LearnedBlend.unpack(blend.pack(), options.learned))
         assert scores(alone[0]) == pytest.approx(scores(found[0]), abs=1e-3)

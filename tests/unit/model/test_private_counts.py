@@ -13,24 +13,11 @@ from model.batch import to_batch
 from model.blend import BlendOptions, Recommender, pack_delta, unpack_delta
 from model.item_index import ItemIndex
 from model.private_counts import PrivacyOptions, PrivateCounts, epsilon
-from model.profile import Profile, ProfileOptions, apply_event, snapshot
 from model.snapshot import Snapshot
-from schema.event import Event
+from tests.streams import snapshots
 
 pytestmark = pytest.mark.unit
 OPTIONS = PrivacyOptions(noise_multiplier=1.0, contributions=6, history=3, release_interactions=1000, items=12)
-
-
-def snapshots(pairs: list[tuple[int, int]]) -> list[Snapshot]:
-    """One snapshot for each (user, item), a second apart."""
-    profiles: dict[int, Profile] = {}
-    made = []
-    for number, (user, item) in enumerate(pairs):
-        event = Event(str(number), f"u{user}", "view", 1_600_000_000_000 + 1000 * number, f"i{item}")
-        profile = profiles.setdefault(user, Profile())
-        outcome = apply_event(profile, event, ProfileOptions())
-        made.append(snapshot(profile, event, outcome, event.timestamp, ProfileOptions()))
-    return made
 
 
 def sums(pairs: list[tuple[int, int]], size: int = 7) -> tuple[np.ndarray, np.ndarray]:

@@ -18,31 +18,20 @@ from model.learned_blend import LearnedBlend, LearnedBlendOptions
 from model.linear_item_model import LinearItemModelOptions
 from model.matrix_factorization import MatrixFactorizationOptions
 from model.popularity import PopularityOptions
-from model.profile import Profile, ProfileOptions, apply_event, pack_profile, snapshot, unpack_profile
+from model.profile import Profile, ProfileOptions, apply_event, pack_profile, unpack_profile
 from model.sequence_model import SequenceModel, SequenceOptions
 from model.snapshot import Snapshot, unpack_snapshot
 from model.user_neighbours import UserNeighboursOptions
 from model.user_segments import UserSegmentsOptions
 from schema.event import Event
 from schema.item import Item
+from tests.streams import snapshots
 
 pytestmark = pytest.mark.unit
 OPTIONS = ProfileOptions()
 SOLVED_OFTEN = BlendOptions(
     linear=LinearItemModelOptions(slots=8, regularization=1.0, first=10, step=8, item_first=2, step_items=3)
 )
-
-
-def snapshots(pairs: list[tuple[int, int]]) -> list[Snapshot]:
-    """One snapshot for each (user, item), a second apart."""
-    profiles: dict[int, Profile] = {}
-    result = []
-    for number, (user, item) in enumerate(pairs):
-        event = Event(str(number), f"u{user}", "view", 1_600_000_000_000 + 1000 * number, f"i{item}")
-        profile = profiles.setdefault(user, Profile())
-        outcome = apply_event(profile, event, OPTIONS)
-        result.append(snapshot(profile, event, outcome, event.timestamp, OPTIONS))
-    return result
 
 
 streams = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 12)), min_size=1, max_size=150)
