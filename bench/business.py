@@ -111,7 +111,7 @@ def _rules_on_lists() -> tuple[float, float, float]:
     assert held is not None
     of = {rule.rule_id: flags for rule, flags in zip(held.rules, held.items, strict=True)}
     popularity = np.asarray(random.random(size), np.float32)
-    wanted = rules.wanted(held, popularity, np.zeros(size, np.bool_))
+    wanted = rules.wanted(held, popularity, np.zeros(size, np.bool_), 20)
     broken = exact = 0
     off = 0.0
     for _ in range(_LISTS // batch):

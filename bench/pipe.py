@@ -21,6 +21,7 @@ _TOPICS = (
     "items",
     "rules",
     "experiments",
+    "forbidden_items",
     "review_queue",
     "review_decisions",
     "recommendations",

@@ -20,6 +20,7 @@ from schema.dead_letter import DeadLetter  # noqa: E402
 from schema.erasure import Erasure  # noqa: E402
 from schema.event import EVENT_TYPES, Event  # noqa: E402
 from schema.experiment import Experiment, ExperimentResults  # noqa: E402
+from schema.forbidden_item import ForbiddenItem  # noqa: E402
 from schema.item import Item  # noqa: E402
 from schema.recommendation import Recommendation  # noqa: E402
 from schema.review import Decision, Review  # noqa: E402
@@ -35,6 +36,7 @@ TOPICS: dict[str, tuple[type[msgspec.Struct] | type[BaseModel], str, str]] = {
     "rules": (Rule, "in", "`rule_id`; a null value takes the rule back"),
     "experiments": (Experiment, "in", "`experiment_id`; a null value ends the experiment"),
     "experiment-results": (ExperimentResults, "out", "`experiment_id`"),
+    "forbidden-items": (ForbiddenItem, "out", "`item_id`; a null value once it may be on lists again"),
     "review-queue": (Review, "out", "`item_id`; a null value once it waits no more"),
     "review-decisions": (Decision, "in", "`item_id`; a null value takes the decision back"),
     "recommendations": (Recommendation, "out", "`user_id`; a null value after erasure"),

@@ -18,6 +18,7 @@ from jobs.flink import (
 from jobs.settings import Settings
 from operators.dead_letters import DEAD_LETTERS
 from operators.door import PseudonymFunction
+from operators.forbidden_items import FORBIDDEN_ITEMS
 from operators.item_encoder import ItemEncoderFunction
 from operators.learner import DELTA, DELTAS, TOPIC_STEP, LearnerFunction
 from operators.profile import SNAPSHOTS, ProfileFunction
@@ -43,6 +44,7 @@ TABLE_UIDS = {
             "dead_letters",
             "erasures",
             "similar_items",
+            "forbidden_items",
             "review_queue",
             "taste_segments",
         )
@@ -83,6 +85,7 @@ def create_tables(tables: StreamTableEnvironment, settings: Settings) -> None:
         ("recommendations", kafka.recommendations, "user_id", "lists"),
         ("similar_items", kafka.similar_items, "item_id", "similar"),
         ("review_queue", kafka.review_queue, "item_id", "reviews"),
+        ("forbidden_items", kafka.forbidden_items, "item_id", "forbidden"),
         ("taste_segments", kafka.taste_segments, "user_id", "tastes"),
     )
     for table, topic, key, prefix in keyed:
@@ -113,7 +116,7 @@ def build(
     events = tables.to_append_stream(
         tables.sql_query(
             f"""select {USER_ID} as user_id,
-            row('', payload, `partition`, `offset`,
+            row(if({USER_ID} = '', '', 'u'), payload, `partition`, `offset`,
               {MILLISECONDS.format("appended_at")}) from events"""
         ),
         Types.ROW([Types.STRING(), event_type]),
@@ -227,6 +230,7 @@ def build(
         first, *others = (side_output(stream, tag) for stream in (profiles, deltas, ranked))
         inserts.add_insert(table, tables.from_data_stream(first.union(*others)))
     inserts.add_insert("similar_items", tables.from_data_stream(side_output(deltas, SIMILAR)))
+    inserts.add_insert("forbidden_items", tables.from_data_stream(side_output(deltas, FORBIDDEN_ITEMS)))
     inserts.add_insert("review_queue", tables.from_data_stream(side_output(deltas, REVIEW_QUEUE)))
     uids = dict(TABLE_UIDS)
     if settings.models.user_segments:

@@ -548,7 +548,7 @@ class Recommender:
                 # Here already, so that what is looked for is what may be on a list.
                 prior = prior.masked_fill(torch.from_numpy(filtered).to(self.device), -torch.inf)
                 popular = None if popular is None else popular[~filtered[popular]]
-            wanted = self.rules.wanted(held, prior.cpu().numpy(), blocked)
+            wanted = self.rules.wanted(held, prior.cpu().numpy(), blocked, k)
             near = np.hstack([_without(_without(near, wanted), own), _without(wanted, own)])
         # Each candidate once, among the new ones where it is new.
         near = _without(np.hstack([_without(near, related.items), related.items]), new.items)
@@ -704,7 +704,8 @@ class Recommender:
     def similar_items(self, delta: Delta, k: int) -> list[SimilarItems]:
         """What goes with the items whose counts the newest delta, made by this recommender, has brought over a power of
         1.5; with all that it holds under differential privacy. Items that nothing goes with are left out."""
-        grown, allowed, ids = self.cooccurrence.grown(delta.cooccurrence), ~self.blocked.numpy(), self.index.ids
+        allowed = ~(self.blocked.numpy() | self.rules.nowhere)
+        grown, ids = self.cooccurrence.grown(delta.cooccurrence), self.index.ids
         if self.options.privacy.noise:
             grown = np.unique(unpack_array(delta.cooccurrence.items, np.int64))
         found = ((ids[row], *self.cooccurrence.similar(row, allowed, k)) for row in grown.tolist())

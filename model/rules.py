@@ -30,7 +30,7 @@ _PIN, _SHARE, _CAP, _AT_LEAST = range(4)
 _KINDS = {"pin": _PIN, "share": _SHARE, "cap": _CAP, "at_least": _AT_LEAST}
 _WANTING = frozenset(("pin", "share", "at_least"))
 POOL = 24
-"""How many items of a rule that wants some on a list are candidates of everybody."""
+"""How many items of a rule that wants some on a list are candidates of everybody, or k where lists are longer."""
 _TITLE, _GONE = 200, 100_000
 
 
@@ -103,6 +103,7 @@ class Rules:
         self._payloads: dict[str, bytes] = {}
         # Items that somebody allowed, or forbade, whatever a rule says.
         self.decisions: dict[str, bool] = {}
+        self._index = ItemIndex()
         self._ids: list[str] = []
         self._known: list[bytes] = []
         # Of items that were forgotten, by id.
@@ -113,8 +114,13 @@ class Rules:
         self._when: dict[str, Any] = {}
         # By the name of a grouping, the number of each group, and of each item.
         self._groups: dict[str, tuple[dict[str, int], list[int]]] = {}
-        # Items that wait for a decision, with the rules that hold them back.
+        # Of each item 1 where somebody allowed it, -1 where somebody forbade it.
+        self._said = np.zeros(0, np.int8)
+        # What the world was told: items that wait for a decision, with the rules that hold them back; of each item
+        # whether it may be on no list; and of those that may not, the ones that were forgotten.
         self._queue: dict[str, list[str]] = {}
+        self._told = np.zeros(0, np.bool_)
+        self._told_gone: dict[str, None] = {}
 
     def take(self, rule_id: str, payload: bytes | None) -> None:
         """Take a rule as it was sent, None for nothing. One that an earlier version took and this one would not is left
@@ -143,11 +149,20 @@ class Rules:
         self.decisions.pop(item, None)
         if allowed is not None:
             self.decisions[item] = allowed
+        (row,) = self._index.rows([item])
+        if 0 <= row < len(self._said):
+            self._said[row] = self._sign(item)
 
     def resize(self, index: ItemIndex) -> None:
         """Make room for all items of the index."""
-        self._ids = index.ids
-        self._known += [self._gone.pop(item, b"") for item in index.ids[len(self._known) :]]
+        self._index, self._ids = index, index.ids
+        if new := index.ids[len(self._known) :]:
+            self._known += [self._gone.pop(item, b"") for item in new]
+            self._said = np.append(self._said, np.array([self._sign(item) for item in new], np.int8))
+            told = [item in self._told_gone for item in new]
+            self._told = np.append(self._told, told)
+            for item in new if any(told) else ():
+                self._told_gone.pop(item, None)
 
     def follow(self, row: int, packed: bytes) -> None:
         """Take what rules may ask of the item in the row, as `attributes_of` packs it."""
@@ -165,7 +180,11 @@ class Rules:
         # What rules may ask of an item that comes back before its catalogue message does.
         gone = {self._ids[n]: packed for n, packed in enumerate(self._known) if packed and n not in kept}
         self._gone = dict(islice(reversed((self._gone | gone).items()), _GONE))
-        self._known, self._ids = [self._known[row] for row in rows.tolist()], index.ids
+        self._told_gone |= dict.fromkeys(
+            self._ids[row] for row in np.flatnonzero(self._told).tolist() if row not in kept
+        )
+        self._said, self._told = self._said[rows], self._told[rows]
+        self._known, self._ids, self._index = [self._known[row] for row in rows.tolist()], index.ids, index
         self._items = {rule_id: flags[rows[rows < len(flags)]] for rule_id, flags in self._items.items()}
         self._groups.clear()
 
@@ -202,20 +221,49 @@ class Rules:
         }
         return changed | dict.fromkeys(before.keys() - queue.keys())
 
+    def told(self, queue: dict[str, list[str]], forbidden: Sequence[str]) -> None:
+        """Take what the world was told by one before: the queue, and which items may be on no list."""
+        self._queue = queue
+        self._told[:] = False
+        rows = self._index.rows(forbidden)
+        self._told[[row for row in rows if row >= 0]] = True
+        self._told_gone = dict.fromkeys(item for item, row in zip(forbidden, rows, strict=True) if row < 0)
+
+    @property
+    def nowhere(self) -> Flags:
+        """Which items the world was told may be on no list, bool [N]."""
+        return self._told
+
+    def newly_forbidden(self, now_ms: int) -> dict[str, bool]:
+        """Which items may be on no list any more as of `now_ms` (epoch milliseconds), whoever it is for, and which may
+        again (False): what has changed since it was told."""
+        moment, now = datetime.fromtimestamp(now_ms / 1000, UTC), self._said < 0
+        for rule_id, rule in self.rules.items():
+            if rule.action in ("filter", "review") and rule.when == "true" and rule.holds_at(moment):
+                now |= self._items_of(rule_id) & ~self._allowed(rule)
+        changed = {self._ids[row]: bool(now[row]) for row in np.flatnonzero(now != self._told).tolist()}
+        self._told = now
+        # Of items that were forgotten long ago nobody has lists any more.
+        while len(self._told_gone) > _GONE:
+            changed[next(iter(self._told_gone))] = False
+            del self._told_gone[next(iter(self._told_gone))]
+        return changed
+
     def forbid(self, held: InForce | None, items: Rows) -> None:
         """Make -1 of those of the candidates `items` int64 [B, C] that may not be on their lists."""
         if self.decisions:
-            decided = [self.decisions.get(self._ids[row]) if row >= 0 else None for row in items.ravel().tolist()]
-            allowed, refused = (np.array([said is to for said in decided]).reshape(items.shape) for to in (True, False))
-            items[refused] = -1
+            said = np.where(items >= 0, self._said[items], 0)
+            allowed = said > 0
+            items[said < 0] = -1
         for rule, lists, of in zip(*held, strict=True) if held else ():
             if rule.action in ("filter", "review"):
                 hit = (items >= 0) & of[items] & lists[:, None]
                 items[hit & ~allowed if self.decisions and rule.action == "review" else hit] = -1
 
-    def wanted(self, held: InForce, popularity: Weights, blocked: Flags) -> Rows:
-        """Candidates for each list, int64 [B, P], each once, -1 for none: the `POOL` most popular, by `popularity`
+    def wanted(self, held: InForce, popularity: Weights, blocked: Flags, k: int) -> Rows:
+        """Candidates for each list of k, int64 [B, P], each once, -1 for none: the most popular, by `popularity`
         float32 [N], of the items that each rule wants on it; none that is `blocked` bool [N], or filtered for all."""
+        pool = max(POOL, k)
         out = blocked.copy()
         for rule, lists, of in zip(*held, strict=True):
             if rule.action in ("filter", "review") and lists.all():
@@ -224,7 +272,7 @@ class Rules:
         for rule, _, of in zip(*held, strict=True):
             if rule.action in _WANTING:
                 rows = np.flatnonzero(of & ~out)
-                pools.append(rows[np.argsort(-popularity[rows], kind="stable")[:POOL]])
+                pools.append(rows[np.argsort(-popularity[rows], kind="stable")[:pool]])
         found = np.unique(np.concatenate(pools))
         theirs = np.zeros((held.lists.shape[1], len(found)), np.bool_)
         for rule, lists, of in zip(*held, strict=True):
@@ -243,10 +291,7 @@ class Rules:
 
     def _allowed(self, rule: Rule) -> Flags:
         """The items that somebody allowed, where the rule lets itself be told so: bool [N]."""
-        flags = np.zeros(len(self._known), np.bool_)
-        if rule.action == "review" and any(self.decisions.values()):
-            flags[:] = [self.decisions.get(item, False) for item in self._ids]
-        return flags
+        return self._said > 0 if rule.action == "review" else np.zeros(len(self._said), np.bool_)
 
     def boosted(self, held: InForce, items: Rows, columns: Rows, chances: Weights) -> tuple[Rows, Weights]:
         """The order `columns` int64 [B, C] of the candidates `items` int64 [B, C], best first, -1 at its end, and their
@@ -302,6 +347,10 @@ class Rules:
     def packed(self) -> dict[str, bytes]:
         """The rules as they were sent, by their ids."""
         return self._payloads
+
+    def _sign(self, item: str) -> int:
+        decided = self.decisions.get(item)
+        return 0 if decided is None else 1 if decided else -1
 
     def _group(self, name: str, numbers: dict[str, int], row: int) -> int:
         found = getattr(self._attributes(row), name)

@@ -1,10 +1,12 @@
 """One for the whole job: owns the model, learns from every micro-batch, and tells the scorers what changed."""
 
 import time
+import traceback
 from collections.abc import Iterator, Sequence
 from copy import copy
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 from pyflink.common import Row, Types
@@ -16,6 +18,7 @@ from model.blend import BlendOptions, CatalogueChange, Delta, Recommender, Steer
 from model.blend import SimilarItems as Similar
 from model.snapshot import Snapshot, unpack_snapshot
 from operators.dead_letters import DeadLetters
+from operators.forbidden_items import FORBIDDEN_ITEMS
 from operators.receipts import RECEIPTS
 from operators.review import REVIEW_QUEUE
 from operators.similar import SIMILAR
@@ -23,6 +26,7 @@ from operators.training_budget import TrainingBudget
 from schema.erasure import receipt
 from schema.errors import MessageError
 from schema.experiment import parse_experiment
+from schema.forbidden_item import ForbiddenItem, encode_forbidden_item
 from schema.item import parse_item
 from schema.review import Review, encode_review, parse_decision
 from schema.rule import parse_rule
@@ -31,6 +35,15 @@ from schema.similar_items import SimilarItem, SimilarItems, encode_similar_items
 _MANY, _REVIEW_S = 8, 60.0
 TOPIC_STEP = 1_000_000
 """What is added to a partition's number for each topic after that of the items: rules, decisions, experiments."""
+
+
+class _Message(NamedTuple):
+    """A message of one of the tables, with its place there."""
+
+    table: int
+    partition: int
+    offset: int
+    payload: bytes | None
 
 
 class _Logged(msgspec.Struct, array_like=True):
@@ -50,10 +63,11 @@ class LearnerFunction(KeyedCoProcessFunction):
     and of rules, decisions about items, and experiments, told apart by partitions that differ by `TOPIC_STEP`. Out:
     Row(shard, Row(whole, made_at, payload)) for each of the scorers' shards: the whole packed recommender first after
     every start, then a delta for each batch; beside it, at most `similar_items` that go with an item, each time that
-    its interactions have grown by half, and what changes in the review queue. Malformed messages become dead letters,
-    and so do events that the model fails on.
+    its interactions have grown by half, and what changes in the review queue and among the items that no list may hold.
+    Malformed messages become dead letters, and so do those that the model fails on.
 
-    Keyed state: `base`, the packed recommender, and `log`, what was learned from since, by number. Learning is
+    Keyed state: `base`, the packed recommender, and `log`, what was learned from since, by number; and what was told of
+    items, by their ids: `told_review`, which wait and why, and `told_forbidden`. Learning is
     deterministic, so both give the model, but for the sequence model's network: that is as it was packed. Without
     either it begins with the packed recommender in the file `start_from`, if one is given. The log is folded into the
     base after `compact_after_events` events, and when a user is erased: it holds histories under users' names. Then a
@@ -88,6 +102,10 @@ class LearnerFunction(KeyedCoProcessFunction):
         # A map, not a list: RocksDB keeps a list as one value, which it would rewrite again and again as it grows.
         log = MapStateDescriptor("log", Types.LONG(), Types.PICKLED_BYTE_ARRAY())
         self._log = runtime_context.get_map_state(log)
+        self._told_review, self._told_forbidden = (
+            runtime_context.get_map_state(MapStateDescriptor(name, Types.STRING(), Types.PICKLED_BYTE_ARRAY()))
+            for name in ("told_review", "told_forbidden")
+        )
         self._metrics = runtime_context.get_metrics_group().add_group("headrace")
         self._learned = self._metrics.counter("interactions_learned")
         self._dead_letters = DeadLetters(self._metrics, "learner_failed")
@@ -104,19 +122,20 @@ class LearnerFunction(KeyedCoProcessFunction):
     def process_element1(self, value: Row, ctx: KeyedCoProcessFunction.Context) -> Iterator[object]:
         """Learn from one micro-batch of snapshots."""
         _, requests = value
-        yield from self._take([bytes(request) for request in requests], [])
+        yield from self._take([bytes(request) for request in requests])
 
     def process_element2(self, value: Row, ctx: KeyedCoProcessFunction.Context) -> Iterator[object]:
         """Take one micro-batch of catalogue messages, and of what the shop steers by."""
         if self._recommender is None:
             yield from self._begun()
         assert self._recommender is not None
-        changes: list[CatalogueChange] = []
-        steering: list[Steering] = []
+        changes: list[tuple[CatalogueChange, _Message]] = []
+        steering: list[tuple[Steering, _Message]] = []
         # Those of the batch must not overlap each other either.
         experiments = copy(self._recommender.experiments)
         for key, payload, place, offset in value[0]:
             payload, (table, partition) = None if payload is None else bytes(payload), divmod(place, TOPIC_STEP)
+            message = _Message(table, partition, offset, payload)
             fault: MessageError | None = None
             try:
                 if table == 0:
@@ -124,17 +143,17 @@ class LearnerFunction(KeyedCoProcessFunction):
                     change = CatalogueChange(item_id, False)
                     if item is not None:
                         change, fault = change_of(item, self._options.content)
-                    changes.append(change)
+                    changes.append((change, message))
                 elif table == 1:
                     rule_id, rule = parse_rule(key, payload)
-                    steering.append(Steering("rule", rule_id, payload if rule else None))
+                    steering.append((Steering("rule", rule_id, payload if rule else None), message))
                 elif table == 2:
                     item_id, decision = parse_decision(key, payload)
-                    steering.append(Steering("decision", item_id, payload if decision else None))
+                    steering.append((Steering("decision", item_id, payload if decision else None), message))
                 else:
                     experiment_id, experiment = parse_experiment(key, payload)
                     experiments.put(experiment_id, experiment)
-                    steering.append(Steering("experiment", experiment_id, payload if experiment else None))
+                    steering.append((Steering("experiment", experiment_id, payload if experiment else None), message))
             except MessageError as error:
                 fault = error
             if fault is not None:
@@ -147,7 +166,10 @@ class LearnerFunction(KeyedCoProcessFunction):
         yield from self._sent(True, self._recommender.pack(learning=False))
 
     def _take(
-        self, requests: list[bytes], changes: list[CatalogueChange], steering: Sequence[Steering] = ()
+        self,
+        requests: list[bytes],
+        changes: Sequence[tuple[CatalogueChange, _Message]] = (),
+        steering: Sequence[tuple[Steering, _Message]] = (),
     ) -> Iterator[object]:
         started = time.perf_counter()
         if self._recommender is None:
@@ -159,19 +181,20 @@ class LearnerFunction(KeyedCoProcessFunction):
                 # Not even the log may hold them.
                 requests = [r for r, s in zip(requests, snapshots, strict=True) if not s.session_only]
                 snapshots = [snapshot for snapshot in snapshots if not snapshot.session_only]
-            delta = self._learned_from(snapshots, changes, steering)
+            if not (snapshots or changes or steering):
+                return
+            batch = _Logged(requests, [change for change, _ in changes], [steered for steered, _ in steering])
+            delta = self._learned_from(snapshots, batch.changes, batch.steering)
         except Exception as error:
             # What failed has left the model half taught.
             self._recommender = self._restored()
             if self._options.sequence.network:
                 # Its network is an older one than the scorers have.
                 yield from self._sent(True, self._recommender.pack(learning=False))
-            if not requests:
-                raise
-            yield from self._one_by_one(requests, changes, error)
+            yield from self._one_by_one(requests, changes, steering, error)
             return
         erased = [snapshot for snapshot in snapshots if snapshot.erased]
-        self._remember(_Logged(requests, changes, list(steering)), fold=bool(erased))
+        self._remember(batch, fold=bool(erased))
         self._version = self._recommender.version
         self._milliseconds = round((time.perf_counter() - started) * 1000)
         yield from self._sent(False, pack_delta(delta))
@@ -186,11 +209,21 @@ class LearnerFunction(KeyedCoProcessFunction):
             yield from self._reviewed()
 
     def _reviewed(self) -> Iterator[object]:
-        """What has changed in the review queue."""
+        """What has changed in the review queue, and among the items that no list may hold."""
         assert self._recommender is not None
         now, self._reviewed_at = int(time.time() * 1000), time.monotonic()
         for item, waits in self._recommender.rules.review(now).items():
+            if waits is None:
+                self._told_review.remove(item)
+            else:
+                self._told_review.put(item, msgspec.msgpack.encode(waits[1]))
             yield REVIEW_QUEUE, Row(item, None if waits is None else encode_review(Review(item, *waits, now)))
+        for item, forbidden in self._recommender.rules.newly_forbidden(now).items():
+            if forbidden:
+                self._told_forbidden.put(item, b"")
+            else:
+                self._told_forbidden.remove(item)
+            yield FORBIDDEN_ITEMS, Row(item, encode_forbidden_item(ForbiddenItem(item, now)) if forbidden else None)
 
     def _learned_from(
         self, snapshots: list[Snapshot], changes: list[CatalogueChange], steering: Sequence[Steering]
@@ -209,17 +242,34 @@ class LearnerFunction(KeyedCoProcessFunction):
         items = list(map(SimilarItem, similar.item_ids, similar.scores))
         return encode_similar_items(SimilarItems(similar.item_id, int(time.time() * 1000), self._version, items))
 
-    def _one_by_one(self, requests: list[bytes], changes: list[CatalogueChange], error: Exception) -> Iterator[object]:
-        """Learn from all of a batch but the events that the model fails on. Raises what it failed with where that is
-        all of many: then the fault is in no single event, and the job starts again."""
-        if len(requests) == 1 and not changes:
-            yield self._dead_letters.of_failure("learner_failed", error, self._events_topic, unpack_snapshot(*requests))
+    def _one_by_one(
+        self,
+        requests: list[bytes],
+        changes: Sequence[tuple[CatalogueChange, _Message]],
+        steering: Sequence[tuple[Steering, _Message]],
+        error: Exception,
+    ) -> Iterator[object]:
+        """Learn from all of a batch but the messages that the model fails on. Raises what it failed with where that is
+        all of many events: then the fault is in no single one, and the job starts again."""
+        if len(requests) + len(changes) + len(steering) == 1:
+            if requests:
+                snapshot = unpack_snapshot(*requests)
+                yield self._dead_letters.of_failure("learner_failed", error, self._events_topic, snapshot)
+                return
+            for _, message in (*changes, *steering):
+                table, said = self._tables[message.table], "".join(traceback.format_exception(error))
+                yield self._dead_letters.of(
+                    ("learner_failed", said), table, message.partition, message.offset, message.payload
+                )
             return
         assert self._recommender is not None
         before = self._recommender.version
-        for part in ([], changes), *(([request], []) for request in requests):
-            if any(part):
-                yield from self._take(*part)
+        for change in changes:
+            yield from self._take([], [change])
+        for steered in steering:
+            yield from self._take([], [], [steered])
+        for request in requests:
+            yield from self._take([request])
         if self._recommender.version == before and len(requests) >= _MANY:
             raise error
 
@@ -242,14 +292,14 @@ class LearnerFunction(KeyedCoProcessFunction):
             snapshots = [unpack_snapshot(request) for request in logged.requests]
             # The network goes on from where it was packed: to train it again would take too long.
             recommender.learn(snapshots, logged.changes, False, logged.steering)
-            self._logged += len(logged.requests) + len(logged.changes)
-        # What the queue held is known from its topic.
-        recommender.rules.review(int(time.time() * 1000))
+            self._logged += len(logged.requests) + len(logged.changes) + len(logged.steering)
+        waiting = {item: msgspec.msgpack.decode(rules) for item, rules in self._told_review.items()}
+        recommender.rules.told(waiting, [item for item, _ in self._told_forbidden.items()])
         return recommender
 
     def _remember(self, batch: _Logged, fold: bool) -> None:
         self._learned.inc(len(batch.requests))
-        self._logged += len(batch.requests) + len(batch.changes)
+        self._logged += len(batch.requests) + len(batch.changes) + len(batch.steering)
         if (self._logged < self._compact_after_events and not fold) or self._recommender is None:
             self._log.put(self._batches, msgspec.msgpack.encode(batch))
             self._batches += 1

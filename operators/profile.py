@@ -34,7 +34,8 @@ SNAPSHOTS = Types.ROW_NAMED(["shard", "request"], [Types.LONG(), Types.PRIMITIVE
 
 
 class ProfileFunction(KeyedProcessFunction):
-    """In: Row(user_id, payload, partition, offset, appended_at). Out: Row(shard, packed Snapshot), dead letters, and
+    """In: Row(found, payload, partition, offset, appended_at), where `found` is empty if the message is keyed by no
+    user: Flink reads less of what JSON allows than the parser. Out: Row(shard, packed Snapshot), dead letters, and
     receipts of erasure.
 
     Keyed state `profile`: one packed `model.profile.Profile`, kept for `ttl_days` after the user's last event. Events
@@ -74,11 +75,13 @@ class ProfileFunction(KeyedProcessFunction):
 
     def process_element(self, value: Row, ctx: KeyedProcessFunction.Context) -> Iterator[object]:
         """Apply one event."""
-        _, payload, partition, offset, appended_at = value
+        found, payload, partition, offset, appended_at = value
         payload = None if payload is None else bytes(payload)
         now = int(time.time() * 1000)
         try:
             event = self._parser.parse(payload, now)
+            if not found:
+                raise MessageError("unkeyed", "user_id", shown(event.user_id), "Flink finds none in this message")
         except MessageError as error:
             if self._pseudonym is None:
                 yield self._dead_letters.of(error, self._topic, partition, offset, payload)

@@ -9,9 +9,12 @@ import msgspec
 from schema.errors import MessageError
 from schema.wire import decode
 
+_MOST_BYTES = 65_536
+
 
 class DeadLetter(msgspec.Struct, omit_defaults=True):
-    """A refused message. `error` is the code of a MessageError, `received_at` is in epoch milliseconds."""
+    """A refused message. `error` is the code of a MessageError, `received_at` is in epoch milliseconds. Of a payload of
+    more than 65,536 bytes, which is `truncated`, it holds the beginning: all of it lies at its offset."""
 
     error: str
     message: str
@@ -21,9 +24,11 @@ class DeadLetter(msgspec.Struct, omit_defaults=True):
     received_at: int
     payload: str | None
     encoding: Literal["base64"] | None = None
+    truncated: bool = False
 
     def payload_bytes(self) -> bytes | None:
-        """The payload as it was received; raises ValueError where it is not the base64 it claims to be."""
+        """The payload as it was received, or its beginning where it is `truncated`; raises ValueError where it is not
+        the base64 it claims to be."""
         if self.payload is None:
             return None
         if self.encoding is None:
@@ -47,12 +52,16 @@ def dead_letter(
     code, message = (error.code, str(error)) if isinstance(error, MessageError) else error
     text: str | None = None
     encoding: Literal["base64"] | None = None
+    truncated = payload is not None and len(payload) > _MOST_BYTES
     if payload is not None:
+        # Longer, and in JSON up to six times as long, it would be more than the broker takes.
+        begin = payload[:_MOST_BYTES]
         try:
-            text = payload.decode()
+            payload.decode()
+            text = begin.decode(errors="ignore")
         except UnicodeDecodeError:
-            text, encoding = base64.b64encode(payload).decode(), "base64"
-    return _ENCODER.encode(DeadLetter(code, message, topic, partition, offset, received_at, text, encoding))
+            text, encoding = base64.b64encode(begin).decode(), "base64"
+    return _ENCODER.encode(DeadLetter(code, message, topic, partition, offset, received_at, text, encoding, truncated))
 
 
 def decode_dead_letter(raw: bytes) -> DeadLetter:

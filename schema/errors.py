@@ -7,8 +7,9 @@ class MessageError(ValueError):
     """A message that breaks its contract.
 
     `code` is stable: empty, too_large, not_utf8, not_json, not_an_object, missing_field, wrong_type,
-    unknown_event_type, absurd_timestamp, id_too_long, empty_id, reserved_id, bad_profile or absurd_number. `field` is
-    the field at fault, None where it is the whole message. `value` shows what was given, in at most 200 characters.
+    unknown_event_type, absurd_timestamp, id_too_long, empty_id, reserved_id, bad_profile, absurd_number or unkeyed.
+    `field` is the field at fault, None where it is the whole message. `value` shows what was given, in at most 200
+    characters.
     """
 
     def __init__(self, code: str, field: str | None = None, value: str = "", reason: str = "") -> None:

@@ -40,8 +40,10 @@ class Follower(threading.Thread):
         self.heard_at = 0.0
         self._view, self._kafka, self._heard = view, kafka, heard
         self._topics = (kafka.items, kafka.similar_items, kafka.recommendations)
-        # Where the jobs that write them do not run these need not be there.
-        self._more = {*desk_tables(kafka), kafka.segments} if desk else set[str]()
+        # Where the jobs that write them do not run, or an earlier version does, these need not be there.
+        self._more = {kafka.forbidden_items}
+        if desk:
+            self._more |= {*desk_tables(kafka), kafka.segments}
         self._ends: dict[TopicPartition, int] = {}
         self._over = threading.Event()
 
@@ -55,7 +57,7 @@ class Follower(threading.Thread):
                 self._follow()
             except TopicAuthorizationFailedError as error:
                 # Of the lists' own topics that is an error as any other.
-                _log.warning("What the desk shows of some topics may not be read: %s", error)
+                _log.warning("Of some topics what the desk shows, or what is forbidden, may not be read: %s", error)
                 self._more = set()
                 self._over.wait(1)
             except KafkaError as error:

@@ -39,6 +39,7 @@ class Service:
             kafka.similar_items,
             desk_tables(kafka) if self.settings.desk else {},
             kafka.segments,
+            kafka.forbidden_items,
         )
         self.desk = Desk(self.view, kafka)
         self.live = Live()

@@ -17,6 +17,7 @@ from rocksdict import BlockBasedOptions, Options, Rdict, WriteBatch
 
 from schema.behaviour import PersonSegment, decode_behaviour
 from schema.errors import MessageError
+from schema.forbidden_item import decode_forbidden_item
 from schema.item import Item, encode_item, parse_item
 from schema.recommendation import Recommendation, decode_recommendation
 from schema.similar_items import decode_similar_items
@@ -30,7 +31,7 @@ MAX_ABSENCE_S = 43_200.0
 """Half of the time for which a broker keeps, by default, what says that a key was removed (`delete.retention.ms`)."""
 
 _LIST, _ITEM, _GONE, _SIMILAR, _PLACE, _NUMBER, _CATEGORY, _WORD, _MARK = (bytes((c, 0)) for c in b"rigsonctm")
-_ROW, _SEGMENT = (bytes((c, 0)) for c in b"dp")
+_ROW, _SEGMENT, _FORBIDDEN = (bytes((c, 0)) for c in b"dpf")
 _SEARCHED, _WORDS = 20_000, 8
 
 
@@ -74,7 +75,7 @@ class View:
 
     `recommendations`, `items` and `similar_items` are the names of the topics. `tables` are topics of which messages
     are kept as they are, and as which row each; these raise MessageError where a message is not to be taken. `segments`
-    is the topic of people's segments, of which there are counts.
+    is the topic of people's segments, of which there are counts, `forbidden_items` that of items that no list may hold.
     """
 
     def __init__(
@@ -85,6 +86,7 @@ class View:
         similar_items: str,
         tables: Mapping[str, Callable[[str, bytes], Row]] = MappingProxyType({}),
         segments: str = "segments",
+        forbidden_items: str = "forbidden-items",
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         table = BlockBasedOptions()
@@ -104,6 +106,7 @@ class View:
             items: self._take_item,
             similar_items: self._take_similar,
             segments: self._take_segment,
+            forbidden_items: self._take_forbidden,
             **{topic: partial(self._take_row, topic, row_of) for topic, row_of in tables.items()},
         }
         self.users, self.items = (self._number(name) for name in ("users", "items"))
@@ -111,7 +114,8 @@ class View:
             {name.decode(): self._number(f"segment {name.decode()}") for name in self._below(_NUMBER + b"segment ")}
         )
         # Few, and asked for with each list.
-        self.gone = {key.decode() for key in self._below(_GONE)}
+        self._hidden = {mark: {key.decode() for key in self._below(mark)} for mark in (_GONE, _FORBIDDEN)}
+        self.gone = set[str]().union(*self._hidden.values())
 
     def absence_s(self) -> float:
         """Seconds since the view was as new as its topics."""
@@ -158,9 +162,12 @@ class View:
         self._db.write(batch.written())
         self.users, self.items = users, items
         self.segments = segments
-        # A new set, as another thread reads it.
-        if not batch.went <= self.gone or not batch.came.isdisjoint(self.gone):
-            self.gone = (self.gone - batch.came) | batch.went
+        for mark, changed_items in batch.hidden.items():
+            self._hidden[mark] |= {item for item, hidden in changed_items.items() if hidden}
+            self._hidden[mark] -= {item for item, hidden in changed_items.items() if not hidden}
+        if batch.hidden:
+            # A new set, as another thread reads it.
+            self.gone = set[str]().union(*self._hidden.values())
         return list(changed)
 
     def recommendations(self, user: str) -> bytes | None:
@@ -299,7 +306,7 @@ class View:
             item_id, item = parse_item(key, value)
         except MessageError:
             return False
-        place, mark = _ITEM + item_id.encode(), _GONE + item_id.encode()
+        place = _ITEM + item_id.encode()
         held = batch.get(place)
         old = set() if held is None else _terms(_item.decode(held))
         new = set() if item is None else _terms(item)
@@ -312,15 +319,24 @@ class View:
             batch.delete(place)
         else:
             batch.put(place, encode_item(item))
-        if item is None or not item.available:
-            batch.put(mark, b"")
-            batch.went.add(item_id)
-            batch.came.discard(item_id)
-        else:
-            batch.delete(mark)
-            batch.came.add(item_id)
-            batch.went.discard(item_id)
+        self._hide(batch, _GONE, item_id, item is None or not item.available)
         return False
+
+    def _take_forbidden(self, batch: "_Batch", item_id: str, value: bytes | None) -> bool:
+        with suppress(MessageError):
+            if value is not None:
+                decode_forbidden_item(value)
+            self._hide(batch, _FORBIDDEN, item_id, value is not None)
+        return False
+
+    def _hide(self, batch: "_Batch", mark: bytes, item_id: str, hidden: bool) -> None:
+        if hidden == (batch.get(mark + item_id.encode()) is not None):
+            return
+        if hidden:
+            batch.put(mark + item_id.encode(), b"")
+        else:
+            batch.delete(mark + item_id.encode())
+        batch.hidden.setdefault(mark, {})[item_id] = hidden
 
 
 class _Batch:
@@ -329,7 +345,8 @@ class _Batch:
     def __init__(self, db: Rdict) -> None:
         self._db, self._writes = db, dict[bytes, bytes | None]()
         self.users = self.items = 0
-        self.came, self.went = set[str](), set[str]()
+        # By the mark of why, items that are to be hidden from lists, and those that are to be no more.
+        self.hidden = dict[bytes, dict[str, bool]]()
         self.segments = Counter[str]()
 
     def get(self, key: bytes) -> bytes | None:

@@ -20,6 +20,7 @@ def default_topics(partitions: int = 1) -> dict[str, Topic]:
         "items": Topic(compacted=True),
         "rules": Topic(compacted=True),
         **{name: Topic(compacted=True) for name in ("experiments", "experiment-results")},
+        "forbidden-items": Topic(compacted=True),
         "review-queue": Topic(compacted=True),
         "review-decisions": Topic(compacted=True),
         "recommendations": Topic(compacted=True),

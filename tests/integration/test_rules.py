@@ -14,11 +14,12 @@ from tests.integration.test_recommend_job import Topics
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
 
-class Queue:
-    """The review queue, as a consumer of the compacted topic sees it."""
+class Told:
+    """The review queue, or what no list may hold, as a consumer of the compacted topic sees it: of each item the rules
+    that are named."""
 
-    def __init__(self, server: str) -> None:
-        self._consumer = KafkaConsumer("review-queue", bootstrap_servers=server, auto_offset_reset="earliest")
+    def __init__(self, server: str, topic: str) -> None:
+        self._consumer = KafkaConsumer(topic, bootstrap_servers=server, auto_offset_reset="earliest")
         self.waiting: dict[str, list[str]] = {}
 
     def until(self, expected: dict[str, list[str]]) -> None:
@@ -29,7 +30,7 @@ class Queue:
                 for record in batch:
                     self.waiting.pop(record.key.decode(), None)
                     if record.value is not None:
-                        self.waiting[record.key.decode()] = json.loads(record.value)["rules"]
+                        self.waiting[record.key.decode()] = json.loads(record.value).get("rules", [])
 
     def close(self) -> None:
         self._consumer.close()
@@ -37,7 +38,8 @@ class Queue:
 
 def test_a_rule_is_in_force_within_two_seconds_and_stays_over_a_savepoint(job_stack: Stack) -> None:
     job = job_stack.submit(Path("jobs/recommend.py"))
-    topics, queue, taken = Topics(job_stack.bootstrap_servers), Queue(job_stack.bootstrap_servers), 0
+    topics, taken = Topics(job_stack.bootstrap_servers), 0
+    queue, forbidden = (Told(job_stack.bootstrap_servers, topic) for topic in ("review-queue", "forbidden-items"))
     for n in range(60):
         item = {"item_id": f"i{n}", "title": f"Item {n}", "brand": f"b{n % 3}", "price": n}
         topics.send("items", json.dumps(item).encode(), key=f"i{n}".encode())
@@ -68,6 +70,9 @@ def test_a_rule_is_in_force_within_two_seconds_and_stays_over_a_savepoint(job_st
     until(lambda listed: len(listed) == 20)
     sent = put("rules", "no b0", {"rule_id": "no b0", "action": "filter", "items": "item.brand == 'b0'"})
     waits = [until(lambda listed: not any(int(i["item_id"][1:]) % 3 == 0 for i in listed)) - sent]
+    # Who does nothing keeps the list that they have: of these it is told.
+    of_b0: dict[str, list[str]] = {f"i{n}": [] for n in range(0, 60, 3)}
+    forbidden.until(of_b0)
     sent = put("rules", "first", {"rule_id": "first", "action": "pin", "position": 2, "item_ids": ["i58"]})
     waits.append(until(lambda listed: listed[1]["item_id"] == "i58" and listed[1]["rules"] == ["first"]) - sent)
     assert min(waits) < 2, waits
@@ -85,6 +90,7 @@ def test_a_rule_is_in_force_within_two_seconds_and_stays_over_a_savepoint(job_st
     until(lambda listed: listed[1]["item_id"] != "i58")
     put("review-decisions", "i58", {"item_id": "i58", "decision": "allow"})
     queue.until({"i57": ["look"], "i59": ["look"]})
+    forbidden.until(of_b0 | {"i59": []})
     until(lambda listed: listed[1]["item_id"] == "i58")
 
     savepoint = job_stack.stop_with_savepoint(job)
@@ -96,6 +102,8 @@ def test_a_rule_is_in_force_within_two_seconds_and_stays_over_a_savepoint(job_st
     until(lambda listed: "i58" not in [entry["item_id"] for entry in listed])
     put("rules", "no b0", None)
     until(lambda listed: any(int(entry["item_id"][1:]) % 3 == 0 for entry in listed))
+    forbidden.until({"i57": [], "i58": [], "i59": []})
     topics.close()
     queue.close()
+    forbidden.close()
     job_stack.cancel(job)

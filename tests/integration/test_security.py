@@ -26,11 +26,15 @@ ACLS = {
         ("TOPIC", "dead-letters", "WRITE"),
         ("TOPIC", "erasures", "WRITE"),
         ("TOPIC", "similar-items", "WRITE"),
+        ("TOPIC", "forbidden-items", "WRITE"),
         ("TOPIC", "review-queue", "WRITE"),
     ],
     "shop": [("TOPIC", "recommendations", "READ"), ("TOPIC", "events", "WRITE"), ("TOPIC", "items", "WRITE")],
     "serving": [
-        *(("TOPIC", topic, "READ") for topic in ("events", "items", "recommendations", "similar-items")),
+        *(
+            ("TOPIC", topic, "READ")
+            for topic in ("events", "items", "recommendations", "similar-items", "forbidden-items")
+        ),
         ("TOPIC", "events", "WRITE"),
     ],
 }

@@ -146,6 +146,38 @@ def test_what_waits_for_a_decision_is_off_lists_and_changes_are_told_once() -> N
     assert listed(rules, IN_ORDER)[0] == list(range(K))
 
 
+def test_what_no_list_may_hold_is_told_once_and_over_a_restart_and_forgetting() -> None:
+    rules = rules_of(
+        rule("never", action="filter", items="item.price < 2.0"),
+        rule("look", action="review", item_ids=["i5", "i6"]),
+        rule("some", action="filter", item_ids=["i7"], when="person.segment == 2"),
+        rule("later", action="filter", item_ids=["i8"], **{"from": "2099-01-01T00:00:00Z"}),
+    )
+    rules.decide("i6", True)
+    rules.decide("i9", False)
+    assert rules.newly_forbidden(NOW) == dict.fromkeys(["i0", "i1", "i5", "i9"], True)
+    assert rules.newly_forbidden(NOW) == {}
+    assert rules.newly_forbidden(5 * 10**12) == {"i8": True}
+    rules.follow(0, attributes_of(Item("i0", price=7.0)))
+    rules.put("later", None)
+    assert rules.newly_forbidden(NOW) == {"i0": False, "i8": False}
+
+    # Somebody who starts again knows what was told, and tells what came to an end meanwhile.
+    after = rules_of(rule("never", action="filter", item_ids=["i0"]))
+    after.told({}, ["i1", "i5", "i0", "gone"])
+    assert after.newly_forbidden(NOW) == {"i1": False, "i5": False}
+    after.resize(ItemIndex([*(item.item_id for item in CATALOGUE), "gone"]))
+    assert after.newly_forbidden(NOW) == {"gone": False}
+
+    # What is forgotten stays told until it comes back.
+    rules.retain(np.array([5, 20]), ItemIndex(["i5", "i20"]))
+    assert rules.newly_forbidden(NOW) == {}
+    rules.decide("i9", None)
+    rules.resize(ItemIndex(["i5", "i20", "i9", "i1"]))
+    assert rules.newly_forbidden(NOW) == {"i9": False}
+    assert rules.nowhere.tolist() == [True, False, False, True]
+
+
 def test_rules_follow_the_catalogue_and_forget_with_it() -> None:
     rules = rules_of(rule(action="filter", items="item.brand == 'b1'"), rule("c", action="cap", by="brand", at_most=2))
     assert listed(rules, IN_ORDER)[0] == [0, 2, 3, 5]
@@ -165,7 +197,8 @@ def test_candidates_that_rules_want_are_the_most_popular_of_theirs_on_the_lists_
     )
     popularity, blocked = np.arange(ITEMS, dtype=np.float32), np.arange(ITEMS) == 39
     force = held(rules, People(["anna", "bert"], [2, 1], [7, 7], [{}, {}]))
-    assert rules.wanted(force, popularity, blocked).tolist() == [list(range(14, 38)), [-1] * 24]
+    assert rules.wanted(force, popularity, blocked, K).tolist() == [list(range(14, 38)), [-1] * 24]
+    assert rules.wanted(force, popularity, blocked, 26)[0].tolist() == list(range(12, 38))
     filtered = rules.blocked(force)
     assert filtered is not None
     assert np.flatnonzero(filtered).tolist() == [38]

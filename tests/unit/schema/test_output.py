@@ -60,6 +60,18 @@ def test_the_payload_of_a_dead_letter_comes_back(payload: bytes | None) -> None:
     assert letter.payload_bytes() == payload
 
 
+@pytest.mark.parametrize("payload", [b"\xff" * 900_000, b"\1" * 300_000, "é".encode() * 40_000 + b"a"])
+def test_of_a_large_payload_the_beginning_is_kept_so_that_the_broker_takes_the_letter(payload: bytes) -> None:
+    raw = dead_letter(("too_large", "too large"), "events", 0, 0, 0, payload)
+    letter = decode_dead_letter(raw)
+    begin = letter.payload_bytes()
+    assert len(raw) < 500_000
+    assert letter.truncated
+    assert begin is not None
+    assert len(begin) >= 65_535
+    assert payload.startswith(begin)
+
+
 def test_only_bytes_that_are_not_text_are_base64() -> None:
     text = msgspec.json.decode(dead_letter(("late", "too late"), "events", 0, 0, 0, "é".encode()))
     assert (text["error"], text["message"], text["payload"]) == ("late", "too late", "é")

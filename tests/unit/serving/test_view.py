@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from schema.behaviour import PersonSegment
 from schema.errors import MessageError
+from schema.forbidden_item import ForbiddenItem, encode_forbidden_item
 from schema.recommendation import Recommendation, ScoredItem, encode_recommendation
 from schema.similar_items import SimilarItems, encode_similar_items
 from serving.view import RESTARTED_MS, Record, Row, View
@@ -111,6 +112,21 @@ def test_items_are_found_by_words_and_category_as_they_are_described_now(view: V
     assert view.gone == {"a"}
     view.apply([item_record("a", title="Red Shoe"), item_record("c", available=False)])
     assert view.gone == {"c"}
+
+
+def test_what_is_forbidden_is_hidden_whether_it_is_in_stock_or_not(tmp_path: Path) -> None:
+    view = View(tmp_path, *NAMES)
+    forbidden = encode_forbidden_item(ForbiddenItem("a", 1))
+    view.apply([Record("forbidden-items", 0, at, b"a", value) for at, value in enumerate((forbidden, b"{"))])
+    view.apply([item_record("a"), item_record("b", available=False)])
+    assert view.gone == {"a", "b"}
+    view.close()
+    view = View(tmp_path, *NAMES)
+    view.apply([item_record("b"), Record("forbidden-items", 0, 2, b"c", forbidden)])
+    assert view.gone == {"a", "c"}
+    view.apply([Record("forbidden-items", 0, 3, b"a", None), item_record("c")])
+    assert view.gone == {"c"}
+    view.close()
 
 
 def test_similar_items_are_replaced_and_removed(view: View) -> None:

@@ -1,0 +1,109 @@
+"""The learner: what it cannot learn from is set aside, what is off lists is told once, and nothing it keeps grows
+without end."""
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import msgspec
+import pytest
+from pyflink.common import Row
+
+from model.blend import BlendOptions, CatalogueChange, Delta, Recommender, Steering
+from model.snapshot import Snapshot, pack_snapshot
+from operators.dead_letters import DEAD_LETTERS
+from operators.forbidden_items import FORBIDDEN_ITEMS
+from operators.learner import TOPIC_STEP, LearnerFunction
+from operators.review import REVIEW_QUEUE
+from tests.unit.operators.keyed import Keyed
+
+pytestmark = pytest.mark.unit
+TABLES = ("items", "rules", "review-decisions", "experiments")
+
+
+class Picky(Recommender):
+    """Fails on the item `poison` and on the rule `poison`."""
+
+    def learn(
+        self,
+        snapshots: Sequence[Snapshot],
+        catalogue: Sequence[CatalogueChange] = (),
+        train: bool = True,
+        steering: Sequence[Steering] = (),
+    ) -> Delta:
+        if "poison" in [change.item_id for change in catalogue] + [steered.key for steered in steering]:
+            raise ZeroDivisionError
+        return super().learn(snapshots, catalogue, train, steering)
+
+
+class PickyLearner(LearnerFunction):
+    recommender = Picky
+
+
+@pytest.fixture
+def flink() -> Keyed:
+    return Keyed()
+
+
+def opened(flink: Keyed) -> PickyLearner:
+    learner = PickyLearner(BlendOptions(), [0], "events", TABLES, 100, 20, None, 0, 1.0)
+    learner.open(flink)  # type: ignore[arg-type]
+    return learner
+
+
+def told(rows: Iterator[object], tag: object) -> list[Row]:
+    return [row[1] for row in rows if isinstance(row, tuple) and row[0] is tag]
+
+
+def sent(learner: LearnerFunction, *messages: tuple[int, str, Any]) -> Iterator[object]:
+    """A micro-batch of messages: the number of each one's table, its key, and what it says."""
+    rows = [
+        Row(key, None if said is None else json.dumps(said).encode(), 3 + table * TOPIC_STEP, offset)
+        for offset, (table, key, said) in enumerate(messages)
+    ]
+    return learner.process_element2(Row(rows), None)  # type: ignore[arg-type]
+
+
+def test_of_a_batch_that_fails_only_the_messages_at_fault_are_set_aside(flink: Keyed) -> None:
+    learner = opened(flink)
+    rule = {"rule_id": "poison", "action": "filter", "item_ids": ["b"]}
+    batch = [(0, "a", {"item_id": "a"}), (0, "poison", {"item_id": "poison"}), (1, "poison", rule)]
+    rows = list(sent(learner, *batch, (1, "none", {**rule, "rule_id": "none"}), (0, "b", {"item_id": "b"})))
+    letters = [json.loads(row[0]) for row in told(iter(rows), DEAD_LETTERS)]
+    assert [(letter["error"], letter["topic"], letter["partition"], letter["offset"]) for letter in letters] == [
+        ("learner_failed", "items", 3, 1),
+        ("learner_failed", "rules", 3, 2),
+    ]
+    assert "ZeroDivisionError" in letters[0]["message"]
+    assert json.loads(letters[1]["payload"]) == rule
+    recommender = learner._recommender
+    assert recommender is not None
+    assert (recommender.index.ids, list(recommender.rules.rules)) == (["a", "b"], ["none"])
+    assert [row[0] for row in told(iter(rows), FORBIDDEN_ITEMS)] == ["b"]
+
+
+def test_events_without_consent_leave_nothing(flink: Keyed) -> None:
+    learner = opened(flink)
+    alone = Snapshot("anna", "e", 0, 0, ["a"], [1.0], session_only=True)
+    list(learner.process_element1(Row(0, [pack_snapshot(alone)]), None))  # type: ignore[arg-type]
+    assert not flink.states["log"].get("")
+
+
+def test_what_came_to_an_end_while_the_job_was_away_is_told(flink: Keyed) -> None:
+    items = [(0, name, {"item_id": name, "title": name.upper()}) for name in "abc"]
+    rules = [
+        (1, "never", {"rule_id": "never", "action": "filter", "item_ids": ["a"]}),
+        (1, "look", {"rule_id": "look", "action": "review", "item_ids": ["b"]}),
+    ]
+    rows = list(sent(opened(flink), *items, *rules))
+    assert [row[0] for row in told(iter(rows), REVIEW_QUEUE)] == ["b"]
+    assert [row[0] for row in told(iter(rows), FORBIDDEN_ITEMS)] == ["a", "b"]
+
+    # A rule may end by its date, so what the state says now is not what was told.
+    log = flink.states["log"][""]
+    log[99] = msgspec.msgpack.encode([[], [], [Steering("rule", name, None) for name in ("never", "look")]])
+    rows = list(sent(opened(flink), (0, "d", {"item_id": "d"})))
+    assert told(iter(rows), REVIEW_QUEUE) == [Row("b", None)]
+    assert told(iter(rows), FORBIDDEN_ITEMS) == [Row("a", None), Row("b", None)]
+    rows = list(sent(opened(flink), (0, "e", {"item_id": "e"})))
+    assert told(iter(rows), REVIEW_QUEUE) + told(iter(rows), FORBIDDEN_ITEMS) == []
