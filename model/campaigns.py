@@ -72,11 +72,13 @@ def _checked(packed: bytes) -> memoryview:
     return memoryview(packed)[1:]
 
 
-def eligible(campaign: Campaign, member: Member, segment: str, time_ms: int) -> bool:
+def eligible(campaign: Campaign, member: Member, segment: str, time_ms: int, price_sensitive: bool = False) -> bool:
     """Whether the person may get an offer of the campaign now, as far as they themselves are concerned."""
     if not campaign.begin_ms <= time_ms < campaign.end_ms:
         return False
     if campaign.segments and segment not in campaign.segments:
+        return False
+    if campaign.price_sensitive not in (None, price_sensitive):
         return False
     # One try at a time: of one whose outcome is still to come nothing is known.
     pause_ms = max(campaign.every_days, campaign.within_days) * DAY_MS

@@ -90,7 +90,7 @@ class OffersFunction(KeyedCoProcessFunction):
         kept = self._members.get(user_id) if self._members.contains(user_id) else None
         member = Member() if kept is None else unpack_member(kept)
         self._follow(campaign, member, told)
-        if eligible(campaign, member, told.segment, told.time_ms):
+        if eligible(campaign, member, told.segment, told.time_ms, told.values.get("price_sensitive") == "True"):
             features = features_of(told.values)
             offer = decide(campaign, budget, member, user_id, self._score(features), told.time_ms)
             if member.tried_ms == told.time_ms:

@@ -33,11 +33,13 @@ _SMOOTHING = 0.001
 
 
 class SentList(NamedTuple):
-    """The list that a person has: its items, best first, its id, and which of its places are known to be seen."""
+    """The list that a person has: its items, best first, its id, which of its places are known to be seen, and the arms
+    that it names."""
 
     items: list[str]
     list_id: str
     seen: set[int]
+    experiments: dict[str, str] | None = None
 
 
 class Came(NamedTuple):
@@ -244,7 +246,9 @@ class ScorerFunction(KeyedCoProcessFunction):
             if isinstance(result, Exception):
                 yield self._dead_letters.of_failure("scorer_failed", result, self._events_topic, snapshot)
                 continue
-            if list_id := self._changed(user_id, result.item_ids):
+            if snapshot.session_only:
+                result.experiments = None
+            if list_id := self._changed(user_id, result.item_ids, result.experiments):
                 yield Row(user_id, self._encode(snapshot, result, list_id, now))
             # Of who gave no consent nothing is kept.
             segment = None if snapshot.session_only else result.segment
@@ -301,18 +305,20 @@ class ScorerFunction(KeyedCoProcessFunction):
             blend.exposure.observe(place, first=not seen)
             seen.add(place)
 
-    def _changed(self, user_id: str, items: list[str]) -> str | None:
-        """The id of the list, where it is to be sent: a new one."""
+    def _changed(self, user_id: str, items: list[str], experiments: dict[str, str] | None = None) -> str | None:
+        """The id of the list, where it is to be sent: a new one. The first list that names an arm is one too: with it
+        people join an experiment, whether the arm changes their list or not."""
         before = self._sent.pop(user_id, None)
         # An empty list is sent where it takes the place of another.
         nothing = not items and (before is None or not before.items)
-        if nothing or (before is not None and before.items == items and not self._send_unchanged):
+        same = before is not None and before.items == items and before.experiments == experiments
+        if nothing or (same and not self._send_unchanged):
             if before is not None:
                 self._sent[user_id] = before
             return None
         self._lists_made += 1
         list_id = f"{self._run}-{self._lists_made}"
-        self._sent[user_id] = SentList(items, list_id, set())
+        self._sent[user_id] = SentList(items, list_id, set(), experiments)
         if len(self._sent) > self._remembered_users:
             self._sent.popitem(last=False)
         return list_id
@@ -348,7 +354,7 @@ class ScorerFunction(KeyedCoProcessFunction):
             profile_version=snapshot.profile_version,
             last_seen=snapshot.last_seen or None,
             segment=ranked.segment,
-            experiments=None if snapshot.session_only else ranked.experiments,
+            experiments=ranked.experiments,
         )
         return encode_recommendation(recommendation)
 

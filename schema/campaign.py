@@ -6,6 +6,8 @@ from typing import Annotated, Self
 import msgspec
 from pydantic import AwareDatetime, BaseModel, Field, model_validator
 
+from schema.behaviour import Segment
+from schema.event import EventType
 from schema.steering import STRICT, parse_steering
 from schema.wire import decode
 
@@ -13,10 +15,10 @@ from schema.wire import decode
 class Campaign(BaseModel):
     """Who gets an offer: a coupon, an ad, a mail. From `from` to `until` it spends `budget` evenly, `cost` for each
     offer, and never more. A person gets one at most every `every_days`, not before the outcome of the last is known,
-    and `per_person` in all; only those of the `segments`, as `jobs/behaviour.py` says them, where some are named. The
-    share `holdout` of people never gets one, so that what the campaign adds can be measured. For others it is decided
-    by how much the offer adds to the chance that an event `outcome` follows within `within_days`; a share `explore` of
-    offers is made by chance.
+    and `per_person` in all; only those of the `segments`, as `jobs/behaviour.py` says them, where some are named, and
+    where it is said only those who are `price_sensitive`, or who are not. The share `holdout` of people never gets one,
+    so that what the campaign adds can be measured. For others it is decided by how much the offer adds to the chance
+    that an event `outcome` follows within `within_days`; a share `explore` of offers is made by chance.
     """
 
     model_config = STRICT
@@ -27,12 +29,13 @@ class Campaign(BaseModel):
     budget: Annotated[float, Field(gt=0, strict=False)]
     cost: Annotated[float, Field(gt=0, strict=False)]
     offer: dict[str, str] = {}
-    segments: list[str] = []
+    segments: list[Segment] = []
+    price_sensitive: bool | None = None
     every_days: Annotated[float, Field(gt=0, le=3650, strict=False)] = 7.0
     per_person: Annotated[int, Field(ge=1)] = 3
     holdout: Annotated[float, Field(ge=0, lt=1, strict=False)] = 0.1
     explore: Annotated[float, Field(gt=0, lt=1, strict=False)] = 0.1
-    outcome: str = "purchase"
+    outcome: EventType = "purchase"
     within_days: Annotated[float, Field(gt=0, le=3650, strict=False)] = 7.0
 
     @model_validator(mode="after")

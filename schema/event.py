@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal, get_args
 
 import msgspec
 
@@ -11,7 +11,7 @@ from schema.recommendation import DEFAULT_USER
 from schema.wire import Amount, Id, Millis, Number, decode, epoch_ms, id_text
 
 # Stored states hold the index: append only.
-EVENT_TYPES = (
+EventType = Literal[
     "view",
     "add_to_cart",
     "remove_from_cart",
@@ -22,7 +22,8 @@ EVENT_TYPES = (
     "impression",
     "dislike",
     "erase_user",
-)
+]
+EVENT_TYPES: tuple[str, ...] = get_args(EventType)
 IMPORT_PROFILE = "import_profile"
 """Not a thing that a person did: their profile from `headrace bootstrap`, base64 in the property `profile`."""
 EARLIEST_MS = 315_532_800_000

@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self
 import msgspec
 from pydantic import BaseModel, Field, model_validator
 
+from schema.event import EventType
 from schema.steering import STRICT, parse_steering
 from schema.wire import decode
 
@@ -32,7 +33,7 @@ class Metric(_Strict):
     (`conversion`), the sum of price times quantity (`spend`), or how many there were (`count`). Of spend no more than
     `cap` counts of a person, so that a few do not decide."""
 
-    event_type: str = "purchase"
+    event_type: EventType = "purchase"
     outcome: Outcome = "conversion"
     cap: Annotated[float, Field(gt=0, strict=False)] | None = None
 
@@ -69,6 +70,8 @@ class Experiment(_Strict):
             faults.append("the arms' shares must add up to 1")
         if self.control not in self.arms:
             faults.append(f"control names no arm: {self.control}")
+        if unknown := set(self.stopped) - set(self.arms):
+            faults.append(f"stopped names no arm: {', '.join(sorted(unknown))}")
         if self.control in self.stopped:
             faults.append("the control cannot be stopped")
         if faults:

@@ -36,7 +36,7 @@ def list_of(view: View, user_id: str, key: str, wanted: Wanted) -> UserList:
         held = _held(view, DEFAULT_USER)
         if held is None:
             return UserList(user_id, None, None, None, 0, 0, "default", [])
-        held.strategy, held.event_id = "default", None
+        held.strategy, held.event_id, held.experiments = "default", None, None
     items = _filtered(view, held.items, wanted)
     if wanted.fill and own is not None and len(items) < wanted.k and (default := _held(view, DEFAULT_USER)) is not None:
         listed = {item.item_id for item in held.items}
@@ -50,6 +50,7 @@ def list_of(view: View, user_id: str, key: str, wanted: Wanted) -> UserList:
         held.profile_version,
         held.strategy,
         _detailed(view, items[: wanted.k], wanted.details),
+        held.experiments,
     )
 
 
@@ -79,7 +80,9 @@ def _fits(item: Item, wanted: Wanted) -> bool:
 
 
 def _detailed(view: View, items: list[ScoredItem], details: bool) -> list[ListedItem]:
-    listed = [ListedItem(item.item_id, item.score, item.source, item.because, item.propensity) for item in items]
+    listed = [
+        ListedItem(item.item_id, item.score, item.source, item.because, item.propensity, item.rules) for item in items
+    ]
     if details:
         for item, found in zip(listed, view.of_catalogue([item.item_id for item in items]), strict=True):
             if found is not None:

@@ -14,6 +14,7 @@ class ListedItem(msgspec.Struct, omit_defaults=True):
     source: Annotated[str, Meta(description="The model that proposed it, `history`, or `new`: by chance.")]
     because: Annotated[str | None, Meta(description="The item of the person's history that led to it.")] = None
     propensity: Annotated[float | None, Meta(description="With which chance it was drawn, where it was.")] = None
+    rules: Annotated[list[str] | None, Meta(description="The shop's rules that put or kept it there.")] = None
     title: str | None = None
     category: list[str] | None = None
     brand: str | None = None
@@ -42,6 +43,9 @@ class UserList(msgspec.Struct):
         ),
     ]
     items: list[ListedItem]
+    experiments: Annotated[
+        dict[str, str] | None, Meta(description="The person's arm of each experiment that they are in.")
+    ] = None
 
 
 class SimilarItem(msgspec.Struct):

@@ -123,6 +123,11 @@ def test_a_list_is_new_where_it_has_changed_and_keeps_its_id_where_not() -> None
     assert first
     assert scorer._changed("u", ["a"]) is None
     assert scorer._place(seen("a", first)) == 0
+    # The arms of experiments are told, also where they change nothing.
+    first = scorer._changed("u", ["a"], {"summer": "control"})
+    assert first
+    assert scorer._changed("u", ["a"], {"summer": "control"}) is None
+    assert scorer._changed("u", ["a"], None) not in (None, first)
     # An empty list is sent where it takes another's place, and once.
     assert scorer._changed("u", []) not in (None, first)
     assert scorer._changed("u", []) is None
