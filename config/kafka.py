@@ -29,6 +29,7 @@ class Kafka(Section):
     taste_segments: TopicName = "taste-segments"
     campaigns: TopicName = "campaigns"
     offers: TopicName = "offers"
+    offer_tries: TopicName = "offer-tries"
     sessions: TopicName = "sessions"
     funnel_stats: TopicName = "funnel-stats"
     trends: TopicName = "trends"

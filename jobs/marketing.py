@@ -19,7 +19,7 @@ from operators.campaign_candidates import (
 from operators.campaign_fan_out import TOLD, CampaignFanOutFunction
 from operators.dead_letters import DEAD_LETTERS
 from operators.door import PseudonymFunction
-from operators.offers import CAMPAIGN, OFFERS, OffersFunction
+from operators.offers import CAMPAIGN, OFFERS, TRIES, OffersFunction
 
 TABLE_UIDS: dict[str, tuple[str, str | None]] = {
     **{
@@ -27,6 +27,7 @@ TABLE_UIDS: dict[str, tuple[str, str | None]] = {
         for table in ("events", "segments", "campaigns")
     },
     "offers[": ("offers-sink", None),
+    "offer_tries[": ("offer_tries-sink", None),
     "dead_letters[": ("dead_letters-sink", None),
 }
 """Names that the table planner gives, and the uids of those operators, as in `jobs.recommend`."""
@@ -48,10 +49,11 @@ def create_tables(tables: StreamTableEnvironment, settings: Settings) -> None:
         'scan.startup.mode'='{kafka.start}')"""
     )
     # Exactly once whatever `kafka.delivery` says: an offer that is decided anew after a restart would be one too many.
-    tables.execute_sql(
-        f"""create table offers (id string, payload bytes) with ({sink(kafka, "offers", "exactly-once")},
-        'topic'='{kafka.offers}', 'value.format'='raw', {keyed})"""
-    )
+    for table, topic in (("offers", kafka.offers), ("offer_tries", kafka.offer_tries)):
+        tables.execute_sql(
+            f"""create table {table} (id string, payload bytes) with ({sink(kafka, table, "exactly-once")},
+            'topic'='{topic}', 'value.format'='raw', {keyed})"""
+        )
     tables.execute_sql(
         f"""create table dead_letters (payload bytes) with ({sink(kafka, "marketing-dead-letters")},
         'topic'='{kafka.dead_letters}', 'value.format'='raw')"""
@@ -59,7 +61,7 @@ def create_tables(tables: StreamTableEnvironment, settings: Settings) -> None:
 
 
 def build(environment: StreamExecutionEnvironment, settings: Settings) -> None:
-    """From the topics of events, segments and campaigns to offers."""
+    """From the topics of events, segments and campaigns to offers, and to who was tried."""
     tables = StreamTableEnvironment.create(environment)
     create_tables(tables, settings)
     heard = Types.ROW([Types.INT(), BYTES])
@@ -105,6 +107,7 @@ def build(environment: StreamExecutionEnvironment, settings: Settings) -> None:
     )
     inserts = tables.create_statement_set()
     inserts.add_insert("offers", tables.from_data_stream(offers))
+    inserts.add_insert("offer_tries", tables.from_data_stream(side_output(offers, TRIES)))
     inserts.add_insert("dead_letters", tables.from_data_stream(side_output(offers, DEAD_LETTERS)))
     inserts.attach_as_datastream()
     name_table_operators(environment, TABLE_UIDS)

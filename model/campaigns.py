@@ -11,7 +11,7 @@ from hashlib import blake2b
 
 import msgspec
 
-from schema.campaign import Campaign, Offer
+from schema.campaign import Campaign, Offer, OfferTry
 
 VERSION = 1
 """The first byte of a packed budget, and of what is kept of a person."""
@@ -95,19 +95,20 @@ def affordable(campaign: Campaign, budget: Budget, time_ms: int) -> bool:
 
 def decide(
     campaign: Campaign, budget: Budget, member: Member, user_id: str, uplift: float | None, time_ms: int
-) -> Offer | None:
-    """An offer for an eligible person, or None; where there was money for one, both are a try whose outcome is waited
-    for, in place. Who is held out never gets one; else chance decides, with a propensity above 0 and below 1, so that
-    outcomes can be learned from."""
+) -> tuple[OfferTry | None, Offer | None]:
+    """Whether an eligible person gets an offer: None where there was no money for one, else the try, whose outcome is
+    waited for, in place; and the offer, if they do. Who is held out never gets one; else chance decides, with a
+    propensity above 0 and below 1, so that outcomes can be learned from."""
     budget.now_ms = max(budget.now_ms, time_ms)
     affords = affordable(campaign, budget, time_ms)
     # Time releases money whether or not anybody is there to take it: the bar makes up for it.
     budget.bar = min(max(budget.bar + (_STEP if not affords else -_STEP / 4), 0.0), 0.98)
     if not affords:
-        return None
+        return None, None
+    tried = OfferTry(user_id, campaign.campaign_id, time_ms, False, False, 0.0, uplift)
     if place(campaign.campaign_id, "holdout", user_id) < campaign.holdout:
-        member.tried_ms, member.treated = time_ms, False
-        return None
+        member.tried_ms, member.treated, tried.held_out = time_ms, False, True
+        return tried, None
     if uplift is None:
         propensity = 0.5
     else:
@@ -116,14 +117,15 @@ def decide(
         # Below the bar so few that they are the share `explore` of offers, and not of people.
         by_chance = campaign.explore * min(1.0, (1 - budget.bar) / max(budget.bar, 0.01))
         propensity = 1 - campaign.explore if uplift >= at else by_chance
-    member.tried_ms = time_ms
-    member.treated = place(campaign.campaign_id, f"try {time_ms}", user_id) < propensity
+    member.tried_ms, tried.propensity = time_ms, propensity
+    member.treated = tried.treated = place(campaign.campaign_id, f"try {time_ms}", user_id) < propensity
     if not member.treated:
-        return None
+        return tried, None
     budget.spent += campaign.cost
     budget.offers += 1
     member.offered_ms.append(time_ms)
-    return Offer(user_id, campaign.campaign_id, budget.offers, time_ms, propensity, uplift, dict(campaign.offer))
+    number = budget.offers
+    return tried, Offer(user_id, campaign.campaign_id, number, time_ms, propensity, uplift, dict(campaign.offer))
 
 
 def place(*names: str) -> float:

@@ -5,7 +5,7 @@ from functools import lru_cache
 
 import msgspec
 from pyflink.common import Row, Types
-from pyflink.datastream import KeyedCoProcessFunction, RuntimeContext
+from pyflink.datastream import KeyedCoProcessFunction, OutputTag, RuntimeContext
 from pyflink.datastream.state import MapStateDescriptor, ValueStateDescriptor
 
 from model.campaigns import (
@@ -31,13 +31,15 @@ CAMPAIGN = Types.ROW_NAMED(
     ["campaign_id", "payload", "partition", "offset"],
     [Types.STRING(), Types.PRIMITIVE_ARRAY(Types.BYTE()), Types.INT(), Types.LONG()],
 )
+TRIES = OutputTag("offer-tries", OFFERS)
 _SWEPT, _LATE_MS = 1000, 3_600_000
 
 
 class OffersFunction(KeyedCoProcessFunction):
     """In: Row(user_id, packed `operators.campaign_candidates.Candidate`), and a campaign's
-    message, Row(campaign_id, payload, partition, offset), with a payload of None at its end. Out: Row(user_id, offer),
-    and a dead letter for each campaign that is not valid: the one before it stays.
+    message, Row(campaign_id, payload, partition, offset), with a payload of None at its end. Out: Row(user_id, offer);
+    beside it, of each time that it was decided whether there is one, Row(user_id, try); and a dead letter for each
+    campaign that is not valid: the one before it stays.
 
     Keyed state: `campaign`, its definition; `budget`, one packed `model.campaigns.Budget`; `uplift`, one packed
     `model.uplift.Uplift`; and `members`, by user, one packed `model.campaigns.Member` each, until the outcomes of its
@@ -64,7 +66,7 @@ class OffersFunction(KeyedCoProcessFunction):
         self._spent: dict[str, float] = {}
         metrics.gauge("campaign_spent", lambda: int(sum(self._spent.values())))
 
-    def process_element1(self, value: Row, ctx: KeyedCoProcessFunction.Context) -> Iterator[Row]:
+    def process_element1(self, value: Row, ctx: KeyedCoProcessFunction.Context) -> Iterator[object]:
         """Take what a person did: an outcome, and a moment at which they might get an offer."""
         user_id, packed = value
         self._key = ctx.get_current_key()
@@ -92,10 +94,12 @@ class OffersFunction(KeyedCoProcessFunction):
         self._follow(campaign, member, told)
         if eligible(campaign, member, told.segment, told.time_ms, told.values.get("price_sensitive") == "True"):
             features = features_of(told.values)
-            offer = decide(campaign, budget, member, user_id, self._score(features), told.time_ms)
+            tried, offer = decide(campaign, budget, member, user_id, self._score(features), told.time_ms)
             if member.tried_ms == told.time_ms:
                 member.features, member.reached = features, False
             self._spent[self._key] = budget.spent
+            if tried is not None:
+                yield TRIES, Row(user_id, encode_offer(tried))
             if offer is not None:
                 self._made.inc()
                 yield Row(user_id, encode_offer(offer))

@@ -1,4 +1,5 @@
-"""Campaigns, and the offers that people get: the compacted topic `campaigns` and the topic `offers`."""
+"""Campaigns, and the offers that people get or do not: the compacted topic `campaigns`, and the topics `offers` and
+`offer-tries`."""
 
 import sys
 from typing import Annotated, Self
@@ -79,7 +80,21 @@ class Offer(msgspec.Struct):
     offer: dict[str, str] = {}
 
 
-_OFFERS = msgspec.json.Decoder(Offer)
+class OfferTry(msgspec.Struct):
+    """Key `user_id`: that it was decided at `at` (epoch milliseconds) whether a person gets an offer of the campaign,
+    while there was money for one. Whether they did (`treated`) was by chance, with this `propensity`, 0 for who is
+    `held_out`. What came of tries, weighed by these, says what the campaign adds."""
+
+    user_id: str
+    campaign_id: str
+    at: int
+    treated: bool
+    held_out: bool
+    propensity: float
+    uplift: float | None
+
+
+_OFFERS, _TRIES = msgspec.json.Decoder(Offer), msgspec.json.Decoder(OfferTry)
 
 
 def parse_campaign(key: str | None, raw: bytes | None) -> tuple[str, Campaign | None]:
@@ -98,6 +113,11 @@ def decode_offer(raw: bytes) -> Offer:
     return decode(_OFFERS, raw, sys.maxsize)
 
 
-def encode_offer(offer: Offer) -> bytes:
+def encode_offer(offer: Offer | OfferTry) -> bytes:
     """JSON."""
     return msgspec.json.encode(offer)
+
+
+def decode_try(raw: bytes) -> OfferTry:
+    """The try in `raw`; raises MessageError."""
+    return decode(_TRIES, raw, sys.maxsize)

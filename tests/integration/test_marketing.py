@@ -4,7 +4,9 @@ import json
 import random
 import re
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import psutil
 import pytest
@@ -12,13 +14,14 @@ from kafka import KafkaConsumer, KafkaProducer
 
 from deploy.local.stack import Stack, still_running
 from deploy.local.topics import create_topics, default_topics
-from schema.campaign import Offer, decode_offer
+from schema.campaign import decode_offer, decode_try
 from schema.event import Event, encode_event
 from tests.integration.test_local_stack import messages
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 BUDGET, VISITS, DAY_MS = 150, 6_000, 86_400_000
 BEGIN = 1_767_225_600_000
+T = TypeVar("T")
 
 
 def test_a_day_is_spent_through_a_spike_and_a_kill_and_never_more(
@@ -61,7 +64,8 @@ def test_a_day_is_spent_through_a_spike_and_a_kill_and_never_more(
         producer.send("events", encode_event(event))
     producer.flush()
     producer.close()
-    offers = made(empty_stack.bootstrap_servers)
+    offers = made(empty_stack.bootstrap_servers, "offers", decode_offer)
+    tries = made(empty_stack.bootstrap_servers, "offer-tries", decode_try)
     erased = Event("erased", offers[0].user_id, "erase_user", times[-1])
     producer = KafkaProducer(bootstrap_servers=empty_stack.bootstrap_servers)
     producer.send("events", encode_event(erased))
@@ -77,21 +81,27 @@ def test_a_day_is_spent_through_a_spike_and_a_kill_and_never_more(
     assert [offer.number for offer in offers] == list(range(1, len(offers) + 1))
     assert len({offer.user_id for offer in offers}) == len(offers)
     assert all(0 < offer.propensity < 1 and offer.offer == {"code": "SPRING"} for offer in offers)
+    # Who got none is known too, with the chance that they had.
+    assert [(one.user_id, one.at, one.propensity) for one in tries if one.treated] == [
+        (offer.user_id, offer.at, offer.propensity) for offer in offers
+    ]
+    assert all(one.propensity == 0.0 if one.held_out else 0 < one.propensity < 1 for one in tries)
+    assert any(one.held_out for one in tries)
     assert 0.4 * BUDGET <= sum(offer.at < BEGIN + DAY_MS // 2 for offer in offers) <= 0.55 * BUDGET
 
 
-def made(server: str) -> list[Offer]:
-    """The offers that a consumer of committed messages sees, once none has come for fifteen seconds."""
+def made(server: str, topic: str, decode: Callable[[bytes], T]) -> list[T]:
+    """The messages that a consumer of committed ones sees, once none has come for fifteen seconds."""
     consumer = KafkaConsumer(
-        "offers", bootstrap_servers=server, auto_offset_reset="earliest", isolation_level="read_committed"
+        topic, bootstrap_servers=server, auto_offset_reset="earliest", isolation_level="read_committed"
     )
-    found: list[Offer] = []
+    found: list[T] = []
     quiet, end = time.monotonic(), time.monotonic() + 120
     while time.monotonic() < end and (len(found) < BUDGET // 2 or time.monotonic() - quiet < 15):
         for records in consumer.poll(timeout_ms=500).values():
             quiet = time.monotonic()
             for record in records:
-                found.append(decode_offer(record.value))
+                found.append(decode(record.value))
                 assert record.key.decode() == found[-1].user_id
     consumer.close()
     return found

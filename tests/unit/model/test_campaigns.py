@@ -55,7 +55,7 @@ def spent_over(one: Campaign, times: list[int]) -> tuple[Budget, list[Offer]]:
     for n, time in enumerate(times):
         member = Member()
         assert eligible(one, member, "", time)
-        offer = decide(one, budget, member, f"u{n}", chance.gauss(0, 1), time)
+        _, offer = decide(one, budget, member, f"u{n}", chance.gauss(0, 1), time)
         offers += [offer] if offer else []
         assert budget.spent <= one.budget
     return budget, offers
@@ -81,20 +81,27 @@ def test_while_offers_are_scarce_they_go_to_those_to_whom_they_add_most() -> Non
 
 def test_the_propensity_is_how_often_it_happens_and_the_held_out_never_get_one() -> None:
     one, counts = campaign(budget=1e6, explore=0.2, holdout=0.3), {0.8: [0, 0], 0.2: [0, 0]}
-    held = 0
+    without = 0
     for n in range(20_000):
         budget, member = Budget(bar=0.5, scores=[0.5] * 100), Member()
         uplift = float(n % 2)
-        offer = decide(one, budget, member, f"u{n}", uplift, BEGIN + DAY_MS // 2)
+        tried, offer = decide(one, budget, member, f"u{n}", uplift, BEGIN + DAY_MS // 2)
+        assert tried is not None
+        assert (tried.at, tried.treated, tried.uplift) == (BEGIN + DAY_MS // 2, offer is not None, uplift)
+        assert tried.propensity == pytest.approx(0 if tried.held_out else 0.8 if uplift else 0.2)
+        without += tried.held_out
         counts[0.8 if uplift else 0.2][0] += offer is not None
         counts[0.8 if uplift else 0.2][1] += 1
-        held += offer is None
         if offer:
             assert offer.propensity == pytest.approx(0.8 if uplift else 0.2)
     for propensity, (offers, tries) in counts.items():
         assert offers / tries == pytest.approx(0.7 * propensity, abs=0.015)
-    undecided = decide(one, Budget(), Member(), "u3", None, BEGIN + DAY_MS // 2)
-    assert undecided is None or undecided.propensity == 0.5
+    assert without / 20_000 == pytest.approx(0.3, abs=0.015)
+    undecided, _ = decide(one, Budget(), Member(), "u3", None, BEGIN + DAY_MS // 2)
+    assert undecided is not None
+    assert undecided.held_out or undecided.propensity == 0.5
+    nothing_left = Budget(spent=1e6)
+    assert decide(one, nothing_left, Member(), "u3", None, BEGIN + DAY_MS // 2) == (None, None)
 
 
 def test_who_may_get_one() -> None:
