@@ -71,7 +71,7 @@ def _received(connection: Connection) -> Iterator[tuple[str, Any]]:
 def _read(file: Path, settings: "Settings", connection: Connection) -> None:
     """The file's events as packed snapshots, in batches, then the profiles."""
     from cli.evaluate import read_events
-    from model.profile import Profile, apply_event, pack_profile, snapshot
+    from model.profile import Profile, apply_event, erasure, pack_profile, snapshot
     from model.snapshot import pack_snapshot
     from schema.pseudonym import pseudonym
 
@@ -79,7 +79,7 @@ def _read(file: Path, settings: "Settings", connection: Connection) -> None:
         connection.send_bytes(msgspec.msgpack.encode((kind, found)))
 
     try:
-        events, catalogue = read_events(file)
+        events, catalogue = read_events(file, settings.events.parser()())
     except typer.BadParameter as fault:
         send("fault", fault.message)
         return
@@ -88,12 +88,17 @@ def _read(file: Path, settings: "Settings", connection: Connection) -> None:
     options, profiles, batch = settings.profile_options(), dict[str, Profile](), list[bytes]()
     key = settings.privacy.key()
     for event in events:
-        profile = profiles.setdefault(event.user_id, Profile())
-        outcome = apply_event(profile, event, options)
+        user_id = event.user_id
         if key is not None:
             # The model knows people by their pseudonyms; who sends profiles sends ids, as all events have.
-            event.user_id = pseudonym(key, event.user_id)
-        batch.append(pack_snapshot(snapshot(profile, event, outcome, 0, options)))
+            event.user_id = pseudonym(key, user_id)
+        if event.event_type == "erase_user":
+            profiles.pop(user_id, None)
+            batch.append(pack_snapshot(erasure(event, 0)))
+        else:
+            profile = profiles.setdefault(user_id, Profile())
+            outcome = apply_event(profile, event, options)
+            batch.append(pack_snapshot(snapshot(profile, event, outcome, 0, options)))
         if len(batch) == _BATCH:
             send("snapshots", batch)
             batch = []

@@ -11,19 +11,19 @@ from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from schema.event import Event
+    from schema.event import Event, EventParser
     from schema.item import Item
 
 _DELTA = 1e-6
 """The probability with which differential privacy may fail, in the epsilon that is printed."""
 
 
-def read_events(file: Path) -> "tuple[list[Event], dict[str, Item]]":
+def read_events(file: Path, parser: "EventParser | None" = None) -> "tuple[list[Event], dict[str, Item]]":
     """The events of a CSV or Parquet file in time order, where ties keep the file's order, and the items' categories
-    as their catalogue.
+    as their catalogue; events without consent are left out.
 
-    Columns user_id, item_id, event_type, timestamp (epoch milliseconds or RFC 3339), optionally value and category.
-    Raises typer.BadParameter naming the missing columns or the first bad row.
+    Columns user_id, item_id, event_type, timestamp (epoch milliseconds or RFC 3339), optionally value, consent and
+    category. Raises typer.BadParameter naming the missing columns or the first bad row.
     """
     import msgspec
     import polars as pl
@@ -32,23 +32,25 @@ def read_events(file: Path) -> "tuple[list[Event], dict[str, Item]]":
     from schema.event import EventParser
     from schema.item import Item
 
-    optional = {"category": pl.String}
+    optional: dict[str, Any] = {"category": pl.String, "value": pl.Float64}
     text = {"user_id": pl.String, "item_id": pl.String, "event_type": pl.String}
     frame = pl.read_parquet(file) if file.suffix == ".parquet" else pl.read_csv(file, schema_overrides=text | optional)
     missing = {*text, "timestamp"} - set(frame.columns)
     if missing:
         raise typer.BadParameter(f"{file} lacks the columns {', '.join(sorted(missing))}")
-    parser = EventParser()
+    parser = parser or EventParser()
     now = int(datetime.now().timestamp() * 1000)
     events: list[Event] = []
     catalogue: dict[str, Item] = {}
     for number, row in enumerate(frame.iter_rows(named=True)):
-        fields = {name: row[name] for name in (*text, "timestamp", "value") if row.get(name) is not None}
+        fields = {name: row[name] for name in (*text, "timestamp", "value", "consent") if row.get(name) is not None}
         try:
-            events.append(parser.parse(msgspec.json.encode({"event_id": str(number), **fields}), now))
+            event = parser.parse(msgspec.json.encode({"event_id": str(number), **fields}), now)
         except MessageError as error:
             raise typer.BadParameter(f"{file}, row {number + 1}: {error}") from error
-        if row.get("category") is not None and (item_id := events[-1].item_id):
+        if event.consent:
+            events.append(event)
+        if row.get("category") is not None and (item_id := event.item_id):
             catalogue.setdefault(item_id, Item(item_id, category=[str(row["category"])]))
     return sorted(events, key=lambda event: event.timestamp), catalogue
 
@@ -82,7 +84,7 @@ def register(app: typer.Typer) -> None:
             settings = load_settings(config)
         except SettingsError as error:
             raise typer.BadParameter(str(error)) from error
-        events, catalogue = read_events(file)
+        events, catalogue = read_events(file, settings.events.parser()())
         lines: list[str] = []
 
         def note(index: int, event: "Event", items: list[str]) -> None:

@@ -12,7 +12,7 @@ from deploy.local.stack import Stack
 def submit(
     data: Data = DATA,
     config: Annotated[
-        Path | None, typer.Option(exists=True, dir_okay=False, help="configuration of the job (TOML).")
+        Path | None, typer.Option(exists=True, dir_okay=False, help="Configuration; its broker is the cluster's.")
     ] = None,
     job: Annotated[str, typer.Option(help="The job's Python file.")] = "jobs/recommend.py",
     from_savepoint: Annotated[str | None, typer.Option(help="Savepoint or checkpoint to start from.")] = None,
@@ -23,6 +23,9 @@ def submit(
     """Submit the job to the cluster and print its id."""
     with progress.status("Submitting"):
         arguments = ["--config", str(config.resolve())] if config else []
+        if from_savepoint and Path(from_savepoint).exists():
+            # The JobManager reads it, in a folder of its own.
+            from_savepoint = Path(from_savepoint).resolve().as_uri()
         stack = Stack(data)
         run = stack.submit(Path(job), *arguments, savepoint=from_savepoint, drop_unknown_state=drop_unknown_state)
         console.print(run, soft_wrap=True)

@@ -66,7 +66,7 @@ def register(app: typer.Typer) -> None:
             settings = load_settings(config)
         except SettingsError as error:
             raise typer.BadParameter(str(error)) from error
-        events, catalogue = read_events(file)
+        events, catalogue = read_events(file, settings.events.parser()())
         first_half = events[: len(events) // 2]
 
         def quality(trial: "BaseTrial") -> float:

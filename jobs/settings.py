@@ -1,5 +1,6 @@
 """The configuration of the job: one TOML file, environment overrides, every fault reported at once."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -101,7 +102,7 @@ class Flink(Section):
     buffer_timeout_ms: Annotated[int, Field(ge=0)] = 5
     parallelism: PositiveInt = 1
     scorer_gpus: NonNegativeInt = 0
-    max_parallelism: PositiveInt = 128
+    max_parallelism: Annotated[int, Field(ge=1, le=32_768)] = 128
     checkpoint_interval_ms: Annotated[int, Field(ge=100)] = 5_000
     tolerable_failed_checkpoints: NonNegativeInt = 1_000
     restart_attempts: PositiveInt = 1_000_000
@@ -134,8 +135,21 @@ class Settings(FileSettings):
     serving: dict[str, Any] = {}
 
     @model_validator(mode="after")
-    def _finds_the_encoders(self) -> "Settings":
-        models, faults = self.models, []
+    def _fits_together(self) -> "Settings":
+        # All at once: of several validators only the first would be heard.
+        faults = [*self._faults_of_encoders(), *self._faults_of_flink()]
+        # An item outside of the history could count twice for one person.
+        kept = min(self.profiles.history_length, self.profiles.max_interactions)
+        if self.privacy.noise_multiplier and self.privacy.max_contributions > kept:
+            faults.append(
+                "privacy.max_contributions must not exceed profiles.history_length nor profiles.max_interactions"
+            )
+        if faults:
+            raise ValueError("; ".join(faults))
+        return self
+
+    def _faults_of_encoders(self) -> Iterator[str]:
+        models = self.models
         for name, made_by, embedding, dimensions_of in (
             ("text", models.text_encoder, models.text_embedding, text_dimensions),
             ("image", models.image_encoder, models.image_embedding, image_dimensions),
@@ -143,29 +157,24 @@ class Settings(FileSettings):
             if not made_by:
                 continue
             if embedding not in models.embeddings:
-                faults.append(f"models.embeddings must name {embedding}, which models.{name}_encoder makes")
+                yield f"models.embeddings must name {embedding}, which models.{name}_encoder makes"
             try:
                 made = dimensions_of(made_by)
             except ValueError as error:
-                faults.append(f"models.{name}_encoder: {error}")
+                yield f"models.{name}_encoder: {error}"
                 continue
             if made not in (None, models.embeddings.get(embedding, made)):
-                faults.append(f"models.embeddings.{embedding} must be {made}, as models.{name}_encoder makes them")
+                yield f"models.embeddings.{embedding} must be {made}, as models.{name}_encoder makes them"
         if models.image_encoder and models.image_weights is None:
-            faults.append("models.image_weights must name the file of models.image_encoder's weights")
-        if faults:
-            raise ValueError("; ".join(faults))
-        return self
+            yield "models.image_weights must name the file of models.image_encoder's weights"
 
-    @model_validator(mode="after")
-    def _bounds_contributions(self) -> "Settings":
-        # An item outside of the history could count twice for one person.
-        kept = min(self.profiles.history_length, self.profiles.max_interactions)
-        if self.privacy.noise_multiplier and self.privacy.max_contributions > kept:
-            raise ValueError(
-                "privacy.max_contributions must not exceed profiles.history_length nor profiles.max_interactions"
-            )
-        return self
+    def _faults_of_flink(self) -> Iterator[str]:
+        if self.flink.parallelism > self.flink.max_parallelism:
+            yield "flink.parallelism must not exceed flink.max_parallelism"
+        # Transactions that no checkpoint ends in time are lost, and lists with them.
+        exactly_once = self.kafka.delivery == "exactly-once"
+        if exactly_once and self.flink.checkpoint_interval_ms >= self.kafka.transaction_timeout_ms:
+            yield "flink.checkpoint_interval_ms must be below kafka.transaction_timeout_ms for exactly-once"
 
     def profile_options(self) -> ProfileOptions:
         """The part that the profile needs."""

@@ -14,7 +14,7 @@ from typing import Any
 
 from model.blend import BlendOptions, CatalogueChange, Recommender, Steering, change_of
 from model.learned_blend import LearnedBlend
-from model.profile import Profile, ProfileOptions, apply_event, snapshot
+from model.profile import Profile, ProfileOptions, apply_event, erasure, snapshot
 from model.snapshot import Snapshot
 from schema.event import Event
 from schema.item import Item
@@ -114,9 +114,9 @@ def evaluate(
     """Replay `events`, which must be in time order, through the model of the job.
 
     `on_list` hears of every event with its index and the list before learning. What `catalogue` says of an item is
-    known from the item's first event on; the shop's `steering` holds from the first. A list never depends on a later
-    event. The weights of the learned blend follow every event, unless the model stands still. The measured rate
-    includes lists for all events.
+    known from the item's first event on, who is erased is forgotten, and the shop's `steering` holds from the first
+    event. A list never depends on a later event. The weights of the learned blend follow every event, unless the model
+    stands still. The measured rate includes lists for all events.
     """
     # One recommender learns and makes lists, and learning is on the CPU.
     recommender, blend = Recommender(replace(options, device="cpu")), LearnedBlend(options.learned)
@@ -152,6 +152,12 @@ def evaluate(
             if number >= half:
                 listed.update(ranked.item_ids)
             before.add(event.item_id)
+        if event.event_type == "erase_user":
+            for table in (profiles, visible, to_show, seen):
+                table.pop(event.user_id, None)
+            blend.forget(event.user_id)
+            to_learn.append(erasure(event, event.timestamp))
+            continue
         profile = profiles.setdefault(event.user_id, Profile())
         outcome = apply_event(profile, event, profile_options)
         after = snapshot(profile, event, outcome, event.timestamp, profile_options)

@@ -202,6 +202,11 @@ def _gaps(times: list[int]) -> bytes:
     return bytes([max(newer - older, 0).bit_length() for newer, older in pairwise([*times, *times[-1:]])])
 
 
+def erasure(event: Event, appended_at: int) -> Snapshot:
+    """What the learner and the scorer need to know of an event `erase_user`."""
+    return Snapshot(event.user_id, event.event_id, event.timestamp, appended_at, [], [], erased=True)
+
+
 def snapshot(profile: Profile, event: Event, outcome: Outcome, appended_at: int, options: ProfileOptions) -> Snapshot:
     """What the learner and the scorer need to know after `event`: the newest `history_length` distinct items.
 

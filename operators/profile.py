@@ -13,13 +13,14 @@ from model.profile import (
     Profile,
     ProfileOptions,
     apply_event,
+    erasure,
     event_digest,
     merge_profiles,
     pack_profile,
     snapshot,
     unpack_profile,
 )
-from model.snapshot import Snapshot, pack_snapshot
+from model.snapshot import pack_snapshot
 from operators.dead_letters import DeadLetters
 from operators.profile_cache import ProfileCache
 from operators.receipts import RECEIPTS
@@ -98,7 +99,7 @@ class ProfileFunction(KeyedProcessFunction):
             self._cache.remove(event.user_id)
             self._sessions.remove_all(f"{event.user_id}\0")
             self._accepted += 1
-            taken = Snapshot(event.user_id, event.event_id, event.timestamp, appended_at, [], [], erased=True)
+            taken = erasure(event, appended_at)
             taken.partition, taken.offset = partition, offset
             yield Row(shard, pack_snapshot(taken))
             yield RECEIPTS, Row(receipt(event.event_id, "profile"))

@@ -145,6 +145,17 @@ def test_contributions_are_bounded_by_what_a_profile_keeps(monkeypatch: pytest.M
     assert load_settings().blend_options().privacy.contributions == 10
 
 
+def test_faults_between_sections_are_told_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = {"FLINK__PARALLELISM": "256", "KAFKA__DELIVERY": "exactly-once", "MODELS__IMAGE_ENCODER": "lenet"}
+    given |= {"FLINK__CHECKPOINT_INTERVAL_MS": "7200000", "PRIVACY__NOISE_MULTIPLIER": "1"}
+    for name, value in (given | {"PROFILES__MAX_INTERACTIONS": "10"}).items():
+        monkeypatch.setenv(f"HEADRACE_{name}", value)
+    with pytest.raises(SettingsError) as caught:
+        load_settings()
+    for said in ("flink.parallelism", "kafka.transaction_timeout_ms", "lenet", "image_weights", "max_contributions"):
+        assert said in str(caught.value)
+
+
 def test_a_secret_under_a_misspelt_name_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HEADRACE_PRIVACY__KEY", "mistyped sesame")
     with pytest.raises(SettingsError, match=r"privacy.key = \*\*\*"):
