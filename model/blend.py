@@ -5,6 +5,7 @@ The learner holds one and calls `learn`; every scorer holds a replica and calls 
 
 import logging
 import math
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate, chain, islice, pairwise
@@ -45,6 +46,7 @@ from schema.review import parse_decision
 _log = logging.getLogger(__name__)
 VERSION = 1
 """The version byte of packed deltas and packed recommenders."""
+_SMOOTHING = 0.1
 LOOKED_UP = 128
 """Of how many people at once the lists are made where candidates are looked up and no matrix must fit a cache."""
 GPU_SCORES = 2**27
@@ -262,6 +264,9 @@ class Recommender:
         self.rules, self.experiments = Rules(), Experiments()
         self.sequence = SequenceModel(options.sequence, self.device)
         self.sequence_failures = 0
+        # Milliseconds a person that the newest lists' sequences took, smoothed; and whether it has failed since the
+        # other side began it.
+        self.sequence_ms, self._sequence_lost = 0.0, False
         # What the least of the most popular items had when they were last looked for.
         self._least_popular = np.float32(math.inf)
         self._scratch = torch.empty(0, device=self.device)
@@ -358,13 +363,22 @@ class Recommender:
         """A failure of the deepest model costs what it has learned, and no list."""
         if self.options.privacy.noise:
             return SequenceDelta()
+        if self._sequence_lost:
+            self._sequence_lost = False
+            return SequenceDelta(anew=True)
         try:
             return self.sequence.learn(batch, self.content, train, lambda: self.relations.pairs(self.index))
         except Exception:
-            _log.exception("the sequence model has failed, and begins anew")
-            self.sequence_failures += 1
-            self._begin_sequence()
+            self._lose_sequence()
+            self._sequence_lost = False
             return SequenceDelta(anew=True)
+
+    def _lose_sequence(self) -> None:
+        """It has failed, and begins anew: a learner tells, and a replica waits for its learner to."""
+        _log.exception("the sequence model has failed, and begins anew")
+        self.sequence_failures += 1
+        self._begin_sequence()
+        self._sequence_lost = True
 
     def _begin_sequence(self) -> None:
         self.sequence = SequenceModel(self.options.sequence, self.device)
@@ -388,7 +402,12 @@ class Recommender:
         self.user_segments.apply(delta.user_segments)
         if delta.sequence.anew:
             self._begin_sequence()
-        self.sequence.apply(delta.sequence)
+            self._sequence_lost = False
+        if not self._sequence_lost:
+            try:
+                self.sequence.apply(delta.sequence)
+            except Exception:
+                self._lose_sequence()
         self.popularity.apply(delta.popularity)
         self._follow_popularity(delta.popularity)
         self.version = delta.after
@@ -405,8 +424,12 @@ class Recommender:
         blocked = self.blocked.cpu().numpy()
         dropped = np.setdiff1d(np.flatnonzero(blocked), rows)
         self._withdrawn.update(self.index.ids[row] for row in dropped)
-        for model in self.models:
+        for model in self.models[:-1]:
             model.retain(rows)
+        try:
+            self.sequence.retain(rows)
+        except Exception:
+            self._lose_sequence()
         self.index = ItemIndex(self.index.ids[row] for row in rows)
         self.relations.retain(self.index)
         self.rules.retain(rows, self.index)
@@ -423,7 +446,10 @@ class Recommender:
             self._blocks = bool(self.blocked.any())
             contents, embeddings = (c.content for c in catalogue), (c.embedding for c in catalogue)
             self.content.follow(rows.tolist(), contents, embeddings)
-            self.sequence.changed(rows.cpu().numpy())
+            try:
+                self.sequence.changed(rows.cpu().numpy())
+            except Exception:
+                self._lose_sequence()
             for row, change in zip(rows.tolist(), catalogue, strict=True):
                 self.rules.follow(row, change.attributes)
             for change in catalogue:
@@ -635,9 +661,15 @@ class Recommender:
     def _read_sequences(self, batch: Batch, candidates: Candidates, wanted: bool) -> Weights:
         """The sequence model's scores float32 [B, C], 0 where it is not wanted, or fails: then lists go on without."""
         if wanted and self.options.sequence.network:
+            started = time.perf_counter()
             try:
                 queries = self.sequence.query(batch.items, batch.types, batch.gaps, self.content)
-                return self.sequence.score_candidates(queries, candidates.items, self.content)
+                scores = self.sequence.score_candidates(queries, candidates.items, self.content)
+                if not np.isfinite(scores).all():
+                    raise FloatingPointError("a score of the sequence model is not finite")
+                took = (time.perf_counter() - started) * 1000 / len(batch.users)
+                self.sequence_ms += _SMOOTHING * (took - self.sequence_ms)
+                return scores
             except Exception:
                 _log.exception("the sequence model has failed, and a list is made without it")
                 self.sequence_failures += 1
@@ -768,8 +800,13 @@ class Recommender:
         if state.category:
             recommender.category = unpack_array(state.category, np.int32)
         if state.private or not options.privacy.noise:
-            for model, arrays in zip(recommender.models, state.models, strict=False):
+            for model, arrays in zip(recommender.models[:-1], state.models, strict=False):
                 model.load(arrays)
+            for arrays in state.models[len(recommender.models) - 1 :]:
+                try:
+                    recommender.sequence.load(arrays)
+                except Exception:
+                    recommender._lose_sequence()
             if state.user_segments:
                 recommender.user_segments.load(state.user_segments)
         recommender.category_popularity.rebuild(recommender.popularity.sums.cpu().numpy(), recommender.category)

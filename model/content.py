@@ -30,6 +30,7 @@ TOKENS = 24
 VOCABULARY = 1 << 16
 """How many tokens there are."""
 _WORD = re.compile(r"\w+")
+_LOOKED_AT = 4096
 
 
 @dataclass(frozen=True)
@@ -183,10 +184,15 @@ class Content:
         return scores
 
     def pool(self, counts_of: Callable[[Rows], Weights], blocked: npt.NDArray[np.bool_]) -> Rows:
-        """The rows of new items, the newest first; `counts_of` tells rows' interactions, and `blocked` bool [N] items
-        are left out."""
-        newest = np.fromiter(islice(reversed(self._arrived), self.options.pool), np.int64)
-        return newest[(counts_of(newest) < self.options.new_until) & ~blocked[newest]]
+        """The rows of new items, the newest first, of the 4,096 that came last; `counts_of` tells rows' interactions,
+        and `blocked` bool [N] items are left out."""
+        # Those that are sold out or known by now are not to leave the rest without a chance.
+        for looked_at in (self.options.pool, max(_LOOKED_AT, self.options.pool)):
+            newest = np.fromiter(islice(reversed(self._arrived), looked_at), np.int64)
+            found = newest[(counts_of(newest) < self.options.new_until) & ~blocked[newest]]
+            if len(found) >= self.options.pool or len(newest) < looked_at:
+                break
+        return found[: self.options.pool]
 
     def new_items(self, items: Rows, weights: Weights, excluded: Rows, bounds: Rows, pool: Rows) -> NewItems:
         """Those of the `pool` int64 [P] that go best with each history, of equals the first, and any with one of which

@@ -448,7 +448,9 @@ class SequenceModel:
         """What a packed state must have been made with."""
         options = self.options
         made = options.network, options.dimensions, options.history, options.reservoir
-        return *made, sum(options.embedding_dimensions), len(self._weights), VOCABULARY
+        # Of several embeddings the order counts; one alone is as earlier versions packed it.
+        several = options.embedding_dimensions if len(options.embedding_dimensions) > 1 else ()
+        return *made, sum(options.embedding_dimensions), len(self._weights), VOCABULARY, *several
 
     def load(self, arrays: dict[str, bytes]) -> None:
         """The inverse of `snapshot`. A network of other options is not taken: it begins anew."""

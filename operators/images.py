@@ -1,16 +1,18 @@
 """Fetches the images of catalogue messages, from where the configuration allows it and nowhere else."""
 
 import logging
+import time
 import urllib.request
 from base64 import b64decode
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from io import BufferedIOBase
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, unquote_to_bytes, urlsplit
 
 MAX_BYTES = 16 * 2**20
-_TIMEOUT_S, _AT_ONCE = 5.0, 8
+_TIMEOUT_S, _AT_ONCE, _PART = 5.0, 8, 65_536
 _log = logging.getLogger(__name__)
 
 
@@ -47,12 +49,24 @@ class Images:
                 path = _path(address)
                 return path.read_bytes() if path.stat().st_size <= MAX_BYTES else None
             with self._web.open(address, timeout=_TIMEOUT_S) as answer:
-                image: bytes = answer.read(MAX_BYTES + 1)
-            return image if len(image) <= MAX_BYTES else None
+                return _read(answer, time.monotonic() + _TIMEOUT_S)
         # Whatever a shop writes for an address is to cost one image.
         except Exception as error:
             _log.warning("no image at %.200s: %s", address, error)
             return None
+
+
+def _read(answer: BufferedIOBase, until: float) -> bytes | None:
+    """All that the answer holds, None where it is too large. Raises TimeoutError where it is not there in time: the
+    socket's own timeout is one for each part."""
+    image = bytearray()
+    while part := answer.read1(_PART):
+        image += part
+        if len(image) > MAX_BYTES:
+            return None
+        if time.monotonic() > until:
+            raise TimeoutError(f"after {_TIMEOUT_S:.0f} s it had sent {len(image)} bytes")
+    return bytes(image)
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):

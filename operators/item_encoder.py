@@ -1,7 +1,9 @@
 """Gives catalogue messages the embeddings of their text and their image, where the shop sent none."""
 
 import logging
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
+from hashlib import blake2b
 from pathlib import Path
 
 from pyflink.common import Row
@@ -17,14 +19,15 @@ from schema.errors import MessageError
 from schema.item import parse_item, with_embedding
 
 _log = logging.getLogger(__name__)
-_AT_ONCE = 32
+_AT_ONCE, _REMEMBERED = 32, 16_384
 
 
 class ItemEncoderFunction(ProcessFunction):
-    """In and out: Row(key, Row(rows (item_id, payload, partition, offset))) of the catalogue. A payload that lacks one
-    of the embeddings of `encodings`, and has the title, brand, category, description or image that it is made of, comes
-    out with it; any other, malformed ones among them, as it came in. Where an encoder fails, all of that batch go on
-    without its embedding."""
+    """In and out: Row(key, Row(rows (item_id, payload, partition, offset))) of the catalogue. A payload of an available
+    item that lacks one of the embeddings of `encodings`, and has the title, brand, category, description or image that
+    it is made of, comes out with it; any other, malformed ones among them, as it came in. Where an encoder fails, all
+    of that batch go on without its embedding. What was encoded lately, or an image at the same address, is not again: a
+    price or a stock that changes is cheap."""
 
     def __init__(self, encodings: Sequence[Encoding]) -> None:
         # The workers have another working directory.
@@ -38,6 +41,8 @@ class ItemEncoderFunction(ProcessFunction):
     def open(self, runtime_context: RuntimeContext) -> None:
         """Register the metrics."""
         prepare_worker()
+        # By embedding and what it was made of.
+        self._made: OrderedDict[tuple[str, bytes], Weights] = OrderedDict()
         self._encoders: dict[str, Callable[[list[str]], Sequence[Weights | None]]] = {}
         metrics = runtime_context.get_metrics_group().add_group("headrace")
         self._encoded, self._failures = metrics.counter("items_encoded"), 0
@@ -71,6 +76,22 @@ class ItemEncoderFunction(ProcessFunction):
         return encoded
 
     def _encode(self, given: list[str], encoding: Encoding) -> Sequence[Weights | None]:
+        keys = [(encoding.embedding, blake2b(said.encode(errors="replace")).digest()) for said in given]
+        missing = {key: said for key, said in zip(keys, given, strict=True) if key not in self._made}
+        for key, vector in zip(missing, self._encoded_anew(list(missing.values()), encoding), strict=True):
+            if vector is not None:
+                self._made[key] = vector
+        found = [self._made.get(key) for key in keys]
+        for key in keys:
+            if key in self._made:
+                self._made.move_to_end(key)
+        while len(self._made) > _REMEMBERED:
+            self._made.popitem(last=False)
+        return found
+
+    def _encoded_anew(self, given: list[str], encoding: Encoding) -> Sequence[Weights | None]:
+        if not given:
+            return []
         # Made here and not when the job starts: what fails is to cost embeddings, not lists.
         if encoding.embedding not in self._encoders:
             self._encoders[encoding.embedding] = _encoder_of(encoding)
@@ -84,7 +105,7 @@ class ItemEncoderFunction(ProcessFunction):
             _, item = parse_item(item_id, None if payload is None else bytes(payload))
         except MessageError:
             return ""
-        if item is None or encoding.embedding in (item.embeddings or {}):
+        if item is None or not item.available or encoding.embedding in (item.embeddings or {}):
             return ""
         return (item.image_url or "") if encoding.of_images else text_of(item)
 

@@ -30,6 +30,9 @@ _RETRY_MS = 20
 # come meanwhile is read.
 _PEOPLE, _TURN_S, _PAUSE_MS, _LONGEST_PAUSE_MS = LOOKED_UP - 1, 0.05, 10, 100
 _SMOOTHING = 0.001
+# What part of the target the network may take, and how much of the time that it took is still believed after a batch
+# without it.
+_SEQUENCE_SHARE, _FORGOTTEN = 0.5, 0.98
 
 
 class SentList(NamedTuple):
@@ -235,11 +238,12 @@ class ScorerFunction(KeyedCoProcessFunction):
         snapshots = [unpack_snapshot(waiting.packed) for waiting in people]
         last = snapshots[-1]
         default = Snapshot(DEFAULT_USER, last.event_id, last.event_timestamp, 0, [], [])
-        # Late lists are not to wait for the network.
-        late = int(time.time() * 1000) - oldest > self._target_freshness_ms > 0
-        if late and self._options.sequence.network:
+        # Late lists are not to wait for the network, and none is to be late by it alone.
+        network = bool(self._options.sequence.network)
+        if network and self._too_slow(oldest, len(snapshots)):
             self._without_sequence.inc(len(snapshots))
-        ranked = self._ranked([*snapshots, default], blend, sequence=not late)
+            network = False
+        ranked = self._ranked([*snapshots, default], blend, sequence=network)
         now = int(time.time() * 1000)
         for snapshot in [*snapshots, default]:
             user_id, result = snapshot.user_id, ranked[snapshot.user_id]
@@ -259,6 +263,17 @@ class ScorerFunction(KeyedCoProcessFunction):
         self._gauges["batch_size"] = len(snapshots)
         self._gauges["freshness_ms"] = now - oldest
         self._gauges["scorer_ms"] = (time.perf_counter() - started) * 1000
+
+    def _too_slow(self, oldest_ms: int, people: int) -> bool:
+        """Whether the network would make lists late, or they are. It is thought a little faster each time that it is
+        left out, so that it is tried again."""
+        assert self._replica is not None
+        if int(time.time() * 1000) - oldest_ms > self._target_freshness_ms > 0:
+            return True
+        if self._replica.sequence_ms * people > _SEQUENCE_SHARE * self._target_freshness_ms > 0:
+            self._replica.sequence_ms *= _FORGOTTEN
+            return True
+        return False
 
     def _ranked(
         self, snapshots: list[Snapshot], blend: LearnedBlend, sequence: bool

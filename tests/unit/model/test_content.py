@@ -82,9 +82,9 @@ def test_scores_are_cosines_of_bags_weighted_by_inverse_document_frequency() -> 
 def test_new_are_the_newest_of_the_catalogue_that_few_took_and_none_forbids() -> None:
     content = learned(pool=3, new_until=5)
     blocked = np.zeros(len(ITEMS), np.bool_)
-    assert content.pool(np.array([0, 0, 0, 0, 5], np.float32).__getitem__, blocked).tolist() == [3, 2]
+    assert content.pool(np.array([0, 0, 0, 0, 5], np.float32).__getitem__, blocked).tolist() == [3, 2, 1]
     blocked[3] = True
-    assert content.pool(np.zeros(5, np.float32).__getitem__, blocked).tolist() == [4, 2]
+    assert content.pool(np.zeros(5, np.float32).__getitem__, blocked).tolist() == [4, 2, 1]
 
 
 def test_a_person_meets_the_new_items_that_go_with_theirs_but_none_of_their_own_nor_an_excluded_one() -> None:

@@ -360,6 +360,51 @@ def test_lists_go_on_where_the_network_fails_and_both_sides_begin_it_anew(monkey
     assert replica.recommend(query, 20, blend) == learner.recommend(query, 20, blend)
 
 
+@pytest.mark.parametrize("method", ["apply", "changed", "retain", "load"])
+def test_wherever_the_network_fails_lists_go_on_and_it_is_begun_anew(
+    method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = replace(WITH_SEQUENCE, max_items=20)
+    learner, replica = Recommender(options), Recommender(options)
+    events = snapshots([(number % 5, number * 7 % 13) for number in range(60)])
+    replica.apply(learner.learn(events))
+    assert replica.sequence._trained
+    more = [CatalogueChange(f"i{n}", True) for n in range(30)]
+    with monkeypatch.context() as broken:
+        broken.setattr(SequenceModel, method, lambda *_: 1 / 0)
+        if method == "load":
+            learner = Recommender.unpack(learner.pack(), options)
+            replica = Recommender.unpack(learner.pack(learning=False), options)
+        else:
+            replica.apply(learner.learn(events, more))
+            replica.apply(learner.learn(events))
+    assert replica.sequence_failures >= 1
+    assert len(replica.recommend(events[-3:], 5)[0].item_ids) == 5
+    # Where only the replica failed it waits for a whole model.
+    if method == "apply":
+        assert not replica.sequence._trained
+        replica.apply(learner.learn(events))
+        assert not replica.sequence._trained
+        replica = Recommender.unpack(learner.pack(learning=False), options)
+    for _ in range(3):
+        replica.apply(learner.learn(events))
+    assert learner.sequence.updates > 0
+    assert replica.sequence._trained
+    assert replica.recommend(events[-3:], 20) == learner.recommend(events[-3:], 20)
+
+
+def test_scores_that_are_no_numbers_reach_no_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    learner = Recommender(WITH_SEQUENCE)
+    events = snapshots([(number % 5, number * 7 % 13) for number in range(60)])
+    learner.learn(events)
+    expected = learner.recommend(events[-3:], 5, sequence=False)
+    monkeypatch.setattr(
+        SequenceModel, "score_candidates", lambda _, __, items, ___: np.full(items.shape, np.nan, np.float32)
+    )
+    assert learner.recommend(events[-3:], 5) == expected
+    assert learner.sequence_failures == 1
+
+
 def test_what_belongs_to_a_persons_items_is_listed_and_says_why() -> None:
     changes = [CatalogueChange(f"i{n}", True, related=["i0", "later"] if n == 7 else None) for n in range(30)]
     options = BlendOptions(content=ContentOptions(share=0.0), whole_catalogue=0, popular=1)

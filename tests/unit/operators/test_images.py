@@ -1,6 +1,7 @@
 """Images are fetched from where it is allowed, over real HTTP and real files, and from nowhere else."""
 
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -20,6 +21,9 @@ class Shop(BaseHTTPRequestHandler):
         if self.path in moves:
             self.send_header("Location", moves[self.path])
         self.end_headers()
+        for _ in range(20 if self.path == "/images/slow" else 0):
+            self.wfile.write(b".")
+            time.sleep(0.05)
         self.wfile.write(self.path.encode())
 
     def log_message(self, *_: object) -> None:
@@ -43,6 +47,15 @@ def test_the_web_is_open_where_the_configuration_says_so_redirects_included(shop
     asked = [f"{shop}/images/a", f"{shop}/private/a", f"{shop}/images/moved", f"{shop}/images/away"]
     assert images.fetch(asked) == [b"/images/a", None, b"/images/a", None]
     assert Images([]).fetch(asked) == [None] * 4
+
+
+def test_a_host_that_drips_is_given_up_in_time(shop: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    images, started = Images([f"{shop}/images/"]), time.monotonic()
+    monkeypatch.setattr(operators.images, "_TIMEOUT_S", 0.2)
+    assert images.fetch([f"{shop}/images/slow"]) == [None]
+    assert time.monotonic() - started < 0.8
+    monkeypatch.setattr(operators.images, "_TIMEOUT_S", 5.0)
+    assert images.fetch([f"{shop}/images/slow"]) == [b"." * 20 + b"/images/slow"]
 
 
 def test_files_are_read_below_their_folder_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -142,6 +142,23 @@ def test_a_list_is_new_where_it_has_changed_and_keeps_its_id_where_not() -> None
     assert always._changed("u", ["a"]) != always._changed("u", ["a"]) is not None
 
 
+def test_a_network_that_would_make_lists_late_is_left_out_for_a_while() -> None:
+    scorer = scorer_of()
+    scorer._target_freshness_ms, scorer._replica = 500, Recommender(BlendOptions())
+    now = int(time.time() * 1000)
+    assert not scorer._too_slow(now, 100)
+    assert scorer._too_slow(now - 600, 100)
+    scorer._replica.sequence_ms = 3.0
+    assert not scorer._too_slow(now, 80)
+    left_out = 0
+    while scorer._too_slow(int(time.time() * 1000), 100):
+        left_out += 1
+    assert 5 < left_out < 20
+    # Without a target nothing is late.
+    scorer._target_freshness_ms = 0
+    assert not scorer._too_slow(0, 10_000)
+
+
 def test_a_segment_is_told_when_it_changes() -> None:
     scorer = scorer_of(remembered=2)
     told = [scorer._segment_changed(*said) for said in (("u", 0), ("u", 0), ("u", 1), ("v", 1), ("w", 0), ("u", 1))]
