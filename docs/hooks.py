@@ -16,6 +16,8 @@ sys.path.insert(0, str(ROOT))
 from deploy.local.topics import default_topics  # noqa: E402
 from jobs.settings import Settings  # noqa: E402
 from operators.metrics import METRICS  # noqa: E402
+from schema.behaviour import AbandonedCart, Drift, FunnelStats, PersonSegment, Session, Trend  # noqa: E402
+from schema.campaign import Campaign, Offer, OfferTry  # noqa: E402
 from schema.dead_letter import DeadLetter  # noqa: E402
 from schema.erasure import Erasure  # noqa: E402
 from schema.event import EVENT_TYPES, Event  # noqa: E402
@@ -44,6 +46,15 @@ TOPICS: dict[str, tuple[type[msgspec.Struct] | type[BaseModel], str, str]] = {
     "taste-segments": (TasteSegment, "out", "`user_id`; a null value after erasure"),
     "dead-letters": (DeadLetter, "out", "none"),
     "erasures": (Erasure, "out", "none"),
+    "campaigns": (Campaign, "in", "`campaign_id`; a null value ends the campaign"),
+    "offers": (Offer, "out, of `jobs/marketing.py`", "`user_id`"),
+    "offer-tries": (OfferTry, "out, of `jobs/marketing.py`", "`user_id`"),
+    "sessions": (Session, "out, of `jobs/behaviour.py`", "`user_id`"),
+    "funnel-stats": (FunnelStats, "out, of `jobs/behaviour.py`", "`category`"),
+    "trends": (Trend, "out, of `jobs/behaviour.py`", "`id`"),
+    "segments": (PersonSegment, "out, of `jobs/behaviour.py`", "`user_id`; a null value after erasure"),
+    "abandoned-carts": (AbandonedCart, "out, of `jobs/behaviour.py`", "`user_id`"),
+    "drift": (Drift, "out, of `jobs/behaviour.py`", "`user_id`"),
 }
 
 
@@ -65,9 +76,15 @@ def topics() -> str:
     """The topics and their messages, of `schema/`."""
     made = ["# Topics", "Values are JSON in UTF-8. Unknown fields are kept, not refused. Names can be set: `[kafka]`."]
     settings = default_topics()
+    if settings.keys() != TOPICS.keys():
+        raise ValueError(f"topics without a description, or the other way round: {settings.keys() ^ TOPICS.keys()}")
     for name, (struct, way, key) in TOPICS.items():
         kind = "compacted" if settings[name].compacted else "kept for as long as the broker keeps it"
-        made += [f"## {name}", f"{way.title()}, {kind}. Key: {key}.", (struct.__doc__ or "").replace("\n    ", "\n")]
+        made += [
+            f"## {name}",
+            f"{way.capitalize()}, {kind}. Key: {key}.",
+            (struct.__doc__ or "").replace("\n    ", "\n"),
+        ]
         made.append(_fields(struct))
     made += ["## Types of events", ", ".join(f"`{name}`" for name in EVENT_TYPES)]
     return "\n\n".join(made) + "\n"
