@@ -230,6 +230,11 @@ class Rules:
         self._told_gone = dict.fromkeys(item for item, row in zip(forbidden, rows, strict=True) if row < 0)
 
     @property
+    def waiting(self) -> dict[str, list[str]]:
+        """The items that the world was told wait for a decision, with the rules that hold them back."""
+        return self._queue
+
+    @property
     def nowhere(self) -> Flags:
         """Which items the world was told may be on no list, bool [N]."""
         return self._told

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator
+from typing import get_args
 
 from pyflink.common import Row, Types
 from pyflink.datastream import KeyedProcessFunction, OutputTag, RuntimeContext
@@ -27,7 +28,7 @@ from model.interest_drift import (
     unpack_interests,
 )
 from operators.state import kept_for
-from schema.behaviour import Drift, encode_behaviour
+from schema.behaviour import Drift, Segment, encode_behaviour
 
 MESSAGE = Types.ROW_NAMED(["user_id", "payload"], [Types.STRING(), Types.PRIMITIVE_ARRAY(Types.BYTE())])
 ABANDONED_CARTS = OutputTag("abandoned-carts", MESSAGE)
@@ -49,11 +50,14 @@ class BehaviourFunction(KeyedProcessFunction):
         self._options, self._drift, self._ttl_days = options, drift, ttl_days
 
     def open(self, runtime_context: RuntimeContext) -> None:
-        """Register the state."""
+        """Register the state and the metrics."""
         names = ("person", "interests")
         states = [runtime_context.get_state(kept_for(self._ttl_days, name)) for name in names]
         self._state, self._interests = states
         self._shares = Shares()
+        metrics = runtime_context.get_metrics_group().add_group("headrace")
+        self._drifts, self._carts = metrics.counter("drifts"), metrics.counter("abandoned_carts")
+        self._changes = {name: metrics.add_group("segment", name).counter("changes") for name in get_args(Segment)}
 
     def process_element(self, value: Row, ctx: KeyedProcessFunction.Context) -> Iterator[object]:
         """Take one action."""
@@ -77,6 +81,7 @@ class BehaviourFunction(KeyedProcessFunction):
         self._look_again(person, watermark, ctx)
         self._state.update(pack_person(person))
         if changed is not None:
+            self._changes[changed.segment].inc()
             yield Row(user_id, encode_behaviour(changed))
         if category is not None and item_id is not None and event_type != "impression":
             yield from self._drifted(user_id, category, item_id, time_ms)
@@ -89,6 +94,7 @@ class BehaviourFunction(KeyedProcessFunction):
         newest, since = Counter(interests.categories).most_common(_NEWEST), interests.times[0]
         if drifted(interests, score, self._drift):
             found = Drift(user_id, time_ms, since, round(score, 3), [name for name, _ in newest])
+            self._drifts.inc()
             yield DRIFT, Row(user_id, encode_behaviour(found))
         self._interests.update(pack_interests(interests))
 
@@ -106,8 +112,10 @@ class BehaviourFunction(KeyedProcessFunction):
         self._look_again(person, timestamp, ctx)
         self._state.update(pack_person(person))
         if left is not None:
+            self._carts.inc()
             yield ABANDONED_CARTS, Row(user_id, encode_behaviour(left))
         if changed is not None:
+            self._changes[changed.segment].inc()
             yield Row(user_id, encode_behaviour(changed))
 
     def _look_again(self, person: Person, now_ms: int, ctx: KeyedProcessFunction.Context) -> None:

@@ -12,7 +12,7 @@ from pyflink.datastream.state import MapStateDescriptor, ValueStateDescriptor
 from model.experiments import arm_of
 from model.outcomes import Change, Tally, count, pack, results, unpack_member, unpack_tally
 from schema.errors import MessageError
-from schema.experiment import Experiment, encode_experiment, encode_results, parse_experiment
+from schema.experiment import ArmResult, Experiment, encode_experiment, encode_results, parse_experiment
 from schema.steering import taken_before
 
 MESSAGE = Types.ROW_NAMED(["experiment_id", "payload"], [Types.STRING(), Types.PRIMITIVE_ARRAY(Types.BYTE())])
@@ -36,6 +36,8 @@ class ExperimentResultsFunction(KeyedCoProcessFunction):
         self._members = runtime_context.get_map_state(members)
         self._metrics = runtime_context.get_metrics_group().add_group("headrace")
         self._mismatches: dict[str, int] = {}
+        # By experiment and arm, what its gauges say.
+        self._shown: dict[tuple[str, str], dict[str, float]] = {}
         self._metrics.gauge("sample_ratio_mismatches", lambda: sum(self._mismatches.values()))
 
     def process_element1(self, value: Row, ctx: KeyedCoProcessFunction.Context) -> Iterator[object]:
@@ -75,6 +77,8 @@ class ExperimentResultsFunction(KeyedCoProcessFunction):
             self._state.clear()
             self._members.clear()
             self._mismatches.pop(experiment_id, None)
+            for (name, _), shown in self._shown.items():
+                shown |= dict.fromkeys(shown if name == experiment_id else (), 0.0)
             yield Row(experiment_id, None)
             return
         tally = self._tally()
@@ -96,6 +100,8 @@ class ExperimentResultsFunction(KeyedCoProcessFunction):
             return
         found, harms = results(tally, experiment, int(time.time() * 1000))
         self._mismatches[experiment.experiment_id] = int(found.sample_ratio_mismatch)
+        for name, arm in found.arms.items():
+            self._show(experiment.experiment_id, name, arm)
         yield Row(experiment.experiment_id, encode_results(found))
         if harms:
             stopped = [*experiment.stopped, *(harm.arm for harm in harms)]
@@ -104,6 +110,19 @@ class ExperimentResultsFunction(KeyedCoProcessFunction):
             tally.definition = encode_experiment(changed)
             self._state.update(pack(tally))
             yield STOPS, Row(experiment.experiment_id, encode_experiment(changed))
+
+    def _show(self, experiment: str, name: str, arm: ArmResult) -> None:
+        """Let the arm's gauges say this."""
+        said = {"people": float(arm.people), "difference": arm.difference, "low": arm.low, "high": arm.high}
+        before = self._shown.setdefault((experiment, name), {})
+        new = not before
+        before |= said
+        if new:
+            group = self._metrics.add_group("experiment", experiment).add_group("arm", name)
+            for gauge in said:
+                # PyFlink's gauges are integers.
+                scale = 1 if gauge == "people" else 1_000_000
+                group.gauge(gauge, lambda gauge=gauge, scale=scale: int(before[gauge] * scale))
 
     def _tally(self) -> Tally:
         packed = self._state.value()

@@ -110,6 +110,9 @@ class LearnerFunction(KeyedCoProcessFunction):
         self._learned = self._metrics.counter("interactions_learned")
         self._dead_letters = DeadLetters(self._metrics, "learner_failed")
         self._milliseconds, self._version, self._reviewed_at = 0, 0, 0.0
+        self._steered = {"rules": 0, "review_waiting": 0, "items_forbidden": 0}
+        for name in self._steered:
+            self._metrics.gauge(name, lambda name=name: self._steered[name])
         self._metrics.gauge("learner_ms", lambda: self._milliseconds)
         self._metrics.gauge("model_version", lambda: self._version)
         self._metrics.gauge("sequence_updates", lambda: self._recommender.sequence.updates if self._recommender else 0)
@@ -224,6 +227,9 @@ class LearnerFunction(KeyedCoProcessFunction):
             else:
                 self._told_forbidden.remove(item)
             yield FORBIDDEN_ITEMS, Row(item, encode_forbidden_item(ForbiddenItem(item, now)) if forbidden else None)
+        rules = self._recommender.rules
+        counts = len(rules.rules), len(rules.waiting), int(rules.nowhere.sum())
+        self._steered = dict(zip(self._steered, counts, strict=True))
 
     def _learned_from(
         self, snapshots: list[Snapshot], changes: list[CatalogueChange], steering: Sequence[Steering]

@@ -41,11 +41,28 @@ METRICS = {
     "prequential_ndcg": Metric(
         ("scorer",), "gauge", "The same as normalised discounted cumulative gain, in millionths"
     ),
+    "rules": Metric(("learner",), "gauge", "Rules that the shop has"),
+    "review_waiting": Metric(("learner",), "gauge", "Items that wait for a decision"),
+    "items_forbidden": Metric(("learner",), "gauge", "Items that may be on nobody's list"),
     "actions_taken": Metric(("actions",), "gauge", "Events that the job of behaviour has taken since its start"),
     "actions_refused": Metric(
         ("actions",), "gauge", "Events that it could not read, as the main job's dead letters say"
     ),
+    "segment_changes": Metric(("behaviour",), "counter", "People who came to be of a `segment`"),
+    "drifts": Metric(("behaviour",), "counter", "People whose interests have changed"),
+    "abandoned_carts": Metric(("behaviour",), "counter", "Carts that were left"),
+    "experiment_arm_people": Metric(
+        ("experiment_results",),
+        "gauge",
+        "People of an `arm` of an `experiment`, since the operator's start",
+    ),
+    "experiment_arm_difference": Metric(
+        ("experiment_results",), "gauge", "By how much the arm's mean is above the control's, in millionths"
+    ),
+    "experiment_arm_low": Metric(("experiment_results",), "gauge", "The least that it may be, in millionths"),
+    "experiment_arm_high": Metric(("experiment_results",), "gauge", "The most that it may be, in millionths"),
     "sample_ratio_mismatches": Metric(("experiment_results",), "gauge", "Experiments whose arms have the wrong sizes"),
     "offers": Metric(("offers",), "counter", "Offers made"),
-    "campaign_spent": Metric(("offers",), "gauge", "What the campaign that was asked last has spent"),
+    "campaign_spent": Metric(("offers",), "gauge", "What a `campaign` has spent, since the operator's start"),
+    "campaign_budget": Metric(("offers",), "gauge", "What it may spend"),
 }

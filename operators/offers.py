@@ -62,9 +62,8 @@ class OffersFunction(KeyedCoProcessFunction):
         self._models: dict[str, Uplift] = {}
         self._key = ""
         self._made = metrics.counter("offers")
-        # Of the campaigns of which somebody was heard of since the operator started.
-        self._spent: dict[str, float] = {}
-        metrics.gauge("campaign_spent", lambda: int(sum(self._spent.values())))
+        # Of the campaigns of which somebody was heard of since the operator started, what was spent and may be.
+        self._metrics, self._spent = metrics, dict[str, tuple[float, float]]()
 
     def process_element1(self, value: Row, ctx: KeyedCoProcessFunction.Context) -> Iterator[object]:
         """Take what a person did: an outcome, and a moment at which they might get an offer."""
@@ -97,7 +96,7 @@ class OffersFunction(KeyedCoProcessFunction):
             tried, offer = decide(campaign, budget, member, user_id, self._score(features), told.time_ms)
             if member.tried_ms == told.time_ms:
                 member.features, member.reached = features, False
-            self._spent[self._key] = budget.spent
+            self._show(budget.spent, campaign.budget)
             if tried is not None:
                 yield TRIES, Row(user_id, encode_offer(tried))
             if offer is not None:
@@ -123,7 +122,8 @@ class OffersFunction(KeyedCoProcessFunction):
             for state in (self._definition, self._uplift, self._members):
                 state.clear()
             self._models.pop(campaign_id, None)
-            self._spent.pop(campaign_id, None)
+            if campaign_id in self._spent:
+                self._spent[campaign_id] = 0.0, 0.0
             return
         self._definition.update(payload)
 
@@ -140,6 +140,15 @@ class OffersFunction(KeyedCoProcessFunction):
         self._sweep(campaign, timestamp + 1)
         self._members.clear()
         yield from ()
+
+    def _show(self, spent: float, budget: float) -> None:
+        """Let the campaign's gauges say this."""
+        key, known = self._key, self._key in self._spent
+        self._spent[key] = spent, budget
+        if not known:
+            group = self._metrics.add_group("campaign", key)
+            group.gauge("spent", lambda: int(self._spent[key][0]))
+            group.gauge("budget", lambda: int(self._spent[key][1]))
 
     def _look_again(self, campaign: Campaign, ctx: KeyedCoProcessFunction.Context) -> None:
         """Once it is over, and a day from now at least; the same for all people of a day, so that it is one timer."""

@@ -12,6 +12,7 @@ FILE = Path(__file__).parent / "dashboards" / "headrace.json"
 
 _OPERATOR = "flink_taskmanager_job_task_operator_headrace_"
 _SERVING = "headrace_serving_"
+_SIGNED = "none"
 
 ROWS: dict[str, list[tuple[str, str, list[tuple[str, str]]]]] = {
     "Health": [
@@ -31,6 +32,15 @@ ROWS: dict[str, list[tuple[str, str, list[tuple[str, str]]]]] = {
             [
                 ("lists sent", f"sum(rate({_OPERATOR}lists_sent[1m]))"),
                 ("interactions learned", f"sum(rate({_OPERATOR}interactions_learned[1m]))"),
+            ],
+        ),
+        (
+            "Rules",
+            "short",
+            [
+                ("rules", f"max({_OPERATOR}rules)"),
+                ("items that wait for a decision", f"max({_OPERATOR}review_waiting)"),
+                ("items on nobody's list", f"max({_OPERATOR}items_forbidden)"),
             ],
         ),
         ("Dead letters by code", "ops", [("{{code}}", f"sum by (code) (rate({_OPERATOR}code_dead_letters[1m]))")]),
@@ -171,7 +181,41 @@ OTHER_JOBS: dict[str, list[tuple[str, str, list[tuple[str, str]]]]] = {
         (
             "Offers",
             "short",
-            [("a second", f"sum(rate({_OPERATOR}offers[1m]))"), ("spent", f"sum({_OPERATOR}campaign_spent)")],
+            [("a second", f"sum(rate({_OPERATOR}offers[1m]))")],
+        ),
+        (
+            "Campaigns: of the budget spent",
+            "percentunit",
+            [("{{campaign}}", f"max by (campaign) ({_OPERATOR}campaign_spent / {_OPERATOR}campaign_budget)")],
+        ),
+        (
+            "Experiments: people",
+            "short",
+            [("{{experiment}} {{arm}}", f"max by (experiment, arm) ({_OPERATOR}experiment_arm_people)")],
+        ),
+        (
+            "Experiments: above the control, and at least and at most",
+            _SIGNED,
+            [
+                (
+                    "{{experiment}} {{arm}} " + said,
+                    f"max by (experiment, arm) ({_OPERATOR}experiment_arm_{said}) / 1000000",
+                )
+                for said in ("difference", "low", "high")
+            ],
+        ),
+        (
+            "People who came to be of a segment",
+            "ops",
+            [("{{segment}}", f"sum by (segment) (rate({_OPERATOR}segment_changes[5m]))")],
+        ),
+        (
+            "Interests that changed, carts that were left",
+            "ops",
+            [
+                ("drifts", f"sum(rate({_OPERATOR}drifts[5m]))"),
+                ("abandoned carts", f"sum(rate({_OPERATOR}abandoned_carts[5m]))"),
+            ],
         ),
     ],
 }
@@ -200,11 +244,12 @@ def build() -> str:
                 .title(title)
                 .unit(unit)
                 .datasource(source)
-                .min(0)
                 .height(7)
                 .span(8)
                 .legend(legend.placement(LegendPlacement.BOTTOM))
             )
+            if unit != _SIGNED:
+                panel = panel.min(0)
             for number, (name, query) in enumerate(lines):
                 target = prometheus.Dataquery().expr(query).legend_format(name).ref_id(chr(ord("A") + number))
                 panel = panel.with_target(target.datasource(source))
