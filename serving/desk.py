@@ -1,4 +1,4 @@
-"""What the shop steers by and what comes of it: tables of small topics, and messages for three of them."""
+"""What the shop steers by and what comes of it: tables of small topics, and messages for four of them."""
 
 from collections.abc import Callable
 from functools import partial
@@ -8,21 +8,33 @@ from typing import Literal, get_args
 import msgspec
 
 from config.kafka import Kafka
-from schema.behaviour import FunnelStats, Trend, decode_behaviour
+from schema.behaviour import Drift, FunnelStats, Trend, decode_behaviour
+from schema.campaign import decode_offer, parse_campaign
 from schema.errors import MessageError
 from schema.experiment import decode_results, parse_experiment
 from schema.review import decode_review, parse_decision
 from schema.rule import parse_rule
 from serving.view import Row, View
 
-Steered = Literal["rules", "review-decisions", "experiments"]
+Steered = Literal["rules", "review-decisions", "experiments", "campaigns"]
 Table = Literal[
-    "rules", "review-decisions", "experiments", "review-queue", "experiment-results", "trends", "funnel-stats"
+    "rules",
+    "review-decisions",
+    "experiments",
+    "campaigns",
+    "review-queue",
+    "experiment-results",
+    "offers",
+    "trends",
+    "funnel-stats",
+    "drift",
 ]
+_DAY_MS, _LATEST_MS = 86_400_000, 10**15
 _PARSERS: dict[str, Callable[[str | None, bytes | None], object]] = {
     "rules": parse_rule,
     "review-decisions": parse_decision,
     "experiments": parse_experiment,
+    "campaigns": parse_campaign,
 }
 
 
@@ -38,8 +50,10 @@ def desk_tables(kafka: Kafka) -> dict[str, Callable[[str, bytes], Row]]:
     rows: dict[str, Callable[[str, bytes], Row]] = {
         "review-queue": lambda key, raw: Row(key, 0, decode_review(raw)),
         "experiment-results": lambda key, raw: Row(key, 0, decode_results(raw)),
+        "offers": _offer,
         "trends": _trend,
         "funnel-stats": _funnel,
+        "drift": _drift,
     }
     rows |= {table: partial(_steered, parse) for table, parse in _PARSERS.items()}
     return {_topic(kafka, table): row for table, row in rows.items()}
@@ -53,7 +67,7 @@ class Desk:
 
     def table(self, table: Table, limit: int) -> bytes:
         """The messages of a table, as they are on its topic, in a JSON array, `limit` of them at most: of trends those
-        of the newest hour, of funnels those of the newest day."""
+        of the newest hour, of funnels and drifts those of the newest day, of offers the newest of each campaign."""
         return b"[" + b",".join(islice(self._view.rows(_topic(self._kafka, table)), limit)) + b"]"
 
     def all(self, limit: int) -> bytes:
@@ -80,12 +94,24 @@ def _steered(parse: Callable[[str | None, bytes | None], object], key: str, raw:
 def _trend(_: str, raw: bytes) -> Row:
     trend = decode_behaviour(raw, Trend)
     # The most taken first.
-    return Row(f"{max(0, 10**15 - trend.actions):016}\0{trend.kind}\0{trend.id}", trend.window_end, trend)
+    return Row(f"{max(0, _LATEST_MS - trend.actions):016}\0{trend.kind}\0{trend.id}", trend.window_end, trend)
 
 
 def _funnel(key: str, raw: bytes) -> Row:
     funnel = decode_behaviour(raw, FunnelStats)
     return Row(key, funnel.day, funnel)
+
+
+def _drift(_: str, raw: bytes) -> Row:
+    drift = decode_behaviour(raw, Drift)
+    # The newest first.
+    place = max(0, _LATEST_MS - drift.detected_at)
+    return Row(f"{place:016}\0{drift.user_id}", drift.detected_at // _DAY_MS, drift)
+
+
+def _offer(_: str, raw: bytes) -> Row:
+    offer = decode_offer(raw)
+    return Row(offer.campaign_id, 0, offer)
 
 
 def _readable(raw: bytes) -> None:

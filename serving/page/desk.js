@@ -95,6 +95,11 @@ function concerns(rule) {
   return [...named, ...(rule.items && rule.items !== "true" ? [rule.items] : [])].join("; ") || "all items";
 }
 
+function meant(campaign) {
+  const said = campaign.price_sensitive == null ? [] : [campaign.price_sensitive ? "price-sensitive" : "not price-sensitive"];
+  return [...(campaign.segments || []), ...said].join(", ") || "all";
+}
+
 function results(experiments, found) {
   const by = new Map(found.map((result) => [result.experiment_id, result]));
   return experiments.flatMap((one) => Object.entries(one.arms).map(([arm, given]) => {
@@ -145,11 +150,21 @@ async function look() {
       row.id, row.arm, number(row.share), number(row.people), number(row.mean, 4), row.control ? "" : number(row.difference, 4),
       row.control ? "" : number(row.low, 4), row.control ? "" : number(row.high, 4), row.control ? "" : number(row.p_value, 4), verdict(row),
     ], "No experiment runs.");
+    const offered = new Map(held.offers.map((offer) => [offer.campaign_id, offer]));
+    show("campaigns", held.campaigns, ["Campaign", "From", "Until", "For", "Budget", "Spent", "Offers", "Newest", ""], (one) => {
+      const newest = offered.get(one.campaign_id);
+      const offers = newest?.number || 0;
+      return [one.campaign_id, one.from, one.until, meant(one), number(one.budget), number(offers * one.cost), number(offers),
+        newest ? moment(newest.at) : "", button("End", one.campaign_id, () => send("DELETE", "campaigns", one.campaign_id, null, `${one.campaign_id} is ended.`))];
+    }, "No campaign runs.");
     show("trends", held.trends, ["Hour until", "Kind", "Id", "Times", "People", "The hour before"], (trend) => [
       moment(trend.window_end), trend.kind, trend.id, number(trend.actions), number(trend.people), number(trend.before),
     ], "Nothing is known: the job of behaviour writes this.");
     show("funnel-stats", held["funnel-stats"], ["Day", "Category", "Viewed", "Then carted", "Then bought", "Carted at all", "Bought at all"], (one) => [
       day(one.day), one.category, number(one.viewed), number(one.strict_carted), number(one.strict_purchased), number(one.any_carted), number(one.any_purchased),
+    ], "Nothing is known: the job of behaviour writes this.");
+    show("drift", held.drift, ["When", "Person", "Since", "Now takes"], (one) => [
+      moment(one.detected_at), one.user_id, moment(one.since), one.categories.join(", "),
     ], "Nothing is known: the job of behaviour writes this.");
     show("segments", Object.entries(held.segments), ["Segment", "People"], ([name, people]) => [name, number(people)],
       "Nothing is known: the job of behaviour writes this.");

@@ -15,7 +15,8 @@ from kafka import KafkaProducer
 from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
 
 from deploy.local.stack import Stack
-from schema.behaviour import FunnelStats, PersonSegment, Trend, encode_behaviour
+from schema.behaviour import Drift, FunnelStats, PersonSegment, Trend, encode_behaviour
+from schema.campaign import Offer, encode_offer
 from schema.experiment import ArmResult, ExperimentResults, encode_results
 from tests.programs import program
 
@@ -179,12 +180,19 @@ def test_the_desk_shows_what_the_other_jobs_say(desk: Page, whole: Stack) -> Non
     result = encode_results(ExperimentResults("shelf", 1, arms, False))
     trend, funnel = Trend("item", "rug-1", 0, 3_600_000, 40, 9, 3), FunnelStats("rugs", 1, 90, 20, 5, 25, 8)
     segment = encode_behaviour(PersonSegment("person-1", "loyal", False, 1))
+    drift = encode_behaviour(Drift("person-1", 86_400_000, 80_000_000, 1.5, ["rugs", "lamps"]))
+    campaign = {"campaign_id": "spring", "from": "2026-03-01T00:00:00Z", "until": "2026-04-01T00:00:00Z"}
+    campaign |= {"budget": 50, "cost": 2.5, "segments": ["loyal"]}
+    offer = encode_offer(Offer("person-1", "spring", 4, 1_772_323_200_000, 0.9, None))
     for topic, key, value in (
         ("experiments", "shelf", json.dumps(experiment).encode()),
         ("experiment-results", "shelf", result),
         ("trends", "rug-1", msgspec.json.encode(trend)),
         ("funnel-stats", "rugs", msgspec.json.encode(funnel)),
         ("segments", "person-1", segment),
+        ("drift", "person-1", drift),
+        ("campaigns", "spring", json.dumps(campaign).encode()),
+        ("offers", "person-1", offer),
     ):
         producer.send(topic, value, key=key.encode())
     producer.flush()
@@ -192,6 +200,9 @@ def test_the_desk_shows_what_the_other_jobs_say(desk: Page, whole: Stack) -> Non
     expect(desk.locator("#trends")).to_contain_text("rug-1")
     expect(desk.locator("#funnel-stats tbody tr")).to_have_count(1)
     expect(desk.locator("#segments")).to_contain_text("loyal")
+    expect(desk.locator("#drift tbody tr")).to_contain_text("rugs, lamps")
+    # Four offers of 2.5 each.
+    expect(desk.locator("#campaigns tbody tr")).to_contain_text("loyal5010")
     for scheme, width in (("light", 1200), ("dark", 360)):
         desk.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
         desk.set_viewport_size({"width": width, "height": 900})
@@ -202,6 +213,8 @@ def test_the_desk_shows_what_the_other_jobs_say(desk: Page, whole: Stack) -> Non
         producer.send(topic, None, key=key.encode())
     producer.close()
     expect(desk.locator("#experiments")).to_contain_text("No experiment runs.")
+    desk.get_by_role("button", name="End spring").click()
+    expect(desk.locator("#campaigns")).to_contain_text("No campaign runs.")
 
 
 @pytest.mark.parametrize("path", ["", "desk"])
