@@ -302,8 +302,8 @@ class _MessageOperation(Operation):
     summary="Steer",
 )
 async def steer(request: Request[Any, Any, Any], table: Steered, key: Id) -> Placed:
-    """Validate a rule, a decision or an experiment as the jobs will, put it on its topic, and answer when the broker
-    has it."""
+    """Validate a rule, a decision, an experiment or a campaign as the jobs will, put it on its topic, and answer when
+    the broker has it."""
     return await _steered(request.app.state.service, table, key, await request.body())
 
 
@@ -314,7 +314,7 @@ async def steer(request: Request[Any, Any, Any], table: Steered, key: Id) -> Pla
     summary="Take back",
 )
 async def take_back(request: Request[Any, Any, Any], table: Steered, key: Id) -> Placed:
-    """Take a rule, a decision or an experiment back."""
+    """Take a rule, a decision, an experiment or a campaign back."""
     return await _steered(request.app.state.service, table, key, None)
 
 
