@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from model.rating_prediction import RatingPrediction
 
-PEOPLE, ITEMS, KINDS = 1_000, 10_000, 20
+PEOPLE, ITEMS, KINDS, LIKED_FROM = 1_000, 10_000, 20, 3.0
 _TASTES, _NOISE, _START = 4, 0.5, 1_600_000_000_000
 Floats = npt.NDArray[np.float64]
 

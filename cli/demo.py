@@ -295,6 +295,8 @@ def demo(
     beside: dict[str, float] = {}
     with progress.status(scenario.value):
         if scenario is Scenario.article:
+            # Lists are to hold what is liked, and not what is rated.
+            os.environ.setdefault("HEADRACE_EVENTS__LIKED_FROM", str(article.LIKED_FROM))
             given = article.ratings(events)
             feed, items, beside = list(article.events(given)), list(article.catalogue()), article.figures(given)
         else:

@@ -20,6 +20,7 @@ class Events(Section):
     max_id_length: PositiveInt = 256
     max_future_s: PositiveInt = 86_400
     weights: dict[str, Annotated[float, Field(ge=0)]] = {}
+    liked_from: float | None = None
 
     @field_validator("vocabularies")
     @classmethod

@@ -185,6 +185,7 @@ class Settings(FileSettings):
             allowed_lateness_ms=self.profiles.allowed_lateness_s * 1000,
             exclude=self.lists.exclude,
             weights=DEFAULT_WEIGHTS | self.events.weights,
+            liked_from=self.events.liked_from,
             gaps=bool(self.models.sequence),
         )
 

@@ -46,7 +46,7 @@ from schema.review import parse_decision
 _log = logging.getLogger(__name__)
 VERSION = 1
 """The version byte of packed deltas and packed recommenders."""
-_SMOOTHING = 0.1
+_SMOOTHING, _WITHDRAWN = 0.1, 100_000
 LOOKED_UP = 128
 """Of how many people at once the lists are made where candidates are looked up and no matrix must fit a cache."""
 GPU_SCORES = 2**27
@@ -242,7 +242,7 @@ class Recommender:
         # Ids of items that the last batch made the learner forget, of those that others went with.
         self.forgotten: list[str] = []
         # Ids of items that were forgotten while they were unavailable.
-        self._withdrawn: set[str] = set()
+        self._withdrawn: dict[str, None] = {}
         # Each item's category as a row of `categories`, -1 for none.
         self.categories = ItemIndex()
         self.category = np.empty(0, np.int32)
@@ -297,7 +297,8 @@ class Recommender:
         if self._withdrawn:
             again = [row for row in range(known, len(self.index)) if self.index.ids[row] in self._withdrawn]
             self.blocked[again] = True
-            self._withdrawn.difference_update(self.index.ids[row] for row in again)
+            for row in again:
+                del self._withdrawn[self.index.ids[row]]
             self._blocks = self._blocks or bool(again)
         self._parts.clear()
         self.category = np.append(self.category, np.full(len(self.index) - len(self.category), -1, np.int32))
@@ -423,7 +424,9 @@ class Recommender:
         """Forget all items but those of `rows`, which stand in rows 0, 1, 2 from now on."""
         blocked = self.blocked.cpu().numpy()
         dropped = np.setdiff1d(np.flatnonzero(blocked), rows)
-        self._withdrawn.update(self.index.ids[row] for row in dropped)
+        self._withdrawn |= dict.fromkeys(self.index.ids[row] for row in dropped)
+        # The catalogue says so again, should one of long ago come back.
+        self._withdrawn = dict(islice(self._withdrawn.items(), max(0, len(self._withdrawn) - _WITHDRAWN), None))
         for model in self.models[:-1]:
             model.retain(rows)
         try:
@@ -766,7 +769,7 @@ class Recommender:
         models = [*(model.snapshot() for model in self.models[:-1]), self.sequence.snapshot(learning)]
         packed = _Packed(self.version, self.index.ids, blocked, models)
         packed.categories, packed.category = self.categories.ids, pack_array(self.category)
-        packed.withdrawn, packed.private = sorted(self._withdrawn), self.options.privacy.noise > 0
+        packed.withdrawn, packed.private = list(self._withdrawn), self.options.privacy.noise > 0
         packed.relations, packed.user_segments = self.relations.named, self.user_segments.snapshot()
         packed.rules, packed.decisions = self.rules.packed(), self.rules.decisions
         packed.experiments = {name: encode_experiment(one) for name, one in self.experiments.running.items()}
@@ -783,7 +786,7 @@ class Recommender:
         recommender.version = state.version
         recommender.index.extend(state.items)
         recommender._resize()
-        recommender._withdrawn.update(state.withdrawn)
+        recommender._withdrawn = dict.fromkeys(state.withdrawn)
         recommender.blocked = unpack_tensor(state.blocked, np.bool_, recommender.device)
         recommender._blocks = bool(recommender.blocked.any())
         recommender.categories.extend(state.categories)

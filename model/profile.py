@@ -32,8 +32,9 @@ DEFAULT_WEIGHTS = {
 
 @dataclass(frozen=True)
 class ProfileOptions:
-    """Bounds and rules of a profile. Times are milliseconds of event time. With `gaps` snapshots tell the time between
-    events, which only the sequence model reads."""
+    """Bounds and rules of a profile. Times are milliseconds of event time. A rating whose value is below `liked_from`,
+    where that is given, is a dislike. With `gaps` snapshots tell the time between events, which only the sequence model
+    reads."""
 
     max_interactions: int = 200
     max_event_ids: int = 64
@@ -42,6 +43,7 @@ class ProfileOptions:
     allowed_lateness_ms: int = 86_400_000
     exclude: str = "purchased"
     weights: Mapping[str, float] = field(default_factory=lambda: dict(DEFAULT_WEIGHTS))
+    liked_from: float | None = None
     gaps: bool = False
 
 
@@ -115,11 +117,18 @@ def apply_event(profile: Profile, event: Event, options: ProfileOptions) -> Outc
         return Outcome(True, True, -1)
     if event.item_id is None:
         return Outcome(True, False, -1)
+    rated = event.event_type == "rating" and options.liked_from is not None
+    disliked = event.event_type == "dislike"
+    if rated and event.value is not None and options.liked_from is not None:
+        disliked = event.value < options.liked_from
     if event.event_type == "purchase":
         _remember(profile.purchased, event.item_id, options.max_items)
-    elif event.event_type == "dislike":
+    elif disliked:
         _remember(profile.disliked, event.item_id, options.max_items)
-    weight = options.weights.get(event.event_type, 0.0)
+    elif rated and event.item_id in profile.disliked:
+        # They have changed their mind.
+        profile.disliked.remove(event.item_id)
+    weight = 0.0 if rated and disliked else options.weights.get(event.event_type, 0.0)
     if weight <= 0.0:
         return Outcome(True, False, -1)
     position = bisect_right(profile.times, event.timestamp)

@@ -41,6 +41,16 @@ def test_an_item_taken_again_is_repeated_and_one_out_of_order_stands_where_it_be
     assert list(late.ages) == [0, 0, 9]
 
 
+def test_a_rating_below_what_is_liked_is_a_dislike_until_it_is_rated_better() -> None:
+    profile, options = Profile(), ProfileOptions(liked_from=3.0)
+    for number, (item, value) in enumerate([("a", 4.0), ("b", 2.9), ("a", 1.0), ("b", 3.0)]):
+        apply_event(profile, Event(str(number), "u", "rating", START + number, item, value), options)
+    assert (profile.items, profile.disliked) == (["a", "b"], ["a"])
+    # Where nothing is said of it every rating is an interaction.
+    apply_event(profile, Event("5", "u", "rating", START + 5, "c", 0.0), ProfileOptions())
+    assert (profile.items, profile.disliked) == (["a", "b", "c"], ["a"])
+
+
 def test_the_window_bounds_distinct_items_and_what_stands_before_it_is_not_counted() -> None:
     found = after([("view", item, n) for n, item in enumerate("abcbc")], history_length=2)
     assert found.history == ["c", "b"]
