@@ -21,6 +21,7 @@ class Kafka(Section):
     rules: TopicName = "rules"
     experiments: TopicName = "experiments"
     experiment_results: TopicName = "experiment-results"
+    exposures: TopicName = "exposures"
     forbidden_items: TopicName = "forbidden-items"
     review_queue: TopicName = "review-queue"
     review_decisions: TopicName = "review-decisions"

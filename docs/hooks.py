@@ -21,7 +21,7 @@ from schema.campaign import Campaign, Offer, OfferTry  # noqa: E402
 from schema.dead_letter import DeadLetter  # noqa: E402
 from schema.erasure import Erasure  # noqa: E402
 from schema.event import EVENT_TYPES, Event  # noqa: E402
-from schema.experiment import Experiment, ExperimentResults  # noqa: E402
+from schema.experiment import Experiment, ExperimentResults, Exposure  # noqa: E402
 from schema.forbidden_item import ForbiddenItem  # noqa: E402
 from schema.item import Item  # noqa: E402
 from schema.recommendation import Recommendation  # noqa: E402
@@ -40,6 +40,7 @@ TOPICS: dict[str, tuple[type[msgspec.Struct] | type[BaseModel], str, str]] = {
     "experiment-results": (ExperimentResults, "out", "`experiment_id`"),
     "forbidden-items": (ForbiddenItem, "out", "`item_id`; a null value once it may be on lists again"),
     "review-queue": (Review, "out", "`item_id`; a null value once it waits no more"),
+    "exposures": (Exposure, "out, of `jobs/experiments.py`", "`user_id`"),
     "review-decisions": (Decision, "in", "`item_id`; a null value takes the decision back"),
     "recommendations": (Recommendation, "out", "`user_id`; a null value after erasure"),
     "similar-items": (SimilarItems, "out", "`item_id`; a null value once the item is forgotten"),

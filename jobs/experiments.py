@@ -9,7 +9,7 @@ from jobs.flink import keyed_in_jvm, name_table_operators, side_output
 from jobs.recommend import BYTES
 from jobs.settings import Settings
 from operators.door import PseudonymFunction
-from operators.experiment_results import MESSAGE, STOPS, ExperimentResultsFunction
+from operators.experiment_results import EXPOSURES, MESSAGE, STOPS, ExperimentResultsFunction
 from operators.outcomes import CHANGE, CHANGES, OutcomesFunction
 
 TABLE_UIDS: dict[str, tuple[str, str | None]] = {
@@ -19,6 +19,7 @@ TABLE_UIDS: dict[str, tuple[str, str | None]] = {
     },
     "results[": ("results-sink", None),
     "stops[": ("stops-sink", None),
+    "exposures[": ("exposures-sink", None),
 }
 """Names that the table planner gives, and the uids of those operators, as in `jobs.recommend`."""
 
@@ -37,7 +38,8 @@ def create_tables(tables: StreamTableEnvironment, settings: Settings) -> None:
         f"""create table events (payload bytes, appended timestamp_ltz(3) metadata from 'timestamp' virtual)
         with ({source}, 'topic'='{kafka.events}', 'scan.startup.mode'='{kafka.start}')"""
     )
-    for table, topic in (("results", kafka.experiment_results), ("stops", kafka.experiments)):
+    written = ("results", kafka.experiment_results), ("stops", kafka.experiments), ("exposures", kafka.exposures)
+    for table, topic in written:
         tables.execute_sql(
             f"""create table {table} (id string, payload bytes)
             with ({sink(kafka, table)}, 'topic'='{topic}', 'value.format'='raw', {keyed})"""
@@ -81,6 +83,7 @@ def build(environment: StreamExecutionEnvironment, settings: Settings) -> None:
     inserts = tables.create_statement_set()
     inserts.add_insert("results", tables.from_data_stream(found))
     inserts.add_insert("stops", tables.from_data_stream(side_output(found, STOPS)))
+    inserts.add_insert("exposures", tables.from_data_stream(side_output(found, EXPOSURES)))
     inserts.attach_as_datastream()
     name_table_operators(environment, TABLE_UIDS)
 

@@ -12,18 +12,29 @@ from pyflink.datastream.state import MapStateDescriptor, ValueStateDescriptor
 from model.experiments import arm_of
 from model.outcomes import Change, Tally, count, pack, results, unpack_member, unpack_tally
 from schema.errors import MessageError
-from schema.experiment import ArmResult, Experiment, encode_experiment, encode_results, parse_experiment
+from schema.experiment import (
+    ArmResult,
+    Experiment,
+    Exposure,
+    encode_experiment,
+    encode_exposure,
+    encode_results,
+    parse_experiment,
+)
 from schema.steering import taken_before
 
 MESSAGE = Types.ROW_NAMED(["experiment_id", "payload"], [Types.STRING(), Types.PRIMITIVE_ARRAY(Types.BYTE())])
 STOPS = OutputTag("stops", MESSAGE)
+EXPOSURES = OutputTag(
+    "exposures", Types.ROW_NAMED(["user_id", "payload"], [Types.STRING(), Types.PRIMITIVE_ARRAY(Types.BYTE())])
+)
 _EVERY_MS = 2_000
 
 
 class ExperimentResultsFunction(KeyedCoProcessFunction):
     """In: Row(packed `model.outcomes.Change`), and Row(experiment_id, experiment) or None at its end. Out:
-    Row(experiment_id, results), at most every two seconds, and None once it has ended; and experiments in which an arm
-    is to stop, as their topic has them.
+    Row(experiment_id, results), at most every two seconds, and None once it has ended; beside it experiments in which an
+    arm is to stop, as their topic has them, and Row(user_id, exposure) of each person who joins an arm.
 
     Keyed state: `tally`, one packed `model.outcomes.Tally`, and `members`, by user, what they had when they joined. An
     experiment of which more changes than that another arm is stopped begins anew.
@@ -59,12 +70,14 @@ class ExperimentResultsFunction(KeyedCoProcessFunction):
         member = count(tally, None if kept is None else unpack_member(bytes(kept)), change, experiment)
         if member is not None and kept is None:
             self._members.put(change.user_id, pack(member))
+            share, now = experiment.arms[change.arm].share, int(time.time() * 1000)
+            exposure = Exposure(change.user_id, experiment.experiment_id, change.arm, share, now)
+            yield EXPOSURES, Row(change.user_id, encode_exposure(exposure))
         elif not change.event_type:
             return
         self._state.update(pack(tally))
         now = ctx.timer_service().current_processing_time()
         ctx.timer_service().register_processing_time_timer(now - now % _EVERY_MS + _EVERY_MS)
-        yield from ()
 
     def process_element2(self, value: Row, ctx: KeyedCoProcessFunction.Context) -> Iterator[object]:
         """Take what the experiment is."""

@@ -1,4 +1,5 @@
-"""Experiments on lists: the compacted topic `experiments`, and what comes of them: `experiment-results`."""
+"""Experiments on lists: the compacted topic `experiments`, and what comes of them: `exposures` and
+`experiment-results`."""
 
 import sys
 from typing import Annotated, Literal, Self
@@ -79,6 +80,18 @@ class Experiment(_Strict):
         return self
 
 
+class Exposure(msgspec.Struct):
+    """Key `user_id`: by `at` (epoch milliseconds) a person had been given a list that named their `arm` of an
+    experiment, to which they belong with this `propensity`: the arm's share. Said once of each person, but for one who
+    moves to another arm, and for an experiment that begins anew."""
+
+    user_id: str
+    experiment_id: str
+    arm: str
+    propensity: float
+    at: int
+
+
 class ArmResult(msgspec.Struct):
     """An arm against the control: how many `people` it has, their `mean`, by how much it differs, the confidence
     sequence's interval at this moment, and its p-value, which are valid however often one looks. `adjusted` says that
@@ -107,7 +120,7 @@ class ExperimentResults(msgspec.Struct):
     stopped: list[str] = []
 
 
-_RESULTS = msgspec.json.Decoder(ExperimentResults)
+_RESULTS, _EXPOSURES = msgspec.json.Decoder(ExperimentResults), msgspec.json.Decoder(Exposure)
 
 
 def parse_experiment(key: str | None, raw: bytes | None) -> tuple[str, Experiment | None]:
@@ -129,3 +142,13 @@ def decode_results(raw: bytes) -> ExperimentResults:
 def encode_results(results: ExperimentResults) -> bytes:
     """JSON."""
     return msgspec.json.encode(results)
+
+
+def decode_exposure(raw: bytes) -> Exposure:
+    """The exposure in `raw`; raises MessageError."""
+    return decode(_EXPOSURES, raw, sys.maxsize)
+
+
+def encode_exposure(exposure: Exposure) -> bytes:
+    """JSON."""
+    return msgspec.json.encode(exposure)

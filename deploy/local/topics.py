@@ -27,7 +27,7 @@ def default_topics(partitions: int = 1) -> dict[str, Topic]:
         "similar-items": Topic(compacted=True),
         "taste-segments": Topic(compacted=True),
         **{name: Topic(compacted=True) for name in ("campaigns", "segments")},
-        **{name: Topic() for name in ("offers", "offer-tries")},
+        **{name: Topic() for name in ("offers", "offer-tries", "exposures")},
         **{name: Topic() for name in ("sessions", "funnel-stats", "trends", "abandoned-carts", "drift")},
         "dead-letters": Topic(),
         "erasures": Topic(),

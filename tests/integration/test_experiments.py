@@ -10,6 +10,7 @@ from kafka import KafkaConsumer
 
 from deploy.local.stack import Stack
 from deploy.local.topics import create_topics, default_topics
+from tests.integration.test_local_stack import messages
 from tests.integration.test_recommend_job import Topics
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
@@ -58,6 +59,9 @@ def test_arms_are_in_lists_and_results_on_their_topic(empty_stack: Stack, monkey
     assert results["arms"]["b"]["mean"] == 1.0
     assert 0 < results["arms"]["b"]["low"] < results["arms"]["b"]["difference"]
     assert not results["sample_ratio_mismatch"]
+    exposures = messages(empty_stack, "exposures", PEOPLE)
+    assert {one["user_id"]: one["arm"] for one in exposures} == arm_of
+    assert {one["propensity"] for one in exposures} == {0.5}
     topics.close()
 
 

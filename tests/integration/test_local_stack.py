@@ -90,7 +90,7 @@ def test_topics_are_created_once_and_the_tables_among_them_compacted(stack: Stac
     policies = {name: config["cleanup.policy"]["value"] for name, config in configs["topic"].items()}
     said = ("items", "recommendations", "similar-items", "taste-segments", "segments", "campaigns")
     steering = ("rules", "experiments", "experiment-results", "review-queue", "review-decisions", "forbidden-items")
-    kept = ("events", "dead-letters", "erasures", "offers", "offer-tries")
+    kept = ("events", "dead-letters", "erasures", "offers", "offer-tries", "exposures")
     counted = ("sessions", "funnel-stats", "trends", "abandoned-carts", "drift")
     assert policies == dict.fromkeys(said + steering, "compact") | dict.fromkeys(kept + counted, "delete")
 

@@ -8,10 +8,10 @@ from pyflink.common import Row
 
 from model.experiments import arm_of
 from model.outcomes import Tally, pack, unpack_tally
-from operators.experiment_results import ExperimentResultsFunction
+from operators.experiment_results import EXPOSURES, ExperimentResultsFunction
 from operators.outcomes import OutcomesFunction
 from schema.event import Event, EventParser, encode_event
-from schema.experiment import Experiment, parse_experiment
+from schema.experiment import Experiment, Exposure, decode_exposure, parse_experiment
 from schema.recommendation import Recommendation, encode_recommendation
 from tests.unit.operators.keyed import Keyed
 
@@ -26,7 +26,7 @@ class Jobs:
         self._outcomes, self._results = OutcomesFunction(EventParser, 30.0), ExperimentResultsFunction()
         self._outcomes.open(self.people)
         self._results.open(self.counted)
-        self._number = 0
+        self._number, self.exposures = 0, list[Exposure]()
 
     def define(self, **fields: Any) -> None:
         arms = {"a": {"share": 0.5}, "b": {"share": 0.5}}
@@ -54,7 +54,9 @@ class Jobs:
         self._number += 1
         self.people.key, self.counted.key = user, "e"
         for _, (change,) in self._outcomes.process_element(Row("", of_list, payload, self._number), self.people):
-            list(self._results.process_element1(Row(bytes(change)), self.counted))
+            for tag, row in self._results.process_element1(Row(bytes(change)), self.counted):
+                assert tag is EXPOSURES
+                self.exposures.append(decode_exposure(row[1]))
 
     def arms(self) -> dict[str, tuple[float, float]]:
         tally = unpack_tally(self.counted.states["tally"]["e"])
@@ -80,6 +82,7 @@ def test_who_moves_to_another_arm_counts_there_alone() -> None:
     jobs.listed(user, {"e": "a"})
     jobs.did(user, "purchase")
     assert jobs.arms() == {"a": (1, 1)}
+    assert [(one.user_id, one.arm, one.propensity) for one in jobs.exposures] == [(user, "b", 0.5), (user, "a", 0.9)]
 
 
 def test_a_list_of_a_session_without_consent_changes_nothing() -> None:
