@@ -79,8 +79,9 @@ def create_tables(tables: StreamTableEnvironment, settings: Settings) -> None:
             with ({common}, 'topic'='{topic}', 'scan.startup.mode'='earliest-offset', {source},
             'key.format'='raw', 'key.fields'='id', 'value.fields-include'='EXCEPT_KEY')"""
         )
-    # A micro-batch's lists in one request, where the default of 16 kB holds a dozen.
-    raw = "'value.format'='raw', 'properties.batch.size'='262144'"
+    # A micro-batch's lists in one request, where the default of 16 kB holds a dozen; they come together, so that nothing
+    # is to be waited for.
+    raw = "'value.format'='raw', 'properties.batch.size'='262144', 'properties.linger.ms'='0'"
     keyed = (
         ("recommendations", kafka.recommendations, "user_id", "lists"),
         ("similar_items", kafka.similar_items, "item_id", "similar"),

@@ -33,8 +33,8 @@ _EVERY_MS = 2_000
 
 class ExperimentResultsFunction(KeyedCoProcessFunction):
     """In: Row(packed `model.outcomes.Change`), and Row(experiment_id, experiment) or None at its end. Out:
-    Row(experiment_id, results), at most every two seconds, and None once it has ended; beside it experiments in which an
-    arm is to stop, as their topic has them, and Row(user_id, exposure) of each person who joins an arm.
+    Row(experiment_id, results), at most every two seconds, and None once it has ended; beside it experiments in which
+    an arm is to stop, as their topic has them, and Row(user_id, exposure) of each person who joins an arm.
 
     Keyed state: `tally`, one packed `model.outcomes.Tally`, and `members`, by user, what they had when they joined. An
     experiment of which more changes than that another arm is stopped begins anew.
