@@ -26,6 +26,7 @@ _TOPICS = (
     "review_decisions",
     "recommendations",
     "similar_items",
+    "category_items",
     "taste_segments",
     "dead_letters",
     "erasures",

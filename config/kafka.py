@@ -27,6 +27,7 @@ class Kafka(Section):
     review_decisions: TopicName = "review-decisions"
     recommendations: TopicName = "recommendations"
     similar_items: TopicName = "similar-items"
+    category_items: TopicName = "category-items"
     taste_segments: TopicName = "taste-segments"
     campaigns: TopicName = "campaigns"
     offers: TopicName = "offers"

@@ -18,6 +18,7 @@ from jobs.settings import Settings  # noqa: E402
 from operators.metrics import METRICS  # noqa: E402
 from schema.behaviour import AbandonedCart, Drift, FunnelStats, PersonSegment, Session, Trend  # noqa: E402
 from schema.campaign import Campaign, Offer, OfferTry  # noqa: E402
+from schema.category_items import CategoryItems  # noqa: E402
 from schema.dead_letter import DeadLetter  # noqa: E402
 from schema.erasure import Erasure  # noqa: E402
 from schema.event import EVENT_TYPES, Event  # noqa: E402
@@ -44,6 +45,7 @@ TOPICS: dict[str, tuple[type[msgspec.Struct] | type[BaseModel], str, str]] = {
     "review-decisions": (Decision, "in", "`item_id`; a null value takes the decision back"),
     "recommendations": (Recommendation, "out", "`user_id`; a null value after erasure"),
     "similar-items": (SimilarItems, "out", "`item_id`; a null value once the item is forgotten"),
+    "category-items": (CategoryItems, "out", "`category`"),
     "taste-segments": (TasteSegment, "out", "`user_id`; a null value after erasure"),
     "dead-letters": (DeadLetter, "out", "none"),
     "erasures": (Erasure, "out", "none"),

@@ -16,6 +16,7 @@ from jobs.flink import (
     slot_with_gpus,
 )
 from jobs.settings import Settings
+from operators.category_items import CATEGORY_ITEMS
 from operators.dead_letters import DEAD_LETTERS
 from operators.door import PseudonymFunction
 from operators.forbidden_items import FORBIDDEN_ITEMS
@@ -44,6 +45,7 @@ TABLE_UIDS = {
             "dead_letters",
             "erasures",
             "similar_items",
+            "category_items",
             "forbidden_items",
             "review_queue",
             "taste_segments",
@@ -79,12 +81,12 @@ def create_tables(tables: StreamTableEnvironment, settings: Settings) -> None:
             with ({common}, 'topic'='{topic}', 'scan.startup.mode'='earliest-offset', {source},
             'key.format'='raw', 'key.fields'='id', 'value.fields-include'='EXCEPT_KEY')"""
         )
-    # A micro-batch's lists in one request, where the default of 16 kB holds a dozen; they come together, so that nothing
-    # is to be waited for.
+    # A micro-batch's lists in one request, where the default of 16 kB holds a dozen, and at once: they come together.
     raw = "'value.format'='raw', 'properties.batch.size'='262144', 'properties.linger.ms'='0'"
     keyed = (
         ("recommendations", kafka.recommendations, "user_id", "lists"),
         ("similar_items", kafka.similar_items, "item_id", "similar"),
+        ("category_items", kafka.category_items, "category", "categories"),
         ("review_queue", kafka.review_queue, "item_id", "reviews"),
         ("forbidden_items", kafka.forbidden_items, "item_id", "forbidden"),
         ("taste_segments", kafka.taste_segments, "user_id", "tastes"),
@@ -231,6 +233,7 @@ def build(
         first, *others = (side_output(stream, tag) for stream in (profiles, deltas, ranked))
         inserts.add_insert(table, tables.from_data_stream(first.union(*others)))
     inserts.add_insert("similar_items", tables.from_data_stream(side_output(deltas, SIMILAR)))
+    inserts.add_insert("category_items", tables.from_data_stream(side_output(deltas, CATEGORY_ITEMS)))
     inserts.add_insert("forbidden_items", tables.from_data_stream(side_output(deltas, FORBIDDEN_ITEMS)))
     inserts.add_insert("review_queue", tables.from_data_stream(side_output(deltas, REVIEW_QUEUE)))
     uids = dict(TABLE_UIDS)

@@ -48,6 +48,7 @@ VERSION = 1
 """The version byte of packed deltas and packed recommenders."""
 _SMOOTHING, _WITHDRAWN = 0.1, 100_000
 LOOKED_UP = 128
+LEVELS = " > "
 """Of how many people at once the lists are made where candidates are looked up and no matrix must fit a cache."""
 GPU_SCORES = 2**27
 """So many scores of a model stand in a GPU's memory at once: half a gigabyte."""
@@ -124,7 +125,7 @@ class Steering(msgspec.Struct, array_like=True):
 def change_of(item: Item, options: ContentOptions) -> tuple[CatalogueChange, MessageError | None]:
     """What the models take of a catalogue message, and what is wrong with its embedding, if anything: the rest counts
     all the same."""
-    category = " > ".join(item.category) or None
+    category = LEVELS.join(item.category) or None
     # No more than count: the log holds them too.
     named = dict.fromkeys(chain.from_iterable((item.relations or {}).values()))
     related = None if item.relations is None else list(islice(named, NAMED))
@@ -245,6 +246,8 @@ class Recommender:
         self._withdrawn: dict[str, None] = {}
         # Each item's category as a row of `categories`, -1 for none.
         self.categories = ItemIndex()
+        # Of a category at any depth the rows of those below it, as far as they were looked at.
+        self._leaves, self._levelled = dict[str, list[int]](), 0
         self.category = np.empty(0, np.int32)
         self.cooccurrence = Cooccurrence(options.cooccurrence, self.device)
         people = options.user_neighbours
@@ -749,6 +752,27 @@ class Recommender:
             for item, rows, scores in found
             if len(rows)
         ]
+
+    def taken_categories(self, delta: Delta) -> set[str]:
+        """The categories, at any depth, of the items that the newest delta, this recommender's, has taken."""
+        leaves = np.unique(self.category[unpack_array(delta.popularity.items, np.int64)])
+        return {name for leaf in leaves[leaves >= 0].tolist() for name in self.categories.ids[leaf].split(LEVELS)}
+
+    def popular_in(self, category: str, k: int) -> tuple[list[str], list[float]]:
+        """The available items that are most popular in a category at any depth, best first, and how popular each is
+        beside the first."""
+        for leaf in range(self._levelled, len(self.categories)):
+            for name in dict.fromkeys(self.categories.ids[leaf].split(LEVELS)):
+                self._leaves.setdefault(name, []).append(leaf)
+        self._levelled = len(self.categories)
+        leaves = [leaf for leaf in self._leaves.get(category, ()) if leaf < len(self.category_popularity.best)]
+        items = self.category_popularity.best[leaves].ravel()
+        items = items[items >= 0]
+        items = items[~(self.blocked.numpy() | self.rules.nowhere)[items]]
+        sums = self.popularity.sums.numpy()[items]
+        order = np.argsort(-sums, kind="stable")[:k]
+        scores = sums[order] / max(sums.max(initial=0), np.finfo(np.float32).tiny)
+        return [self.index.ids[row] for row in items[order].tolist()], scores.astype(np.float64).round(5).tolist()
 
     def feedback(self, snapshot: Snapshot, blend: LearnedBlend, place: int = -1) -> None:
         """Teach the blend which item the user took after the list that it remembers, and at which `place` of it, -1

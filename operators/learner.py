@@ -17,12 +17,14 @@ from operators.worker import prepare_worker  # isort: skip, numba comes in with 
 from model.blend import BlendOptions, CatalogueChange, Delta, Recommender, Steering, change_of, pack_delta
 from model.blend import SimilarItems as Similar
 from model.snapshot import Snapshot, unpack_snapshot
+from operators.category_items import CATEGORY_ITEMS
 from operators.dead_letters import DeadLetters
 from operators.forbidden_items import FORBIDDEN_ITEMS
 from operators.receipts import RECEIPTS
 from operators.review import REVIEW_QUEUE
 from operators.similar import SIMILAR
 from operators.training_budget import TrainingBudget
+from schema.category_items import CategoryItems, encode_category_items
 from schema.erasure import receipt
 from schema.errors import MessageError
 from schema.experiment import parse_experiment
@@ -32,7 +34,7 @@ from schema.review import Review, encode_review, parse_decision
 from schema.rule import parse_rule
 from schema.similar_items import SimilarItem, SimilarItems, encode_similar_items
 
-_MANY, _REVIEW_S = 8, 60.0
+_MANY, _REVIEW_S, _POPULAR_S = 8, 60.0, 10.0
 TOPIC_STEP = 1_000_000
 """What is added to a partition's number for each topic after that of the items: rules, decisions, experiments."""
 
@@ -63,8 +65,9 @@ class LearnerFunction(KeyedCoProcessFunction):
     and of rules, decisions about items, and experiments, told apart by partitions that differ by `TOPIC_STEP`. Out:
     Row(shard, Row(whole, made_at, payload)) for each of the scorers' shards: the whole packed recommender first after
     every start, then a delta for each batch; beside it, at most `similar_items` that go with an item, each time that
-    its interactions have grown by half, and what changes in the review queue and among the items that no list may hold.
-    Malformed messages become dead letters, and so do those that the model fails on.
+    its interactions have grown by half, what is popular in the categories of what was taken, and what changes in the
+    review queue and among the items that no list may hold. Malformed messages become dead letters, and so do those that
+    the model fails on.
 
     Keyed state: `base`, the packed recommender, and `log`, what was learned from since, by number; and what was told of
     items, by their ids: `told_review`, which wait and why, and `told_forbidden`. Learning is
@@ -110,6 +113,8 @@ class LearnerFunction(KeyedCoProcessFunction):
         self._learned = self._metrics.counter("interactions_learned")
         self._dead_letters = DeadLetters(self._metrics, "learner_failed")
         self._milliseconds, self._version, self._reviewed_at = 0, 0, 0.0
+        # Categories in which something was taken, and when what is popular in each may be said again.
+        self._taken, self._popular_due = set[str](), dict[str, float]()
         self._steered = {"rules": 0, "review_waiting": 0, "items_forbidden": 0}
         for name in self._steered:
             self._metrics.gauge(name, lambda name=name: self._steered[name])
@@ -207,9 +212,23 @@ class LearnerFunction(KeyedCoProcessFunction):
             yield SIMILAR, Row(similar.item_id, self._encode(similar))
         for snapshot in erased:
             yield RECEIPTS, Row(receipt(snapshot.event_id, "model"))
+        yield from self._popular(self._recommender.taken_categories(delta))
         # Now and then too, as rules have times of their own.
         if changes or steering or time.monotonic() > self._reviewed_at + _REVIEW_S:
             yield from self._reviewed()
+
+    def _popular(self, taken: set[str]) -> Iterator[object]:
+        """What is popular in categories in which something was taken, of each now and then."""
+        assert self._recommender is not None
+        now, self._taken = time.monotonic(), self._taken | taken
+        k = self._options.category_popularity.items
+        due = [category for category in self._taken if now >= self._popular_due.get(category, 0.0)]
+        self._taken.difference_update(due)
+        for category in due:
+            self._popular_due[category] = now + _POPULAR_S
+            items = list(map(SimilarItem, *self._recommender.popular_in(category, k)))
+            said = CategoryItems(category, int(time.time() * 1000), items)
+            yield CATEGORY_ITEMS, Row(category, encode_category_items(said))
 
     def _reviewed(self) -> Iterator[object]:
         """What has changed in the review queue, and among the items that no list may hold."""

@@ -41,7 +41,7 @@ class Follower(threading.Thread):
         self._view, self._kafka, self._heard = view, kafka, heard
         self._topics = (kafka.items, kafka.similar_items, kafka.recommendations)
         # Where the jobs that write them do not run, or an earlier version does, these need not be there.
-        self._more = {kafka.forbidden_items}
+        self._more = {kafka.forbidden_items, kafka.category_items}
         if desk:
             self._more |= {*desk_tables(kafka), kafka.segments}
         self._ends: dict[TopicPartition, int] = {}
@@ -57,7 +57,10 @@ class Follower(threading.Thread):
                 self._follow()
             except TopicAuthorizationFailedError as error:
                 # Of the lists' own topics that is an error as any other.
-                _log.warning("Of some topics what the desk shows, or what is forbidden, may not be read: %s", error)
+                _log.warning(
+                    "Of some topics what the desk shows, what is forbidden or what is popular may not be read: %s",
+                    error,
+                )
                 self._more = set()
                 self._over.wait(1)
             except KafkaError as error:

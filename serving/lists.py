@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 import msgspec
 
+from schema.category_items import decode_category_items
 from schema.item import Item
 from schema.recommendation import DEFAULT_USER, Recommendation, ScoredItem
 from serving.messages import ListedItem, UserList
@@ -30,20 +31,26 @@ class Wanted(msgspec.Struct, frozen=True):
 
 
 def list_of(view: View, user_id: str, key: str, wanted: Wanted) -> UserList:
-    """The list of a user whose lists are kept under `key`, the list for people with no history where there is none."""
+    """The list of a user whose lists are kept under `key`, the list for people with no history where there is none, and
+    what is popular in the category where one is asked for."""
     held = own = _held(view, key)
     if held is None:
         held = _held(view, DEFAULT_USER)
         if held is None:
             return UserList(user_id, None, None, None, 0, 0, "default", [])
         held.strategy, held.event_id, held.experiments = "default", None, None
+    list_id, popular = held.list_id or None, _popular(view, wanted.category)
+    if own is None and popular:
+        # No list of the job's, so that nothing can follow from one.
+        list_id, held.items = None, _without_repetition(popular + held.items)
     items = _filtered(view, held.items, wanted)
-    if wanted.fill and own is not None and len(items) < wanted.k and (default := _held(view, DEFAULT_USER)) is not None:
-        listed = {item.item_id for item in held.items}
-        items += _filtered(view, (item for item in default.items if item.item_id not in listed), wanted)
+    if wanted.fill and own is not None and len(items) < wanted.k:
+        default = _held(view, DEFAULT_USER)
+        more = popular + (default.items if default is not None else [])
+        items = _filtered(view, _without_repetition(held.items + more), wanted)
     return UserList(
         user_id,
-        held.list_id,
+        list_id,
         held.generated_at,
         held.event_id,
         held.model_version,
@@ -52,6 +59,20 @@ def list_of(view: View, user_id: str, key: str, wanted: Wanted) -> UserList:
         _detailed(view, items[: wanted.k], wanted.details),
         held.experiments,
     )
+
+
+def _popular(view: View, category: str | None) -> list[ScoredItem]:
+    raw = None if category is None else view.popular(category)
+    found = [] if raw is None else decode_category_items(raw).items
+    return [ScoredItem(item.item_id, item.score, "popularity") for item in found]
+
+
+def _without_repetition(items: list[ScoredItem]) -> list[ScoredItem]:
+    """The first of each."""
+    first: dict[str, ScoredItem] = {}
+    for item in items:
+        first.setdefault(item.item_id, item)
+    return list(first.values())
 
 
 def _held(view: View, key: str) -> Recommendation | None:

@@ -29,7 +29,7 @@ class UserList(msgspec.Struct):
     user_id: str
     list_id: Annotated[
         str | None,
-        Meta(description="To be sent back as `list_id` of events that follow from this list. None where it is empty."),
+        Meta(description="To be sent back as `list_id` of events that follow from it. None where there is none."),
     ]
     generated_at: Annotated[int | None, Meta(description="Epoch milliseconds.")]
     event_id: Annotated[str | None, Meta(description="The newest event that the list reflects.")]

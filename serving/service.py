@@ -40,6 +40,7 @@ class Service:
             desk_tables(kafka) if self.settings.desk else {},
             kafka.segments,
             kafka.forbidden_items,
+            kafka.category_items,
         )
         self.desk = Desk(self.view, kafka)
         self.live = Live()

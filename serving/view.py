@@ -16,6 +16,7 @@ import msgspec
 from rocksdict import BlockBasedOptions, Options, Rdict, WriteBatch
 
 from schema.behaviour import PersonSegment, decode_behaviour
+from schema.category_items import decode_category_items
 from schema.errors import MessageError
 from schema.forbidden_item import decode_forbidden_item
 from schema.item import Item, encode_item, parse_item
@@ -31,7 +32,7 @@ MAX_ABSENCE_S = 43_200.0
 """Half of the time for which a broker keeps, by default, what says that a key was removed (`delete.retention.ms`)."""
 
 _LIST, _ITEM, _GONE, _SIMILAR, _PLACE, _NUMBER, _CATEGORY, _WORD, _MARK = (bytes((c, 0)) for c in b"rigsonctm")
-_ROW, _SEGMENT, _FORBIDDEN = (bytes((c, 0)) for c in b"dpf")
+_ROW, _SEGMENT, _FORBIDDEN, _POPULAR = (bytes((c, 0)) for c in b"dpfh")
 _SEARCHED, _WORDS = 20_000, 8
 
 
@@ -75,7 +76,8 @@ class View:
 
     `recommendations`, `items` and `similar_items` are the names of the topics. `tables` are topics of which messages
     are kept as they are, and as which row each; these raise MessageError where a message is not to be taken. `segments`
-    is the topic of people's segments, of which there are counts, `forbidden_items` that of items that no list may hold.
+    is the topic of people's segments, of which there are counts, `forbidden_items` that of items that no list may hold,
+    `category_items` that of what is popular in a category.
     """
 
     def __init__(
@@ -87,6 +89,7 @@ class View:
         tables: Mapping[str, Callable[[str, bytes], Row]] = MappingProxyType({}),
         segments: str = "segments",
         forbidden_items: str = "forbidden-items",
+        category_items: str = "category-items",
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         table = BlockBasedOptions()
@@ -105,6 +108,7 @@ class View:
             recommendations: self._take_list,
             items: self._take_item,
             similar_items: self._take_similar,
+            category_items: self._take_popular,
             segments: self._take_segment,
             forbidden_items: self._take_forbidden,
             **{topic: partial(self._take_row, topic, row_of) for topic, row_of in tables.items()},
@@ -177,6 +181,10 @@ class View:
     def similar(self, item_id: str) -> bytes | None:
         """What goes with the item, as it was sent."""
         return self._db.get(_SIMILAR + item_id.encode())
+
+    def popular(self, category: str) -> bytes | None:
+        """What is popular in the category, as it was sent."""
+        return self._db.get(_POPULAR + category.encode())
 
     def item(self, item_id: str) -> Item | None:
         """The item of the catalogue, None where it is in none, or removed."""
@@ -262,6 +270,16 @@ class View:
             return False
         with suppress(MessageError):
             decode_similar_items(value)
+            batch.put(key, value)
+        return False
+
+    def _take_popular(self, batch: "_Batch", category: str, value: bytes | None) -> bool:
+        key = _POPULAR + category.encode()
+        if value is None:
+            batch.delete(key)
+            return False
+        with suppress(MessageError):
+            decode_category_items(value)
             batch.put(key, value)
         return False
 

@@ -24,7 +24,7 @@ def default_topics(partitions: int = 1) -> dict[str, Topic]:
         "review-queue": Topic(compacted=True),
         "review-decisions": Topic(compacted=True),
         "recommendations": Topic(compacted=True),
-        "similar-items": Topic(compacted=True),
+        **{name: Topic(compacted=True) for name in ("similar-items", "category-items")},
         "taste-segments": Topic(compacted=True),
         **{name: Topic(compacted=True) for name in ("campaigns", "segments")},
         **{name: Topic() for name in ("offers", "offer-tries", "exposures")},

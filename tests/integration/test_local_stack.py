@@ -88,7 +88,7 @@ def test_topics_are_created_once_and_the_tables_among_them_compacted(stack: Stac
     admin.close()
     assert partitions["events"] == 2
     policies = {name: config["cleanup.policy"]["value"] for name, config in configs["topic"].items()}
-    said = ("items", "recommendations", "similar-items", "taste-segments", "segments", "campaigns")
+    said = ("items", "recommendations", "similar-items", "category-items", "taste-segments", "segments", "campaigns")
     steering = ("rules", "experiments", "experiment-results", "review-queue", "review-decisions", "forbidden-items")
     kept = ("events", "dead-letters", "erasures", "offers", "offer-tries", "exposures")
     counted = ("sessions", "funnel-stats", "trends", "abandoned-carts", "drift")

@@ -26,6 +26,7 @@ ACLS = {
         ("TOPIC", "dead-letters", "WRITE"),
         ("TOPIC", "erasures", "WRITE"),
         ("TOPIC", "similar-items", "WRITE"),
+        ("TOPIC", "category-items", "WRITE"),
         ("TOPIC", "forbidden-items", "WRITE"),
         ("TOPIC", "review-queue", "WRITE"),
     ],
@@ -33,7 +34,7 @@ ACLS = {
     "serving": [
         *(
             ("TOPIC", topic, "READ")
-            for topic in ("events", "items", "recommendations", "similar-items", "forbidden-items")
+            for topic in ("events", "items", "recommendations", "similar-items", "category-items", "forbidden-items")
         ),
         ("TOPIC", "events", "WRITE"),
     ],

@@ -9,12 +9,15 @@ import msgspec
 import pytest
 from pyflink.common import Row
 
+import operators.learner
 from model.blend import BlendOptions, CatalogueChange, Delta, Recommender, Steering
 from model.snapshot import Snapshot, pack_snapshot
+from operators.category_items import CATEGORY_ITEMS
 from operators.dead_letters import DEAD_LETTERS
 from operators.forbidden_items import FORBIDDEN_ITEMS
 from operators.learner import TOPIC_STEP, LearnerFunction
 from operators.review import REVIEW_QUEUE
+from schema.category_items import decode_category_items
 from tests.unit.operators.keyed import Keyed
 
 pytestmark = pytest.mark.unit
@@ -80,6 +83,32 @@ def test_of_a_batch_that_fails_only_the_messages_at_fault_are_set_aside(flink: K
     assert recommender is not None
     assert (recommender.index.ids, list(recommender.rules.rules)) == (["a", "b"], ["none"])
     assert [row[0] for row in told(iter(rows), FORBIDDEN_ITEMS)] == ["b"]
+
+
+def test_what_is_popular_in_a_category_is_told_at_every_depth_and_not_too_often(
+    flink: Keyed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learner = opened(flink)
+    paths = {"a": ["home", "rugs"], "b": ["home", "rugs"], "c": ["home", "lamps"], "d": ["toys"]}
+    list(sent(learner, *((0, item, {"item_id": item, "category": path}) for item, path in paths.items())))
+
+    def told_after(*items: str) -> dict[str, list[tuple[str, float]]]:
+        taken = [Snapshot(f"u{n}", f"{n}", 0, 0, [item], [1.0], 0, item) for n, item in enumerate(items)]
+        rows = learner.process_element1(Row(0, [pack_snapshot(one) for one in taken]), None)  # type: ignore[arg-type]
+        found = {row[0]: decode_category_items(row[1]) for row in told(rows, CATEGORY_ITEMS)}
+        return {name: [(one.item_id, one.score) for one in said.items] for name, said in found.items()}
+
+    assert told_after("a", "b", "b", "c") == {
+        "home": [("b", 1.0), ("a", 0.5), ("c", 0.5)],
+        "rugs": [("b", 1.0), ("a", 0.5)],
+        "lamps": [("c", 1.0)],
+    }
+    assert told_after("c", "d") == {"toys": [("d", 1.0)]}
+    monkeypatch.setattr(operators.learner, "_POPULAR_S", 0.0)
+    list(sent(learner, (0, "b", {"item_id": "b", "category": ["home", "rugs"], "available": False})))
+    learner._popular_due.clear()
+    assert told_after("d") == {"home": [("c", 1.0), ("a", 0.5)], "lamps": [("c", 1.0)], "toys": [("d", 1.0)]}
+    assert told_after("a", "a") == {"home": [("a", 1.0), ("c", 0.66667)], "rugs": [("a", 1.0)]}
 
 
 def test_events_without_consent_leave_nothing(flink: Keyed) -> None:

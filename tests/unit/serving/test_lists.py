@@ -6,7 +6,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from schema.category_items import CategoryItems, encode_category_items
 from schema.recommendation import DEFAULT_USER, Recommendation, ScoredItem, encode_recommendation
+from schema.similar_items import SimilarItem
 from serving.lists import Wanted, list_of
 from serving.messages import UserList
 from serving.view import Record, View
@@ -47,6 +49,21 @@ def test_a_persons_list_comes_first_and_the_default_fills_it_up_where_that_is_as
 def test_an_unknown_person_gets_the_default_list_and_is_told(view: View) -> None:
     found = list_of(view, "bob", "bob", Wanted())
     assert (ids(found), found.strategy, found.user_id, found.event_id) == ("cdef", "default", "bob", None)
+
+
+def test_in_a_category_people_without_a_list_get_what_is_popular_there(view: View) -> None:
+    items = [SimilarItem(item, score) for item, score in (("a", 1.0), ("f", 0.5), ("b", 0.2))]
+    said = encode_category_items(CategoryItems("even", 1, items))
+    view.apply([Record("category-items", 0, 0, b"even", said), Record("category-items", 0, 1, b"odd", b"{")])
+    found = list_of(view, "bob", "bob", Wanted(category="even"))
+    # Of item b the catalogue says that it is of another category by now.
+    assert (ids(found), found.strategy, found.list_id) == ("afcde", "default", None)
+    assert [item.source for item in found.items[:2]] == ["popularity"] * 2
+    assert ids(list_of(view, "bob", "bob", Wanted(category="odd"))) == ""
+    assert ids(list_of(view, "ann", "ann", Wanted(category="even"))) == "ac"
+    assert ids(list_of(view, "ann", "ann", Wanted(category="even", fill=True))) == "acfde"
+    view.apply([Record("category-items", 0, 2, b"even", None)])
+    assert ids(list_of(view, "bob", "bob", Wanted(category="even"))) == "cdef"
 
 
 def test_without_any_list_there_is_an_empty_one(tmp_path: Path) -> None:
