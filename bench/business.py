@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from datetime import datetime
 from io import BytesIO, TextIOWrapper
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import numpy as np
@@ -46,11 +45,11 @@ _LISTS, _LOOKS, _RUNS = 1_000_000, 30, 2_000
 
 def run(data: Path) -> dict[str, Any]:
     """The table of marks, as `marks`: `name`, `value`, `mark`, `more_is_better` and `met`. What needs a file that is
-    not there is left out."""
+    not there has no value."""
     marks: list[dict[str, Any]] = []
 
-    def add(name: str, value: float, mark: float, more: bool) -> None:
-        met = value >= mark if more else value <= mark
+    def add(name: str, value: float | None, mark: float, more: bool) -> None:
+        met = value is not None and (value >= mark if more else value <= mark)
         marks.append({"name": name, "value": value, "mark": mark, "more_is_better": more, "met": bool(met)})
 
     progress.print("rules")
@@ -59,26 +58,25 @@ def run(data: Path) -> dict[str, Any]:
     add("rules: exact pins, of all", pinned, 1, more=True)
     add("rules: promoted items beyond or short of the share, at most", off, 1, more=False)
     add("rules: nDCG lost to a typical set", _ndcg_lost(data), 0.02, more=False)
-    add("rules: s until one is in force, median", _seconds_until_in_force(data), 2, more=False)
+    add("rules: s until one is in force, the slowest of five", _seconds_until_in_force(data), 2, more=False)
     progress.print("experiments")
     wrong, right, peeking = _looks()
     add("experiments: false positives of 30 looks", wrong, 0.05, more=False)
     progress.print(f"a z-test that peeks as often is wrong in {peeking:.3f} of them")
     add("experiments: power for 5 % against 6.5 %", right, 0.75, more=True)
     add("experiments: variance cut by CUPED on Ta-Feng", _variance_cut(data), 0.25, more=True)
+    differ = found = alarms = None
     if TAOBAO.exists():
         progress.print("behaviour")
-        counted = behaviour.run(data)
-        differ = sum(row["differ"] for row in counted.values())
-        add("behaviour: counts that differ from a recount", differ, 0, more=False)
+        differ = sum(row["differ"] for row in behaviour.run(data).values())
         found, alarms = _drift()
-        add("behaviour: drifts found within 30 events", found, 0.8, more=True)
-        add("behaviour: false alarms within 30 events", alarms, 0.05, more=False)
+    add("behaviour: counts that differ from a recount", differ, 0, more=False)
+    add("behaviour: drifts found within 30 events", found, 0.8, more=True)
+    add("behaviour: false alarms within 30 events", alarms, 0.05, more=False)
     progress.print("marketing")
-    if HILLSTROM.exists():
-        gain, ratio = _uplift()
-        add("marketing: uplift at 30 %", gain, 0.072, more=True)
-        add("marketing: Qini / the response model's", ratio, 3, more=True)
+    gain, ratio = _uplift() if HILLSTROM.exists() else (None, None)
+    add("marketing: uplift at 30 %", gain, 0.072, more=True)
+    add("marketing: Qini / the response model's", ratio, 3, more=True)
     short, over = _pacing()
     add("marketing: of a day's budget with a spike left over", short, 0.05, more=False)
     add("marketing: spent beyond the hard cap", over, 0, more=False)
@@ -194,7 +192,7 @@ def _seconds_until_in_force(data: Path, rounds: int = 5) -> float:
         stack.down()
         os.environ.clear()
         os.environ.update(before)
-    return median(waits)
+    return max(waits)
 
 
 def _looks() -> tuple[float, float, float]:

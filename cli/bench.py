@@ -72,7 +72,8 @@ def _show_marks(marks: list[dict[str, Any]]) -> None:
     table = Table("What", "Figure", "Mark", "")
     for mark in marks:
         bound = "at least" if mark["more_is_better"] else "at most"
-        table.add_row(mark["name"], f"{mark['value']:.3g}", f"{bound} {mark['mark']:g}", "met" if mark["met"] else "")
+        value = "-" if mark["value"] is None else f"{mark['value']:.3g}"
+        table.add_row(mark["name"], value, f"{bound} {mark['mark']:g}", "met" if mark["met"] else "")
     console.print(table)
 
 

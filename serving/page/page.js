@@ -87,7 +87,8 @@ function why(item) {
     cooccurrence: "people have it together", factorization: "people alike have it", linear: "goes with the history",
     popularity: "popular now", history: "seen before", content: "alike", new: "new, and alike",
   };
-  const reason = names[item.source] || item.source;
+  const ruled = item.rules ? `, by the shop's rule ${item.rules.join(", ")}` : "";
+  const reason = (names[item.source] || item.source) + ruled;
   return item.because ? `${reason}, because of “${titleOf(item.because)}”` : reason;
 }
 
