@@ -19,6 +19,8 @@ from kafka import KafkaConsumer, KafkaProducer
 
 from deploy.local.stack import Stack
 from deploy.local.topics import create_topics, default_topics
+from schema.category_items import CategoryItems, encode_category_items
+from schema.forbidden_item import ForbiddenItem, encode_forbidden_item
 from schema.recommendation import DEFAULT_USER, Recommendation, ScoredItem, encode_recommendation
 from schema.similar_items import SimilarItem, SimilarItems, encode_similar_items
 from serving.view import View
@@ -48,6 +50,8 @@ class Shop:
             "review-decisions",
             "experiments",
             "trends",
+            "forbidden-items",
+            "category-items",
         )
         for name in names:
             monkeypatch.setenv(f"HEADRACE_KAFKA__{name.replace('-', '_').upper()}", self._prefix + name)
@@ -120,6 +124,24 @@ def stocked(shop: Shop) -> None:
     shop.send("recommendations", DEFAULT_USER, made(DEFAULT_USER, 0, "def", "popular"))
     similar = SimilarItems("a", 1, 7, [SimilarItem("b", 0.9), SimilarItem("c", 0.1)])
     shop.send("similar-items", "a", encode_similar_items(similar))
+
+
+def test_what_is_forbidden_leaves_lists_at_once_and_a_category_has_a_list_for_strangers(shop: Shop) -> None:
+    stocked(shop)
+    popular = CategoryItems("things", 1, [SimilarItem("b", 1.0), SimilarItem("a", 0.4)])
+    shop.send("category-items", "things", encode_category_items(popular))
+    shop.start()
+    eventually(lambda: shop.items("ann") == "abc")
+    eventually(lambda: shop.items("bob", category="things") == "badef")
+    # Ann does nothing, so that the job makes her no other list.
+    shop.send("forbidden-items", "b", encode_forbidden_item(ForbiddenItem("b", 1)))
+    shop.flush()
+    eventually(lambda: shop.items("ann") == "ac")
+    assert shop.items("bob", category="things") == "adef"
+    assert [item["item_id"] for item in shop.get("/items/a/similar").json()["items"]] == ["c"]
+    shop.send("forbidden-items", "b", None)
+    shop.flush()
+    eventually(lambda: shop.items("ann") == "abc")
 
 
 def test_the_shop_steers_over_http_where_it_may(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
