@@ -48,7 +48,8 @@ def read_events(file: Path, parser: "EventParser | None" = None) -> "tuple[list[
             event = parser.parse(msgspec.json.encode({"event_id": str(number), **fields}), now)
         except MessageError as error:
             raise typer.BadParameter(f"{file}, row {number + 1}: {error}") from error
-        if event.consent:
+        # An erasure is heeded whatever it says of consent, as the job does.
+        if event.consent or event.event_type == "erase_user":
             events.append(event)
         if row.get("category") is not None and (item_id := event.item_id):
             catalogue.setdefault(item_id, Item(item_id, category=[str(row["category"])]))

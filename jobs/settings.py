@@ -171,10 +171,9 @@ class Settings(FileSettings):
     def _faults_of_flink(self) -> Iterator[str]:
         if self.flink.parallelism > self.flink.max_parallelism:
             yield "flink.parallelism must not exceed flink.max_parallelism"
-        # Transactions that no checkpoint ends in time are lost, and lists with them.
-        exactly_once = self.kafka.delivery == "exactly-once"
-        if exactly_once and self.flink.checkpoint_interval_ms >= self.kafka.transaction_timeout_ms:
-            yield "flink.checkpoint_interval_ms must be below kafka.transaction_timeout_ms for exactly-once"
+        # Transactions that no checkpoint ends in time are lost; offers are in some whatever `kafka.delivery` is.
+        if self.flink.checkpoint_interval_ms >= self.kafka.transaction_timeout_ms:
+            yield "flink.checkpoint_interval_ms must be below kafka.transaction_timeout_ms"
 
     def profile_options(self) -> ProfileOptions:
         """The part that the profile needs."""

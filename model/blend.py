@@ -32,6 +32,7 @@ from model.linear_item_model import LinearItemModel, LinearItemModelDelta, Linea
 from model.matrix_factorization import MatrixFactorization, MatrixFactorizationDelta, MatrixFactorizationOptions
 from model.popularity import Popularity, PopularityDelta, PopularityOptions
 from model.private_counts import PrivacyOptions, PrivateCounts
+from model.reading_time import ReadingTime
 from model.relations import NAMED, Related, Relations, RelationsOptions
 from model.rules import People, Rules, attributes_of
 from model.sequence_model import SequenceDelta, SequenceModel, SequenceOptions
@@ -46,7 +47,7 @@ from schema.review import parse_decision
 _log = logging.getLogger(__name__)
 VERSION = 1
 """The version byte of packed deltas and packed recommenders."""
-_SMOOTHING, _WITHDRAWN = 0.1, 100_000
+_WITHDRAWN = 100_000
 LOOKED_UP = 128
 LEVELS = " > "
 """Of how many people at once the lists are made where candidates are looked up and no matrix must fit a cache."""
@@ -203,6 +204,7 @@ class _Packed(msgspec.Struct, array_like=True):
     experiments: dict[str, bytes] = {}
     decisions: dict[str, bool] = {}
     attributes: list[bytes] = []
+    forgotten: dict[str, bytes] = {}
 
 
 _delta_encoder, _delta_decoder = msgspec.msgpack.Encoder(), msgspec.msgpack.Decoder(Delta)
@@ -267,9 +269,9 @@ class Recommender:
         self.rules, self.experiments = Rules(), Experiments()
         self.sequence = SequenceModel(options.sequence, self.device)
         self.sequence_failures = 0
-        # Milliseconds a person that the newest lists' sequences took, smoothed; and whether it has failed since the
-        # other side began it.
-        self.sequence_ms, self._sequence_lost = 0.0, False
+        # Whether it has failed since the other side began it.
+        self._sequence_lost = False
+        self.reading_time = ReadingTime()
         # What the least of the most popular items had when they were last looked for.
         self._least_popular = np.float32(math.inf)
         self._scratch = torch.empty(0, device=self.device)
@@ -432,11 +434,11 @@ class Recommender:
         self._withdrawn = dict(islice(self._withdrawn.items(), max(0, len(self._withdrawn) - _WITHDRAWN), None))
         for model in self.models[:-1]:
             model.retain(rows)
+        self.index = ItemIndex(self.index.ids[row] for row in rows)
         try:
             self.sequence.retain(rows)
         except Exception:
             self._lose_sequence()
-        self.index = ItemIndex(self.index.ids[row] for row in rows)
         self.relations.retain(self.index)
         self.rules.retain(rows, self.index)
         self.blocked = torch.from_numpy(blocked[rows]).to(self.device)
@@ -673,8 +675,7 @@ class Recommender:
                 scores = self.sequence.score_candidates(queries, candidates.items, self.content)
                 if not np.isfinite(scores).all():
                     raise FloatingPointError("a score of the sequence model is not finite")
-                took = (time.perf_counter() - started) * 1000 / len(batch.users)
-                self.sequence_ms += _SMOOTHING * (took - self.sequence_ms)
+                self.reading_time.observe(len(batch.users), (time.perf_counter() - started) * 1000)
                 return scores
             except Exception:
                 _log.exception("the sequence model has failed, and a list is made without it")
@@ -767,8 +768,11 @@ class Recommender:
         self._levelled = len(self.categories)
         leaves = [leaf for leaf in self._leaves.get(category, ()) if leaf < len(self.category_popularity.best)]
         items = self.category_popularity.best[leaves].ravel()
-        items = items[items >= 0]
-        items = items[~(self.blocked.numpy() | self.rules.nowhere)[items]]
+        items, allowed = items[items >= 0], ~(self.blocked.numpy() | self.rules.nowhere)
+        if not allowed[items].all():
+            # The most popular are sold out: those after them are known of no category.
+            items = np.flatnonzero(np.isin(self.category, leaves) & (self.popularity.sums.numpy() > 0))
+        items = items[allowed[items]]
         sums = self.popularity.sums.numpy()[items]
         order = np.argsort(-sums, kind="stable")[:k]
         scores = sums[order] / max(sums.max(initial=0), np.finfo(np.float32).tiny)
@@ -798,6 +802,7 @@ class Recommender:
         packed.rules, packed.decisions = self.rules.packed(), self.rules.decisions
         packed.experiments = {name: encode_experiment(one) for name, one in self.experiments.running.items()}
         packed.attributes = self.rules.known if any(self.rules.known) else []
+        packed.forgotten = self.rules.forgotten
         return bytes((VERSION,)) + _delta_encoder.encode(packed)
 
     @classmethod
@@ -822,6 +827,7 @@ class Recommender:
             recommender._take_experiment(experiment_id, experiment)
         for item, allowed in state.decisions.items():
             recommender.rules.decide(item, allowed)
+        recommender.rules.remember(state.forgotten)
         for row, attributes in enumerate(state.attributes):
             recommender.rules.follow(row, attributes)
         if state.category:

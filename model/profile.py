@@ -121,6 +121,10 @@ def apply_event(profile: Profile, event: Event, options: ProfileOptions) -> Outc
     disliked = event.event_type == "dislike"
     if rated and event.value is not None and options.liked_from is not None:
         disliked = event.value < options.liked_from
+        taken = zip(profile.items, profile.times, strict=True)
+        if disliked and any(item == event.item_id and at > event.timestamp for item, at in taken):
+            # They have changed their mind since.
+            return Outcome(True, False, -1)
     if event.event_type == "purchase":
         _remember(profile.purchased, event.item_id, options.max_items)
     elif disliked:

@@ -179,7 +179,8 @@ class Rules:
         kept = set(rows.tolist())
         # What rules may ask of an item that comes back before its catalogue message does.
         gone = {self._ids[n]: packed for n, packed in enumerate(self._known) if packed and n not in kept}
-        self._gone = dict(islice(reversed((self._gone | gone).items()), _GONE))
+        gone = self._gone | gone
+        self._gone = dict(islice(gone.items(), max(0, len(gone) - _GONE), None))
         self._told_gone |= dict.fromkeys(
             self._ids[row] for row in np.flatnonzero(self._told).tolist() if row not in kept
         )
@@ -348,6 +349,16 @@ class Rules:
     def known(self) -> list[bytes]:
         """What rules may ask of each item, packed."""
         return self._known
+
+    @property
+    def forgotten(self) -> dict[str, bytes]:
+        """What rules may ask of items that were forgotten, by id, packed: they may come back before their catalogue
+        message does."""
+        return self._gone
+
+    def remember(self, forgotten: dict[str, bytes]) -> None:
+        """Take what `forgotten` was before."""
+        self._gone = forgotten
 
     def packed(self) -> dict[str, bytes]:
         """The rules as they were sent, by their ids."""

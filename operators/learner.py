@@ -275,7 +275,7 @@ class LearnerFunction(KeyedCoProcessFunction):
         error: Exception,
     ) -> Iterator[object]:
         """Learn from all of a batch but the messages that the model fails on. Raises what it failed with where that is
-        all of many events: then the fault is in no single one, and the job starts again."""
+        all of many: then the fault is in no single one, and the job starts again."""
         if len(requests) + len(changes) + len(steering) == 1:
             if requests:
                 snapshot = unpack_snapshot(*requests)
@@ -295,7 +295,7 @@ class LearnerFunction(KeyedCoProcessFunction):
             yield from self._take([], [], [steered])
         for request in requests:
             yield from self._take([request])
-        if self._recommender.version == before and len(requests) >= _MANY:
+        if self._recommender.version == before and len(requests) + len(changes) + len(steering) >= _MANY:
             raise error
 
     def _sent(self, whole: bool, payload: bytes) -> Iterator[Row]:

@@ -30,9 +30,8 @@ _RETRY_MS = 20
 # come meanwhile is read.
 _PEOPLE, _TURN_S, _PAUSE_MS, _LONGEST_PAUSE_MS = LOOKED_UP - 1, 0.05, 10, 100
 _SMOOTHING = 0.001
-# What part of the target the network may take, and how much of the time that it took is still believed after a batch
-# without it.
-_SEQUENCE_SHARE, _FORGOTTEN = 0.5, 0.98
+# What part of the target the network may take.
+_SEQUENCE_SHARE = 0.5
 
 
 class SentList(NamedTuple):
@@ -265,13 +264,13 @@ class ScorerFunction(KeyedCoProcessFunction):
         self._gauges["scorer_ms"] = (time.perf_counter() - started) * 1000
 
     def _too_slow(self, oldest_ms: int, people: int) -> bool:
-        """Whether the network would make lists late, or they are. It is thought a little faster each time that it is
-        left out, so that it is tried again."""
+        """Whether the network would make lists late, or they are. Each time that it is left out it is thought a little
+        faster, so that it is tried again."""
         assert self._replica is not None
         if int(time.time() * 1000) - oldest_ms > self._target_freshness_ms > 0:
             return True
-        if self._replica.sequence_ms * people > _SEQUENCE_SHARE * self._target_freshness_ms > 0:
-            self._replica.sequence_ms *= _FORGOTTEN
+        if self._replica.reading_time.of(people) > _SEQUENCE_SHARE * self._target_freshness_ms > 0:
+            self._replica.reading_time.doubt(people)
             return True
         return False
 

@@ -9,12 +9,13 @@ import msgspec
 from schema.errors import MessageError
 from schema.wire import decode
 
-_MOST_BYTES = 65_536
+_MOST_BYTES, _MOST_SAID = 65_536, 8_192
 
 
 class DeadLetter(msgspec.Struct, omit_defaults=True):
-    """A refused message. `error` is the code of a MessageError, `received_at` is in epoch milliseconds. Of a payload of
-    more than 65,536 bytes, which is `truncated`, it holds the beginning: all of it lies at its offset."""
+    """A refused message. `error` is the code of a MessageError, `message` says why, in 8,192 characters at most, and
+    `received_at` is in epoch milliseconds. Of a payload of more than 65,536 bytes, which is `truncated`, it holds the
+    beginning: all of it lies at its offset."""
 
     error: str
     message: str
@@ -61,6 +62,7 @@ def dead_letter(
             text = begin.decode(errors="ignore")
         except UnicodeDecodeError:
             text, encoding = base64.b64encode(begin).decode(), "base64"
+    message = message[:_MOST_SAID]
     return _ENCODER.encode(DeadLetter(code, message, topic, partition, offset, received_at, text, encoding, truncated))
 
 

@@ -111,7 +111,7 @@ def _drift(_: str, raw: bytes) -> Row:
 
 def _offer(_: str, raw: bytes) -> Row:
     offer = decode_offer(raw)
-    return Row(offer.campaign_id, 0, offer)
+    return Row(offer.campaign_id, 0, offer, offer.number)
 
 
 def _readable(raw: bytes) -> None:

@@ -61,7 +61,9 @@ class Follower(threading.Thread):
                     "Of some topics what the desk shows, what is forbidden or what is popular may not be read: %s",
                     error,
                 )
-                self._more = set()
+                # The others are followed on.
+                refused = {str(topic) for topic in error.args[0]} if error.args else set[str]()
+                self._more -= (refused & self._more) or self._more
                 self._over.wait(1)
             except KafkaError as error:
                 _log.warning("The broker is waited for: %r", error)

@@ -38,11 +38,13 @@ _SEARCHED, _WORDS = 20_000, 8
 
 class Row(NamedTuple):
     """A message of a table: the key that it is kept by, and its period: of a table only the rows of the highest one are
-    kept. `message` is what it holds."""
+    kept. `message` is what it holds. One of a lower `number` does not take the place of a higher one, which may have
+    come by another partition."""
 
     key: str
     period: int
     message: object
+    number: int = 0
 
 
 class Record(NamedTuple):
@@ -295,7 +297,8 @@ class View:
         with suppress(MessageError, UnicodeDecodeError):
             value.decode()
             row, period = row_of(key, value), int(batch.get(newest) or 0)
-            if row.period < period:
+            held = batch.get(prefix + row.key.encode()) if row.number else None
+            if row.period < period or (held is not None and row_of(key, held).number > row.number):
                 return False
             if row.period > period:
                 batch.delete_below(prefix, list(self._below(prefix)))

@@ -67,7 +67,7 @@ def test_it_takes_what_the_configured_job_takes(tmp_path: Path) -> None:
 def test_who_is_erased_begins_anew_and_without_consent_nothing_is_read(tmp_path: Path) -> None:
     views = [(user, f"i{n}", "view", START + n, "true") for n in range(20) for user in ("anna", "bert")]
     secret = [("carl", "i1", "view", START + 30, "false")]
-    gone = [("anna", "", "erase_user", START + 40, "true"), ("anna", "i3", "view", START + 41, "true")]
+    gone = [("anna", "", "erase_user", START + 40, "false"), ("anna", "i3", "view", START + 41, "true")]
     columns = ("user_id", "item_id", "event_type", "timestamp", "consent")
     file, dump = written(tmp_path, views + secret + gone, columns), tmp_path / "lists.jsonl"
     done = CliRunner().invoke(app, ["evaluate", str(file), "--exclude-seen", "--dump", str(dump), "--json"])

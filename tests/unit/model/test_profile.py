@@ -46,6 +46,9 @@ def test_a_rating_below_what_is_liked_is_a_dislike_until_it_is_rated_better() ->
     for number, (item, value) in enumerate([("a", 4.0), ("b", 2.9), ("a", 1.0), ("b", 3.0)]):
         apply_event(profile, Event(str(number), "u", "rating", START + number, item, value), options)
     assert (profile.items, profile.disliked) == (["a", "b"], ["a"])
+    # Of the two the newer opinion counts, in whatever order they come.
+    apply_event(profile, Event("4", "u", "rating", START + 2, "b", 1.0), options)
+    assert (profile.items, profile.disliked) == (["a", "b"], ["a"])
     # Where nothing is said of it every rating is an interaction.
     apply_event(profile, Event("5", "u", "rating", START + 5, "c", 0.0), ProfileOptions())
     assert (profile.items, profile.disliked) == (["a", "b", "c"], ["a"])

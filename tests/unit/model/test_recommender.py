@@ -19,6 +19,7 @@ from model.linear_item_model import LinearItemModelOptions
 from model.matrix_factorization import MatrixFactorizationOptions
 from model.popularity import PopularityOptions
 from model.profile import Profile, ProfileOptions, apply_event, pack_profile, unpack_profile
+from model.rules import attributes_of
 from model.sequence_model import SequenceModel, SequenceOptions
 from model.snapshot import Snapshot, unpack_snapshot
 from model.user_neighbours import UserNeighboursOptions
@@ -403,6 +404,21 @@ def test_scores_that_are_no_numbers_reach_no_list(monkeypatch: pytest.MonkeyPatc
     )
     assert learner.recommend(events[-3:], 5) == expected
     assert learner.sequence_failures == 1
+
+
+def test_what_rules_may_ask_of_forgotten_items_is_kept_with_the_model() -> None:
+    options = replace(SOLVED_OFTEN, max_items=20)
+    learner = Recommender(options)
+    packed = attributes_of(Item("i0", brand="Acme"))
+    for changes in ([CatalogueChange(f"i{n}", True, attributes=packed) for n in range(25)], []):
+        learner.learn(snapshots([(0, 1), (0, 2)]), changes)
+    gone = set(learner.rules.forgotten)
+    assert len(gone) == 7
+    restored = Recommender.unpack(learner.pack(), options)
+    back = min(gone)
+    restored.learn([Snapshot("u", "e", 0, 0, [back], [1.0], 0, back)])
+    assert restored.rules.known[restored.index.rows([back])[0]] == packed
+    assert set(restored.rules.forgotten) == gone - {back}
 
 
 def test_what_belongs_to_a_persons_items_is_listed_and_says_why() -> None:

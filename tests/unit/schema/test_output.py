@@ -1,5 +1,7 @@
 """Recommendations and dead letters."""
 
+import json
+
 import msgspec
 import pytest
 from hypothesis import given
@@ -7,6 +9,7 @@ from hypothesis import strategies as st
 
 from schema.dead_letter import dead_letter, decode_dead_letter
 from schema.errors import MessageError
+from schema.experiment import parse_experiment
 from schema.recommendation import Recommendation, ScoredItem, decode_recommendation, encode_recommendation
 from schema.similar_items import SimilarItem, SimilarItems, decode_similar_items, encode_similar_items
 from schema.taste_segment import TasteSegment, decode_taste_segment, encode_taste_segment
@@ -70,6 +73,13 @@ def test_of_a_large_payload_the_beginning_is_kept_so_that_the_broker_takes_the_l
     assert begin is not None
     assert len(begin) >= 65_535
     assert payload.startswith(begin)
+
+
+def test_what_is_said_of_a_message_is_bounded_too() -> None:
+    stopped = json.dumps({"experiment_id": "e", "stopped": [1] * 20_000}).encode()
+    with pytest.raises(MessageError) as caught:
+        parse_experiment(None, stopped)
+    assert len(dead_letter(caught.value, "experiments", 0, 0, 0, stopped)) < 100_000
 
 
 def test_only_bytes_that_are_not_text_are_base64() -> None:

@@ -114,6 +114,14 @@ def test_items_are_found_by_words_and_category_as_they_are_described_now(view: V
     assert view.gone == {"c"}
 
 
+def test_a_row_of_a_lower_number_does_not_take_the_place_of_a_higher_one(tmp_path: Path) -> None:
+    view = View(tmp_path, *NAMES, tables={"offers": lambda _, raw: Row("spring", 0, raw, int(raw))})
+    for offset, number in enumerate((b"2", b"5", b"3")):
+        view.apply([Record("offers", offset, 0, b"somebody", number)])
+    assert list(view.rows("offers")) == [b"5"]
+    view.close()
+
+
 def test_what_is_forbidden_is_hidden_whether_it_is_in_stock_or_not(tmp_path: Path) -> None:
     view = View(tmp_path, *NAMES)
     forbidden = encode_forbidden_item(ForbiddenItem("a", 1))
