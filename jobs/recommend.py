@@ -58,8 +58,9 @@ BATCH = Types.ROW([Types.LONG(), Types.OBJECT_ARRAY(BYTES)])
 CATALOGUE = Types.ROW([Types.OBJECT_ARRAY(Types.ROW([Types.STRING(), BYTES, Types.INT(), Types.LONG()]))])
 
 
-def create_tables(tables: StreamTableEnvironment, settings: Settings) -> None:
-    """The topics as tables; payloads stay bytes, so that a malformed message reaches Python whole."""
+def create_tables(tables: StreamTableEnvironment, settings: Settings, linger_ms: int = 0) -> None:
+    """The topics as tables; payloads stay bytes, so that a malformed message reaches Python whole. What is written
+    waits `linger_ms` for more."""
     kafka = settings.kafka
     common = connection(kafka)
     place = "`partition` int metadata virtual, `offset` bigint metadata virtual"
@@ -82,7 +83,7 @@ def create_tables(tables: StreamTableEnvironment, settings: Settings) -> None:
             'key.format'='raw', 'key.fields'='id', 'value.fields-include'='EXCEPT_KEY')"""
         )
     # A micro-batch's lists in one request, where the default of 16 kB holds a dozen, and at once: they come together.
-    raw = "'value.format'='raw', 'properties.batch.size'='262144', 'properties.linger.ms'='0'"
+    raw = f"'value.format'='raw', 'properties.batch.size'='262144', 'properties.linger.ms'='{linger_ms}'"
     keyed = (
         ("recommendations", kafka.recommendations, "user_id", "lists"),
         ("similar_items", kafka.similar_items, "item_id", "similar"),
