@@ -7,6 +7,7 @@ import logging
 import math
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import accumulate, chain, islice, pairwise
 from typing import Literal, NamedTuple
@@ -372,19 +373,21 @@ class Recommender:
         if self._sequence_lost:
             self._sequence_lost = False
             return SequenceDelta(anew=True)
-        try:
+        with self._sequence_at_risk():
             return self.sequence.learn(batch, self.content, train, lambda: self.relations.pairs(self.index))
-        except Exception:
-            self._lose_sequence()
-            self._sequence_lost = False
-            return SequenceDelta(anew=True)
+        self._sequence_lost = False
+        return SequenceDelta(anew=True)
 
-    def _lose_sequence(self) -> None:
-        """It has failed, and begins anew: a learner tells, and a replica waits for its learner to."""
-        _log.exception("the sequence model has failed, and begins anew")
-        self.sequence_failures += 1
-        self._begin_sequence()
-        self._sequence_lost = True
+    @contextmanager
+    def _sequence_at_risk(self) -> Iterator[None]:
+        """Where it fails inside it begins anew: a learner tells, and a replica waits for its learner to."""
+        try:
+            yield
+        except Exception:
+            _log.exception("the sequence model has failed, and begins anew")
+            self.sequence_failures += 1
+            self._begin_sequence()
+            self._sequence_lost = True
 
     def _begin_sequence(self) -> None:
         self.sequence = SequenceModel(self.options.sequence, self.device)
@@ -410,10 +413,8 @@ class Recommender:
             self._begin_sequence()
             self._sequence_lost = False
         if not self._sequence_lost:
-            try:
+            with self._sequence_at_risk():
                 self.sequence.apply(delta.sequence)
-            except Exception:
-                self._lose_sequence()
         self.popularity.apply(delta.popularity)
         self._follow_popularity(delta.popularity)
         self.version = delta.after
@@ -435,10 +436,8 @@ class Recommender:
         for model in self.models[:-1]:
             model.retain(rows)
         self.index = ItemIndex(self.index.ids[row] for row in rows)
-        try:
+        with self._sequence_at_risk():
             self.sequence.retain(rows)
-        except Exception:
-            self._lose_sequence()
         self.relations.retain(self.index)
         self.rules.retain(rows, self.index)
         self.blocked = torch.from_numpy(blocked[rows]).to(self.device)
@@ -454,10 +453,8 @@ class Recommender:
             self._blocks = bool(self.blocked.any())
             contents, embeddings = (c.content for c in catalogue), (c.embedding for c in catalogue)
             self.content.follow(rows.tolist(), contents, embeddings)
-            try:
+            with self._sequence_at_risk():
                 self.sequence.changed(rows.cpu().numpy())
-            except Exception:
-                self._lose_sequence()
             for row, change in zip(rows.tolist(), catalogue, strict=True):
                 self.rules.follow(row, change.attributes)
             for change in catalogue:
@@ -836,10 +833,8 @@ class Recommender:
             for model, arrays in zip(recommender.models[:-1], state.models, strict=False):
                 model.load(arrays)
             for arrays in state.models[len(recommender.models) - 1 :]:
-                try:
+                with recommender._sequence_at_risk():
                     recommender.sequence.load(arrays)
-                except Exception:
-                    recommender._lose_sequence()
             if state.user_segments:
                 recommender.user_segments.load(state.user_segments)
         recommender.category_popularity.rebuild(recommender.popularity.sums.cpu().numpy(), recommender.category)

@@ -36,9 +36,15 @@ class DeadLetters:
     def of_failure(self, code: str, error: Exception, topic: str, snapshot: Snapshot) -> tuple[OutputTag, Row]:
         """The dead letter of a valid event on which a model raised `error`: its message is the traceback, its payload
         what the model was given, as JSON, but of an event without consent."""
-        told = "".join(traceback.format_exception(error))
         given = None if snapshot.session_only else msgspec.json.encode(snapshot)
-        return self.of((code, told), topic, snapshot.partition, snapshot.offset, given)
+        return self.of_message(code, error, topic, snapshot.partition, snapshot.offset, given)
+
+    def of_message(
+        self, code: str, error: Exception, topic: str, partition: int, offset: int, payload: bytes | None
+    ) -> tuple[OutputTag, Row]:
+        """The dead letter of a valid message at its place on which a model raised `error`."""
+        told = "".join(traceback.format_exception(error))
+        return self.of((code, told), topic, partition, offset, payload)
 
     def _counter(self, code: str) -> Counter:
         return self._metrics.add_group("code", code).counter("dead_letters")

@@ -1,7 +1,6 @@
 """One for the whole job: owns the model, learns from every micro-batch, and tells the scorers what changed."""
 
 import time
-import traceback
 from collections.abc import Iterator, Sequence
 from copy import copy
 from dataclasses import replace
@@ -281,11 +280,9 @@ class LearnerFunction(KeyedCoProcessFunction):
                 snapshot = unpack_snapshot(*requests)
                 yield self._dead_letters.of_failure("learner_failed", error, self._events_topic, snapshot)
                 return
-            for _, message in (*changes, *steering):
-                table, said = self._tables[message.table], "".join(traceback.format_exception(error))
-                yield self._dead_letters.of(
-                    ("learner_failed", said), table, message.partition, message.offset, message.payload
-                )
+            for _, (table, partition, offset, payload) in (*changes, *steering):
+                topic = self._tables[table]
+                yield self._dead_letters.of_message("learner_failed", error, topic, partition, offset, payload)
             return
         assert self._recommender is not None
         before = self._recommender.version

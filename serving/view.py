@@ -109,8 +109,8 @@ class View:
         self._take: dict[str, Callable[[_Batch, str, bytes | None], bool]] = {
             recommendations: self._take_list,
             items: self._take_item,
-            similar_items: self._take_similar,
-            category_items: self._take_popular,
+            similar_items: partial(self._take_whole, _SIMILAR, decode_similar_items),
+            category_items: partial(self._take_whole, _POPULAR, decode_category_items),
             segments: self._take_segment,
             forbidden_items: self._take_forbidden,
             **{topic: partial(self._take_row, topic, row_of) for topic, row_of in tables.items()},
@@ -265,24 +265,15 @@ class View:
         batch.put(mark, msgspec.msgpack.encode(newer))
         return True
 
-    def _take_similar(self, batch: "_Batch", item_id: str, value: bytes | None) -> bool:
-        key = _SIMILAR + item_id.encode()
+    def _take_whole(
+        self, prefix: bytes, decode: Callable[[bytes], object], batch: "_Batch", key: str, value: bytes | None
+    ) -> bool:
         if value is None:
-            batch.delete(key)
+            batch.delete(prefix + key.encode())
             return False
         with suppress(MessageError):
-            decode_similar_items(value)
-            batch.put(key, value)
-        return False
-
-    def _take_popular(self, batch: "_Batch", category: str, value: bytes | None) -> bool:
-        key = _POPULAR + category.encode()
-        if value is None:
-            batch.delete(key)
-            return False
-        with suppress(MessageError):
-            decode_category_items(value)
-            batch.put(key, value)
+            decode(value)
+            batch.put(prefix + key.encode(), value)
         return False
 
     def _take_row(

@@ -10,7 +10,7 @@ import pytest
 from pyflink.common import Row
 
 import operators.learner
-from model.blend import BlendOptions, CatalogueChange, Delta, Recommender, Steering
+from model.blend import BlendOptions, CatalogueChange, Recommender, Steering
 from model.snapshot import Snapshot, pack_snapshot
 from operators.category_items import CATEGORY_ITEMS
 from operators.dead_letters import DEAD_LETTERS
@@ -27,16 +27,15 @@ TABLES = ("items", "rules", "review-decisions", "experiments")
 class Picky(Recommender):
     """Fails on the item `poison` and on the rule `poison`."""
 
-    def learn(
-        self,
-        snapshots: Sequence[Snapshot],
-        catalogue: Sequence[CatalogueChange] = (),
-        train: bool = True,
-        steering: Sequence[Steering] = (),
-    ) -> Delta:
-        if "poison" in [change.item_id for change in catalogue] + [steered.key for steered in steering]:
+    def _follow_catalogue(self, catalogue: Sequence[CatalogueChange]) -> None:
+        if any(change.item_id == "poison" for change in catalogue):
             raise ZeroDivisionError
-        return super().learn(snapshots, catalogue, train, steering)
+        super()._follow_catalogue(catalogue)
+
+    def _steer(self, steering: Sequence[Steering]) -> None:
+        if any(steered.key == "poison" for steered in steering):
+            raise ZeroDivisionError
+        super()._steer(steering)
 
 
 class PickyLearner(LearnerFunction):
