@@ -31,6 +31,7 @@ from model.experiment_statistics import Moments, boundary, compare
 from model.interest_drift import DriftOptions, Interests, Shares, follow
 from model.item_index import ItemIndex
 from model.rules import People, Rules, attributes_of
+from model.snapshot import Snapshot
 from model.uplift import Uplift, features_of, qini, uplift_at
 from schema.campaign import Campaign, parse_campaign
 from schema.item import Item
@@ -105,7 +106,7 @@ def _rules_on_lists() -> tuple[float, float, float]:
     ]
     for fields in steering:
         rules.put(*parse_rule(None, json.dumps(fields).encode()))
-    held = rules.in_force(0, People([""] * batch, [-1] * batch, [1] * batch, [{}] * batch))
+    held = rules.in_force(0, People([Snapshot("", "", 0, 0, [], [])] * batch, [-1] * batch, [{}] * batch))
     assert held is not None
     of = {rule.rule_id: flags for rule, flags in zip(held.rules, held.items, strict=True)}
     popularity = np.asarray(random.random(size), np.float32)

@@ -19,6 +19,7 @@ _DEAD_S, _STEP_S = 900.0, 0.5
 _TOPICS = (
     "events",
     "items",
+    "segments",
     "rules",
     "experiments",
     "forbidden_items",

@@ -22,7 +22,7 @@ from operators.door import PseudonymFunction
 from operators.forbidden_items import FORBIDDEN_ITEMS
 from operators.item_encoder import ItemEncoderFunction
 from operators.learner import DELTA, DELTAS, TOPIC_STEP, LearnerFunction
-from operators.profile import SNAPSHOTS, ProfileFunction
+from operators.profile import EVENT, SEGMENT, SNAPSHOTS, UNKEYED, ProfileFunction
 from operators.receipts import RECEIPTS
 from operators.review import REVIEW_QUEUE
 from operators.scorer import LISTS, ScorerFunction
@@ -32,12 +32,13 @@ from operators.taste_segments import TASTE_SEGMENTS
 TABLE_UIDS = {
     "KafkaSource-default_catalog.default_database.events": ("events", "cbc357ccb763df2852fee8c4fc7d55f2"),
     "KafkaSource-default_catalog.default_database.items": ("items", "6cdc5bb954874d922eaee11a8e7b5dd5"),
+    "KafkaSource-default_catalog.default_database.segments": ("segments", None),
     "KafkaSource-default_catalog.default_database.rules": ("rules", None),
     "KafkaSource-default_catalog.default_database.review_decisions": ("review-decisions", None),
     "KafkaSource-default_catalog.default_database.experiments": ("experiments", None),
-    "WindowAggregate[29]": ("steering-window", None),
-    "WindowAggregate[7]": ("snapshot-window", "309e0aa10f951ee63f7be62e93bc0b37"),
-    "WindowAggregate[16]": ("catalogue-window", "a7656bc88070ceb7fdbe4bea9f8054df"),
+    "WindowAggregate[32]": ("steering-window", None),
+    "WindowAggregate[10]": ("snapshot-window", "309e0aa10f951ee63f7be62e93bc0b37"),
+    "WindowAggregate[19]": ("catalogue-window", "a7656bc88070ceb7fdbe4bea9f8054df"),
     **{
         f"{table}[": (f"{table}-sink", None)
         for table in (
@@ -73,6 +74,11 @@ def create_tables(tables: StreamTableEnvironment, settings: Settings, linger_ms:
         f"""create table items (item_id string, payload bytes, {place}, arrived as proctime())
         with ({common}, 'topic'='{kafka.items}', 'scan.startup.mode'='earliest-offset', {source},
         'key.format'='raw', 'key.fields'='item_id', 'value.fields-include'='EXCEPT_KEY')"""
+    )
+    tables.execute_sql(
+        f"""create table segments (id string, payload bytes, {place})
+        with ({common}, 'topic'='{kafka.segments}', 'scan.startup.mode'='earliest-offset', {source},
+        'key.format'='raw', 'key.fields'='id', 'value.fields-include'='EXCEPT_KEY')"""
     )
     # What the shop steers by are tables as the catalogue is.
     steering = ("rules", kafka.rules), ("review_decisions", kafka.review_decisions), ("experiments", kafka.experiments)
@@ -120,7 +126,7 @@ def build(
     events = tables.to_append_stream(
         tables.sql_query(
             f"""select {USER_ID} as user_id,
-            row(if({USER_ID} = '', '', 'u'), payload, `partition`, `offset`,
+            row(if({USER_ID} = '', '{UNKEYED}', '{EVENT}'), payload, `partition`, `offset`,
               {MILLISECONDS.format("appended_at")}) from events"""
         ),
         Types.ROW([Types.STRING(), event_type]),
@@ -129,8 +135,16 @@ def build(
     if pseudonym_key is not None:
         hashed = PseudonymFunction(pseudonym_key)
         events = events.map(hashed, Types.ROW([Types.STRING(), event_type])).name("pseudonyms").uid("pseudonyms")
+    # Under pseudonyms already.
+    segments = tables.to_append_stream(
+        tables.sql_query(
+            f"""select id, row('{SEGMENT}', payload, `partition`, `offset`, cast(0 as bigint)) from segments
+            where id is not null"""
+        ),
+        Types.ROW([Types.STRING(), event_type]),
+    )
     profiles = (
-        keyed_in_jvm(events, event_type, Types.STRING())
+        keyed_in_jvm(events.union(segments), event_type, Types.STRING())
         .process(
             ProfileFunction(
                 settings.profile_options(),

@@ -573,7 +573,7 @@ class Recommender:
         arms = [self.experiments.arms_of(user) for user in batch.users] if self.experiments.running else None
         steered = [self.experiments.effective(one) for one in arms] if arms else [{} for _ in batch.users]
         may_read, fixed = self._allowed(steered) if arms else (np.float32(1), None)
-        held = self.rules.in_force(now_ms, People(batch.users, clusters.tolist(), batch.events, steered))
+        held = self.rules.in_force(now_ms, People(snapshots, clusters.tolist(), steered))
         if held:
             if (filtered := self.rules.blocked(held)) is not None:
                 # Here already, so that what is looked for is what may be on a list.

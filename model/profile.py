@@ -4,8 +4,8 @@ from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from itertools import pairwise
-from typing import NamedTuple
+from itertools import islice, pairwise
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -14,6 +14,7 @@ from schema.event import EVENT_TYPES, Event
 
 VERSION = 1
 """The first byte of a packed profile."""
+_PROPERTIES, _LONGEST, _LARGEST = 16, 128, 2.0**53
 
 TYPE_INDEX = {name: index for index, name in enumerate(EVENT_TYPES)}
 DEFAULT_WEIGHTS = {
@@ -48,7 +49,8 @@ class ProfileOptions:
 
 
 class Profile(msgspec.Struct, array_like=True):
-    """The state of one user. The four interaction lists are parallel and in event-time order, oldest first."""
+    """The state of one user. The four interaction lists are parallel and in event-time order, oldest first. `segment`,
+    empty where it is not known, and `price_sensitive` are what the job of behaviour says of them."""
 
     items: list[str] = []
     types: list[int] = []
@@ -61,6 +63,8 @@ class Profile(msgspec.Struct, array_like=True):
     purchased: list[str] = []
     disliked: list[str] = []
     late: int = 0
+    segment: str = ""
+    price_sensitive: bool = False
 
 
 class Outcome(NamedTuple):
@@ -168,6 +172,8 @@ def merge_profiles(older: Profile, newer: Profile, options: ProfileOptions) -> P
             _remember(found, item, options.max_items)
         setattr(merged, name, found)
     merged.late = older.late + newer.late
+    told = newer if newer.segment else older
+    merged.segment, merged.price_sensitive = told.segment, told.price_sensitive
     return merged
 
 
@@ -215,6 +221,18 @@ def _gaps(times: list[int]) -> bytes:
     return bytes([max(newer - older, 0).bit_length() for newer, older in pairwise([*times, *times[-1:]])])
 
 
+def _plain(properties: Mapping[str, Any]) -> dict[str, str | bool | float]:
+    """The first properties that are a short text, a number, or true or false: every number as a fraction, so that one
+    expression holds for 2 and for 2.5."""
+    plain: dict[str, str | bool | float] = {}
+    for name, value in islice(properties.items(), _PROPERTIES):
+        if len(name) <= _LONGEST and (isinstance(value, bool) or (isinstance(value, str) and len(value) <= _LONGEST)):
+            plain[name] = value
+        elif len(name) <= _LONGEST and isinstance(value, int | float) and abs(value) < _LARGEST:
+            plain[name] = float(value)
+    return plain
+
+
 def erasure(event: Event, appended_at: int) -> Snapshot:
     """What the learner and the scorer need to know of an event `erase_user`."""
     return Snapshot(event.user_id, event.event_id, event.timestamp, appended_at, [], [], erased=True)
@@ -254,4 +272,8 @@ def snapshot(profile: Profile, event: Event, outcome: Outcome, appended_at: int,
         gaps=_gaps(times) if options.gaps else b"",
         list_id=event.list_id,
         impression=event.event_type == "impression",
+        event_type=event.event_type,
+        properties=_plain(event.properties) if event.properties else {},
+        behaviour=profile.segment,
+        price_sensitive=profile.price_sensitive,
     )

@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from model.batch import Rows, Weights
 from model.item_index import ItemIndex
+from model.snapshot import Snapshot
 from schema.errors import MessageError
 from schema.item import Item
 from schema.rule import Rule, now_in, parse_rule
@@ -68,12 +69,11 @@ def attributes_of(item: Item) -> bytes:
 
 
 class People(NamedTuple):
-    """The people that lists are made for: of each the id, the segment, -1 where none is known, how many events they
-    have, and their arms by the ids of experiments."""
+    """The people that lists are made for: what they did last, the segment of each by what they take, -1 where none is
+    known, and their arms by the ids of experiments."""
 
-    ids: Sequence[str]
+    snapshots: Sequence[Snapshot]
     segments: Sequence[int]
-    events: Sequence[int]
     arms: Sequence[dict[str, str]]
 
 
@@ -400,12 +400,15 @@ class Rules:
 
     def _lists(self, rule_id: str, rule: Rule, now_ms: int, people: People) -> Flags:
         if rule.when == "true":
-            return np.ones(len(people.ids), np.bool_)
+            return np.ones(len(people.snapshots), np.bool_)
         context = cel.Context()
         context.add_variable("now", now_in(rule.timezone, now_ms))
-        found = np.zeros(len(people.ids), np.bool_)
-        for n, (user, segment, events, arms) in enumerate(zip(*people, strict=True)):
-            context.add_variable("person", {"id": user, "segment": segment, "events": events, "arms": arms})
+        found = np.zeros(len(people.snapshots), np.bool_)
+        for n, (last, segment, arms) in enumerate(zip(*people, strict=True)):
+            person = {"id": last.user_id, "segment": segment, "events": last.profile_version, "arms": arms}
+            person |= {"behaviour": last.behaviour, "price_sensitive": last.price_sensitive}
+            context.add_variable("person", person)
+            context.add_variable("event", {"type": last.event_type, "properties": last.properties})
             found[n] = _holds(self._when[rule_id], context)
         return found
 

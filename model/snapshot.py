@@ -15,7 +15,8 @@ class Snapshot(msgspec.Struct, array_like=True):
     next older one, 0 for the oldest. `partition` and `offset` are the event's
     place in its topic, -1 where it is not known. `session_only` says that a list may be made of it, and nothing kept.
     `last_seen` is the newest time of the profile's events. `list_id` is the list that led to the event, where the
-    shop says so, and `impression` says that the item was only seen there.
+    shop says so, and `impression` says that the item was only seen there. `event_type` and `properties` are the
+    event's, the latter as far as rules may ask for them, and `behaviour` and `price_sensitive` are the user's segment.
     """
 
     user_id: str
@@ -40,6 +41,10 @@ class Snapshot(msgspec.Struct, array_like=True):
     gaps: bytes = b""
     list_id: str | None = None
     impression: bool = False
+    event_type: str = ""
+    properties: dict[str, str | bool | float] = {}
+    behaviour: str = ""
+    price_sensitive: bool = False
 
 
 _encoder = msgspec.msgpack.Encoder()

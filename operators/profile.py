@@ -25,19 +25,22 @@ from operators.dead_letters import DeadLetters
 from operators.profile_cache import ProfileCache
 from operators.receipts import RECEIPTS
 from operators.state import kept_for
+from schema.behaviour import PersonSegment, decode_behaviour
 from schema.erasure import receipt
 from schema.errors import MessageError, shown
 from schema.event import IMPORT_PROFILE, Event, EventParser
 from schema.pseudonym import pseudonym
 
 _SESSION_BYTES, _SESSION_MS = 8 * 2**20, 1_800_000
+EVENT, UNKEYED, SEGMENT = "u", "", "s"
+"""Kinds of messages."""
 SNAPSHOTS = Types.ROW_NAMED(["shard", "request"], [Types.LONG(), Types.PRIMITIVE_ARRAY(Types.BYTE())])
 
 
 class ProfileFunction(KeyedProcessFunction):
-    """In: Row(found, payload, partition, offset, appended_at), where `found` is empty if the message is keyed by no
-    user: Flink reads less of what JSON allows than the parser. Out: Row(shard, packed Snapshot), dead letters, and
-    receipts of erasure.
+    """In: Row(kind, payload, partition, offset, appended_at): an event of a user, one that is keyed by none, as Flink
+    reads less of what JSON allows than the parser, or a message of the topic `segments`. Out: Row(shard, packed
+    Snapshot), dead letters, and receipts of erasure.
 
     Keyed state `profile`: one packed `model.profile.Profile`, kept for `ttl_days` after the user's last event. Events
     without consent go to a profile of their session instead, which is in no state and forgotten after half an hour. A
@@ -75,13 +78,16 @@ class ProfileFunction(KeyedProcessFunction):
         self._dead_letters = DeadLetters(self._metrics)
 
     def process_element(self, value: Row, ctx: KeyedProcessFunction.Context) -> Iterator[object]:
-        """Apply one event."""
-        found, payload, partition, offset, appended_at = value
+        """Apply one event, or take what segment the user is of."""
+        kind, payload, partition, offset, appended_at = value
         payload = None if payload is None else bytes(payload)
         now = int(time.time() * 1000)
+        if kind == SEGMENT:
+            self._take_segment(ctx.get_current_key(), payload, now)
+            return
         try:
             event = self._parser.parse(payload, now)
-            if not found:
+            if kind == UNKEYED:
                 raise MessageError("unkeyed", "user_id", shown(event.user_id), "Flink finds none in this message")
         except MessageError as error:
             if self._pseudonym is None:
@@ -128,6 +134,27 @@ class ProfileFunction(KeyedProcessFunction):
         taken = snapshot(profile, event, outcome, appended_at, self._options)
         taken.partition, taken.offset = partition, offset
         yield Row(shard, pack_snapshot(taken))
+
+    def _take_segment(self, user_id: str, payload: bytes | None, now: int) -> None:
+        """It shows on the next list. What is malformed is left out: the topic is our own."""
+        packed = self._cache.get(user_id, now) or self._state.value()
+        profile = Profile() if packed is None else unpack_profile(packed)
+        try:
+            told = None if payload is None else decode_behaviour(payload, PersonSegment)
+        except MessageError:
+            return
+        if told is None and packed is None:
+            return
+        if told is None and not any(profile.counters):
+            # Erased, and what was said of them before came after that.
+            self._state.clear()
+            self._cache.remove(user_id)
+            return
+        profile.segment = "" if told is None else told.segment
+        profile.price_sensitive = told is not None and told.price_sensitive
+        packed = pack_profile(profile)
+        self._state.update(packed)
+        self._cache.put(user_id, now, packed)
 
     def _import(self, event: Event, now: int) -> None:
         """Put a profile of what was before under the one that is there. The same again changes nothing."""

@@ -27,9 +27,18 @@ ITEM: dict[str, Any] = {
     "attributes": {},
 }
 """What `items` may ask of an item, with values of the right types: an unknown number is -1.0, an unknown text ""."""
-PERSON: dict[str, Any] = {"id": "", "segment": -1, "events": 0, "arms": {}}
+PERSON: dict[str, Any] = {
+    "id": "",
+    "segment": -1,
+    "behaviour": "",
+    "price_sensitive": False,
+    "events": 0,
+    "arms": {},
+}
+EVENT: dict[str, Any] = {"type": "", "properties": {}}
+"""What `when` may ask of the event after which the list is made; of that for people without history all is empty."""
 NOW: dict[str, Any] = {"hour": 0, "minute": 0, "weekday": 1, "date": "2026-01-01"}
-"""What `when` may ask, beside `person`, of the moment in the rule's `timezone`; Monday is 1."""
+"""What `when` may ask, beside `person` and `event`, of the moment in the rule's `timezone`; Monday is 1."""
 _OF_ACTION: dict[str, tuple[str, ...]] = {
     "filter": (),
     "boost": ("amount",),
@@ -83,7 +92,7 @@ class Rule(BaseModel):
     @field_validator("when")
     @classmethod
     def _asks_of_people(cls, expression: str) -> str:
-        _try(expression, {"person": PERSON, "now": NOW})
+        _try(expression, {"person": PERSON, "event": EVENT, "now": NOW})
         return expression
 
     @field_validator("timezone")

@@ -46,10 +46,11 @@ def test_a_rule_is_in_force_within_two_seconds_and_stays_over_a_savepoint(job_st
     crowd = [(f"crowd {n}", f"i{(7 * n + m) % 60}") for n in range(30) for m in range(10)]
     topics.send("events", *(topics.event(1000 + n, *pair) for n, pair in enumerate(crowd)))
 
-    def act() -> list[dict[str, Any]]:
+    def act(properties: dict[str, Any] | None = None) -> list[dict[str, Any]]:
         """Somebody takes something, and gets a list."""
         nonlocal taken
-        topics.send("events", topics.event(taken, "anna", f"i{taken % 20}"))
+        event = json.loads(topics.event(taken, "anna", f"i{taken % 20}"))
+        topics.send("events", json.dumps(event | ({"properties": properties} if properties else {})).encode())
         taken += 1
         topics.wait(lambda: topics.profile_versions().get("anna") == taken)
         return (topics.newest()["anna"] or {})["items"]
@@ -77,6 +78,15 @@ def test_a_rule_is_in_force_within_two_seconds_and_stays_over_a_savepoint(job_st
     waits.append(until(lambda listed: listed[1]["item_id"] == "i58" and listed[1]["rules"] == ["first"]) - sent)
     assert min(waits) < 2, waits
 
+    # What the job of behaviour says of people, and what their newest event says.
+    asks = "person.behaviour == 'loyal' && has(event.properties.page) && event.properties.page == 'cart'"
+    put("rules", "cart", {"rule_id": "cart", "action": "pin", "position": 4, "item_ids": ["i55"], "when": asks})
+    put("segments", "anna", {"user_id": "anna", "segment": "loyal", "price_sensitive": False, "since": 0})
+    end = time.time() + 30
+    while (listed := act({"page": "cart"}))[3]["item_id"] != "i55":
+        assert time.time() < end, listed
+    assert act()[3].get("rules") != ["cart"]
+
     # One that is not valid is refused with all its faults, and the one before it stays.
     put("rules", "first", {"rule_id": "first", "action": "pin", "item_ids": ["i1"], "items": "item.prize > 1", "x": 1})
     topics.wait(lambda: bool(topics.dead))
@@ -97,6 +107,7 @@ def test_a_rule_is_in_force_within_two_seconds_and_stays_over_a_savepoint(job_st
     job = job_stack.submit(Path("jobs/recommend.py"), savepoint=savepoint)
     listed = act()
     assert listed[1]["item_id"] == "i58"
+    assert act({"page": "cart"})[3]["item_id"] == "i55"
     assert not any(int(entry["item_id"][1:]) % 3 == 0 for entry in listed)
     put("review-decisions", "i58", {"item_id": "i58", "decision": "forbid"})
     until(lambda listed: "i58" not in [entry["item_id"] for entry in listed])

@@ -20,7 +20,7 @@ ACLS = {
     "headrace": [
         ("TOPIC", "events", "READ"),
         ("TOPIC", "items", "READ"),
-        *(("TOPIC", topic, "READ") for topic in ("rules", "experiments", "review-decisions")),
+        *(("TOPIC", topic, "READ") for topic in ("segments", "rules", "experiments", "review-decisions")),
         ("GROUP", "headrace", "READ"),
         ("TOPIC", "recommendations", "WRITE"),
         ("TOPIC", "dead-letters", "WRITE"),

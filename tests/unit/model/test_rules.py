@@ -1,6 +1,7 @@
 """Rules on lists: nothing forbidden, pins exact, shares within one item, caps kept, whatever order and rules are."""
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,13 +11,13 @@ from hypothesis import strategies as st
 
 from model.item_index import ItemIndex
 from model.rules import InForce, People, Rules, attributes_of
+from model.snapshot import Snapshot
 from schema.item import Item
 from schema.rule import Rule, parse_rule
 
 pytestmark = pytest.mark.unit
 NOW = 1_780_000_000_000
 ITEMS, K = 40, 10
-ANNA = People(["anna"], [2], [7], [{}])
 CATALOGUE = [
     Item(
         f"i{n}",
@@ -28,6 +29,18 @@ CATALOGUE = [
     )
     for n in range(ITEMS)
 ]
+
+
+def people(*ids: str, segments: Sequence[int] = (), events: Sequence[int] = (), **last: Any) -> People:
+    """Those, of taste segment 2 and with 7 events where nothing else is said."""
+    snapshots = [
+        Snapshot(user, "e", NOW, NOW, [], [], profile_version=count, **last)
+        for user, count in zip(ids, events or [7] * len(ids), strict=True)
+    ]
+    return People(snapshots, segments or [2] * len(ids), [{}] * len(ids))
+
+
+ANNA = people("anna")
 
 
 def rule(rule_id: str = "r", **fields: Any) -> Rule:
@@ -113,13 +126,29 @@ def test_a_rule_holds_for_those_whom_it_means_and_when() -> None:
         rule("later", action="filter", **{"from": "2099-01-01T00:00:00Z"}),
         rule("hour", action="filter", when="now.hour < 0"),
     )
-    force = held(rules, People(["anna", "bert", "carl"], [2, 1, 2], [7, 7, 3], [{}] * 3))
+    force = held(rules, people("anna", "bert", "carl", segments=[2, 1, 2], events=[7, 7, 3]))
     assert [one.rule_id for one in force.rules] == ["segment"]
     assert force.lists.tolist() == [[True, False, False]]
-    assert rules.in_force(NOW, People(["bert"], [1], [7], [{}])) is None
+    assert rules.in_force(NOW, people("bert", segments=[1])) is None
     items = np.array([[0, 1], [0, 1], [0, -1]])
     rules.forbid(force, items)
     assert items.tolist() == [[-1, -1], [0, 1], [0, -1]]
+
+
+@pytest.mark.parametrize(
+    "when",
+    [
+        "person.behaviour == 'loyal' && person.price_sensitive",
+        "event.type == 'view' && has(event.properties.page) && event.properties.page == 'cart'",
+        "has(event.properties.depth) && event.properties.depth > 1.5",
+    ],
+)
+def test_a_rule_may_ask_for_behaviour_and_for_what_the_newest_event_says(when: str) -> None:
+    rules = rules_of(rule(action="filter", when=when))
+    told: dict[str, Any] = {"page": "cart", "depth": 2.0}
+    last = {"behaviour": "loyal", "price_sensitive": True, "event_type": "view", "properties": told}
+    assert rules.in_force(NOW, people("anna", **last)) is not None
+    assert rules.in_force(NOW, people("anna")) is None
 
 
 def test_precedence_is_by_priority_then_by_id() -> None:
@@ -196,7 +225,7 @@ def test_candidates_that_rules_want_are_the_most_popular_of_theirs_on_the_lists_
         rule("f", action="filter", item_ids=["i38"]),
     )
     popularity, blocked = np.arange(ITEMS, dtype=np.float32), np.arange(ITEMS) == 39
-    force = held(rules, People(["anna", "bert"], [2, 1], [7, 7], [{}, {}]))
+    force = held(rules, people("anna", "bert", segments=[2, 1]))
     assert rules.wanted(force, popularity, blocked, K).tolist() == [list(range(14, 38)), [-1] * 24]
     assert rules.wanted(force, popularity, blocked, 26)[0].tolist() == list(range(12, 38))
     filtered = rules.blocked(force)
@@ -288,8 +317,7 @@ def test_whatever_the_rules_no_list_breaks_what_it_can_keep(given: list[dict[str
 @given(st.lists(actions, min_size=1, max_size=4), st.lists(st.permutations(IN_ORDER), min_size=2, max_size=4))
 def test_a_list_is_the_same_in_a_batch_as_alone(given: list[dict[str, Any]], orders: list[list[int]]) -> None:
     rules = rules_of(*(rule(f"r{n}", **fields) for n, fields in enumerate(given)))
-    people = People([f"p{n}" for n in range(len(orders))], [0] * len(orders), [1] * len(orders), [{}] * len(orders))
-    force, items = held(rules, people), np.array(orders)
+    force, items = held(rules, people(*(f"p{n}" for n in range(len(orders))))), np.array(orders)
     rules.forbid(force, items)
     columns = np.where(items >= 0, np.arange(ITEMS), -1)
     columns, _ = rules.boosted(force, items, columns, np.full(columns.shape, 0.01, np.float32))

@@ -48,6 +48,7 @@ def test_a_profile_keeps_what_it_knew(version: Path) -> None:
     assert profile.items == [item(n) for n in own]
     assert profile.times == [1_600_000_000_000 + 1000 * n for n in own]
     assert (sum(profile.counters), profile.late, len(profile.event_ids)) == (len(own), 0, len(own))
+    assert (profile.segment, profile.price_sensitive) == ("", False)
     assert unpack_profile(pack_profile(profile)) == profile
 
 
