@@ -76,6 +76,9 @@ def run(data: Path) -> dict[str, Any]:
     add("behaviour: false alarms within 30 events", alarms, 0.05, more=False)
     progress.print("marketing")
     gain, ratio = _uplift() if HILLSTROM.exists() else (None, None)
+    if HILLSTROM.exists():
+        told = ", ".join(f"{name} {share:.4f}" for name, share in _next_best_offer().items())
+        progress.print(f"share of people who visit, by who gets which mail: {told}")
     add("marketing: uplift at 30 %", gain, 0.072, more=True)
     add("marketing: Qini / the response model's", ratio, 3, more=True)
     short, over = _pacing()
@@ -304,19 +307,12 @@ def _drift(splices: int = 400, threshold_of: float = 0.05) -> tuple[float, float
 def _uplift(splits: int = 10) -> tuple[float, float]:
     """On Hillstrom's trial, women's mail against none, outcome visit: uplift among the best 30 %, and Qini over that of
     the response model; means of random halves, one to learn from in one pass, one to test on."""
-    with HILLSTROM.open() as lines:
-        rows = [row for row in csv.DictReader(lines) if row["segment"] in ("Womens E-Mail", "No E-Mail")]
-    offered = np.array([row["segment"] == "Womens E-Mail" for row in rows])
-    visited = np.array([float(row["visit"]) for row in rows])
-    names = ("mens", "womens", "newbie", "zip_code", "channel")
-    people = [
-        features_of({"recency": float(row["recency"]), "history": float(row["history"]), **{n: row[n] for n in names}})
-        for row in rows
-    ]
+    people, mails, visited = _mailed("Womens E-Mail", "No E-Mail")
+    offered = mails == "Womens E-Mail"
     gains, ours, theirs = [], [], []
     for seed in range(splits):
-        order = np.random.default_rng(seed).permutation(len(rows))
-        learned, tested = order[: len(rows) // 2], order[len(rows) // 2 :]
+        order = np.random.default_rng(seed).permutation(len(people))
+        learned, tested = order[: len(people) // 2], order[len(people) // 2 :]
         model = Uplift()
         for begin in range(0, len(learned), 256):
             part = learned[begin : begin + 256]
@@ -327,6 +323,39 @@ def _uplift(splits: int = 10) -> tuple[float, float]:
         ours.append(qini(score, offered[tested], visited[tested], seed))
         theirs.append(qini(response, offered[tested], visited[tested], seed))
     return float(np.mean(gains)), float(np.mean(ours) / np.mean(theirs))
+
+
+def _next_best_offer(splits: int = 10) -> dict[str, float]:
+    """On Hillstrom's trial with both of its mails, the share of people who visit where each gets the mail that adds
+    most, and where all get the same: means of random halves, one to learn from, of the other those who happened to get
+    that mail."""
+    people, mails, visited = _mailed("Womens E-Mail", "Mens E-Mail", "No E-Mail")
+    names = ("Womens E-Mail", "Mens E-Mail")
+    shares: dict[str, list[float]] = {name: [] for name in ("the best for each", *names)}
+    for seed in range(splits):
+        order = np.random.default_rng(seed).permutation(len(people))
+        learned, tested = order[: len(people) // 2], order[len(people) // 2 :]
+        scores = []
+        for name in names:
+            model, told = Uplift(), learned[np.isin(mails[learned], (name, "No E-Mail"))]
+            model.learn([people[n] for n in told], (mails[told] == name).tolist(), visited[told].tolist())
+            scores.append(model.score([people[n] for n in tested]))
+        chosen = np.array(names)[np.argmax(scores, axis=0)]
+        for policy, mail in (("the best for each", chosen), *((name, name) for name in names)):
+            shares[policy].append(float(visited[tested][mails[tested] == mail].mean()))
+    return {name: float(np.mean(found)) for name, found in shares.items()}
+
+
+def _mailed(*segments: str) -> tuple[list[dict[str, float]], npt.NDArray[np.str_], Floats]:
+    """The people of Hillstrom's trial who got one of these mails: their features, which, and who visited."""
+    with HILLSTROM.open() as lines:
+        rows = [row for row in csv.DictReader(lines) if row["segment"] in segments]
+    names = ("mens", "womens", "newbie", "zip_code", "channel")
+    people = [
+        features_of({"recency": float(row["recency"]), "history": float(row["history"]), **{n: row[n] for n in names}})
+        for row in rows
+    ]
+    return people, np.array([row["segment"] for row in rows]), np.array([float(row["visit"]) for row in rows])
 
 
 def _pacing(days: int = 20) -> tuple[float, float]:
@@ -343,6 +372,8 @@ def _pacing(days: int = 20) -> tuple[float, float]:
         budget = Budget()
         for n, hour in enumerate(np.sort(hours).tolist()):
             member = Member()
-            decide(parsed, budget, member, f"u{n}", float(random.normal()), parsed.begin_ms + int(hour * 3_600_000))
+            decide(
+                parsed, budget, member, f"u{n}", {"": float(random.normal())}, parsed.begin_ms + int(hour * 3_600_000)
+            )
         left, over = max(left, 1 - budget.spent / parsed.budget), max(over, budget.spent - parsed.budget)
     return left, over

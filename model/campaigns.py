@@ -7,7 +7,9 @@ uplift has to pass rises while there are more of them than the budget lasts for,
 """
 
 import math
+from collections.abc import Mapping
 from hashlib import blake2b
+from itertools import accumulate
 
 import msgspec
 
@@ -37,13 +39,14 @@ class Budget(msgspec.Struct, array_like=True):
 
 class Member(msgspec.Struct, array_like=True):
     """What one campaign knows of one person: when they got offers; and of the try that waits for its outcome, when it
-    was, whether they got the offer, their features, and whether the outcome came."""
+    was, whether they got an offer, their features, whether the outcome came, and which offer it was."""
 
     offered_ms: list[int] = []
     tried_ms: int = -1
     treated: bool = False
     features: dict[str, float] = {}
     reached: bool = False
+    name: str = ""
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -87,45 +90,70 @@ def eligible(campaign: Campaign, member: Member, segment: str, time_ms: int, pri
 
 
 def affordable(campaign: Campaign, budget: Budget, time_ms: int) -> bool:
-    """Whether one more offer keeps within the budget, and within the share of it that time has released."""
+    """Whether one more offer, the dearest of several, keeps within the budget, and within the share of it that time has
+    released: would it do for the cheapest alone, the others' turn would never come."""
     passed = (time_ms - campaign.begin_ms) / (campaign.end_ms - campaign.begin_ms)
     released = campaign.budget * min(1.0, passed + _SLACK)
-    return budget.spent + campaign.cost <= min(campaign.budget, released) * (1 + 1e-12)
+    return budget.spent + campaign.dearest <= min(campaign.budget, released) * (1 + 1e-12)
 
 
 def decide(
-    campaign: Campaign, budget: Budget, member: Member, user_id: str, uplift: float | None, time_ms: int
+    campaign: Campaign,
+    budget: Budget,
+    member: Member,
+    user_id: str,
+    uplifts: Mapping[str, float | None],
+    time_ms: int,
 ) -> tuple[OfferTry | None, Offer | None]:
-    """Whether an eligible person gets an offer: None where there was no money for one, else the try, whose outcome is
-    waited for, in place; and the offer, if they do. Who is held out never gets one; else chance decides, with a
-    propensity above 0 and below 1, so that outcomes can be learned from."""
+    """Whether an eligible person gets an offer, and which: None where there was no money for one, else the try, whose
+    outcome is waited for, in place; and the offer, if they do. `uplifts` is how much each of the campaign's offers
+    adds, None where too little is known of it: then it is one of those. Else it is mostly the one that adds most for
+    its cost. Who is held out never gets one; for others chance decides, with a propensity above 0 and below 1, so that
+    outcomes can be learned from."""
     budget.now_ms = max(budget.now_ms, time_ms)
     affords = affordable(campaign, budget, time_ms)
     # Time releases money whether or not anybody is there to take it: the bar makes up for it.
     budget.bar = min(max(budget.bar + (_STEP if not affords else -_STEP / 4), 0.0), 0.98)
     if not affords:
         return None, None
-    tried = OfferTry(user_id, campaign.campaign_id, time_ms, False, False, 0.0, uplift)
+    offers, several = campaign.priced, bool(campaign.offers)
+    # For what it costs, beside the dearest: of one offer alone its uplift itself.
+    values = {
+        name: uplift * campaign.dearest / offers[name].cost for name, uplift in uplifts.items() if uplift is not None
+    }
+    best = max(values, key=values.__getitem__) if len(values) == len(offers) else None
+    tried = OfferTry(user_id, campaign.campaign_id, time_ms, False, False, 0.0, None if best is None else uplifts[best])
     if place(campaign.campaign_id, "holdout", user_id) < campaign.holdout:
         member.tried_ms, member.treated, tried.held_out = time_ms, False, True
         return tried, None
-    if uplift is None:
-        propensity = 0.5
+    if best is None:
+        unknown = [name for name in offers if name not in values]
+        chances = {name: 0.5 / len(unknown) for name in unknown}
     else:
-        budget.scores = [*budget.scores, uplift][-_SCORES:]
+        budget.scores = [*budget.scores, values[best]][-_SCORES:]
         at = sorted(budget.scores)[min(math.floor(budget.bar * len(budget.scores)), len(budget.scores) - 1)]
         # Below the bar so few that they are the share `explore` of offers, and not of people.
         by_chance = campaign.explore * min(1.0, (1 - budget.bar) / max(budget.bar, 0.01))
-        propensity = 1 - campaign.explore if uplift >= at else by_chance
-    member.tried_ms, tried.propensity = time_ms, propensity
-    member.treated = tried.treated = place(campaign.campaign_id, f"try {time_ms}", user_id) < propensity
-    if not member.treated:
+        any_of_them = 1 - campaign.explore if values[best] >= at else by_chance
+        others = any_of_them * campaign.explore / max(len(offers) - 1, 1) if several else 0.0
+        chances = dict.fromkeys(offers, others)
+        chances[best] = any_of_them - others * (len(offers) - 1)
+    member.tried_ms, tried.propensity = time_ms, sum(chances.values())
+    drawn = place(campaign.campaign_id, f"try {time_ms}", user_id)
+    ends = zip(chances, accumulate(chances.values()), strict=True)
+    name = next((name for name, end in ends if drawn < end), None)
+    member.treated = tried.treated = name is not None
+    if several:
+        tried.name, tried.propensities = name, chances
+    if name is None:
         return tried, None
-    budget.spent += campaign.cost
+    tried.uplift, member.name = uplifts[name], name
+    budget.spent += offers[name].cost
     budget.offers += 1
     member.offered_ms.append(time_ms)
-    number = budget.offers
-    return tried, Offer(user_id, campaign.campaign_id, number, time_ms, propensity, uplift, dict(campaign.offer))
+    offer = Offer(user_id, campaign.campaign_id, budget.offers, time_ms, chances[name], uplifts[name])
+    offer.offer, offer.spent, offer.name = dict(offers[name].offer), budget.spent, name or None
+    return tried, offer
 
 
 def place(*names: str) -> float:

@@ -19,6 +19,7 @@ from model.arrays import pack_array, unpack_array
 
 VERSION = 1
 """The first byte of a packed model."""
+_SEVERAL = 2
 COLUMNS = 256
 """How many features there are: beyond the first so many names, several share one."""
 _SHRINK = 1.0
@@ -115,6 +116,20 @@ class Uplift:
         model.products = unpack_array(state.products, np.float64).reshape(2, size, size).copy()
         model.outcomes = unpack_array(state.outcomes, np.float64).reshape(2, size).copy()
         return model
+
+
+def pack_uplifts(models: Mapping[str, Uplift]) -> bytes:
+    """A campaign's models, by the names of its offers, as a version byte and MessagePack."""
+    return bytes((_SEVERAL,)) + msgspec.msgpack.encode({name: model.pack() for name, model in models.items()})
+
+
+def unpack_uplifts(packed: bytes) -> dict[str, Uplift]:
+    """The inverse of `pack_uplifts`; the first version was one packed `Uplift`, of the offer "". Raises ValueError on a
+    version that this code does not know."""
+    if packed[0] != _SEVERAL:
+        return {"": Uplift.unpack(packed)}
+    models = msgspec.msgpack.decode(memoryview(packed)[1:], type=dict[str, bytes])
+    return {name: Uplift.unpack(model) for name, model in models.items()}
 
 
 def qini(score: Floats, offered: npt.NDArray[np.bool_], outcome: Floats, seed: int = 0) -> float:

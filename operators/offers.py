@@ -19,7 +19,7 @@ from model.campaigns import (
     unpack_budget,
     unpack_member,
 )
-from model.uplift import Uplift, features_of
+from model.uplift import Uplift, features_of, pack_uplifts, unpack_uplifts
 from operators.campaign_candidates import Candidate
 from operators.dead_letters import DeadLetters
 from schema.campaign import Campaign, encode_offer, parse_campaign
@@ -41,10 +41,10 @@ class OffersFunction(KeyedCoProcessFunction):
     beside it, of each time that it was decided whether there is one, Row(user_id, try); and a dead letter for each
     campaign that is not valid: the one before it stays.
 
-    Keyed state: `campaign`, its definition; `budget`, one packed `model.campaigns.Budget`; `uplift`, one packed
-    `model.uplift.Uplift`; and `members`, by user, one packed `model.campaigns.Member` each, until the outcomes of its
-    last offers are known. All of it is in the same checkpoint as the offers that Kafka shows, so that no restart spends
-    twice.
+    Keyed state: `campaign`, its definition; `budget`, one packed `model.campaigns.Budget`; `uplift`, a packed
+    `model.uplift.Uplift` of each of its offers; and `members`, by user, one packed `model.campaigns.Member` each, until
+    the outcomes of its last offers are known. All of it is in the same checkpoint as the offers that Kafka shows, so
+    that no restart spends twice.
     """
 
     def __init__(self, topic: str) -> None:
@@ -59,7 +59,7 @@ class OffersFunction(KeyedCoProcessFunction):
         self._members = runtime_context.get_map_state(members)
         metrics = runtime_context.get_metrics_group().add_group("headrace")
         self._dead_letters = DeadLetters(metrics)
-        self._models: dict[str, Uplift] = {}
+        self._models: dict[str, dict[str, Uplift]] = {}
         self._key = ""
         self._made = metrics.counter("offers")
         # Of the campaigns of which somebody was heard of since the operator started, what was spent and may be.
@@ -93,7 +93,7 @@ class OffersFunction(KeyedCoProcessFunction):
         self._follow(campaign, member, told)
         if eligible(campaign, member, told.segment, told.time_ms, told.values.get("price_sensitive") == "True"):
             features = features_of(told.values)
-            tried, offer = decide(campaign, budget, member, user_id, self._score(features), told.time_ms)
+            tried, offer = decide(campaign, budget, member, user_id, self._scores(campaign, features), told.time_ms)
             if member.tried_ms == told.time_ms:
                 member.features, member.reached = features, False
             self._show(budget.spent, campaign.budget)
@@ -163,7 +163,7 @@ class OffersFunction(KeyedCoProcessFunction):
             member.reached = True
         # Not before: else those who come at once would be all that it learns from.
         if member.features and told.time_ms > over:
-            self._learn([member])
+            self._learn(campaign, [member])
 
     def _sweep(self, campaign: Campaign, now_ms: int) -> None:
         """Learn from everybody whose time is over: most of them do not come back to say so."""
@@ -176,29 +176,40 @@ class OffersFunction(KeyedCoProcessFunction):
         for first in range(0, len(over), _SWEPT):
             users = over[first : first + _SWEPT]
             members = [unpack_member(bytes(self._members.get(user))) for user in users]
-            self._learn(members)
+            self._learn(campaign, members)
             for user, member in zip(users, members, strict=True):
                 self._members.put(user, pack(member))
 
-    def _learn(self, members: list[Member]) -> None:
-        model = self._model()
-        treated, reached = [one.treated for one in members], [float(one.reached) for one in members]
-        model.learn([one.features for one in members], treated, reached)
-        self._uplift.update(model.pack())
+    def _learn(self, campaign: Campaign, members: list[Member]) -> None:
+        models = self._models_of(campaign)
+        for name, model in models.items():
+            # Who got nothing is whom all of them are measured by.
+            told = [one for one in members if not one.treated or one.name == name]
+            treated, reached = [one.treated for one in told], [float(one.reached) for one in told]
+            model.learn([one.features for one in told], treated, reached)
+        self._uplift.update(pack_uplifts(models))
         for member in members:
             member.features = {}
 
-    def _score(self, features: dict[str, float]) -> float | None:
-        model = self._model()
-        return float(model.score([features])[0]) if min(model.people) >= LEARNED else None
+    def _scores(self, campaign: Campaign, features: dict[str, float]) -> dict[str, float | None]:
+        """How much each offer adds, None where too few are known who got it, or nothing."""
+        return {
+            name: float(model.score([features])[0]) if min(model.people) >= LEARNED else None
+            for name, model in self._models_of(campaign).items()
+        }
 
-    def _model(self) -> Uplift:
-        """The campaign's, read from its state once: unpacking and solving it costs more than all else of an event."""
+    def _models_of(self, campaign: Campaign) -> dict[str, Uplift]:
+        """Of the campaign's offers, read from its state once: unpacking and solving costs more than all else of an
+        event. Those of offers that it has no more are left out."""
         campaign_id = self._key
         if campaign_id not in self._models:
             packed = self._uplift.value()
-            self._models[campaign_id] = Uplift() if packed is None else Uplift.unpack(bytes(packed))
-        return self._models[campaign_id]
+            self._models[campaign_id] = {} if packed is None else unpack_uplifts(bytes(packed))
+        models = self._models[campaign_id]
+        if models.keys() != campaign.priced.keys():
+            models = {name: models.get(name) or Uplift() for name in campaign.priced}
+            self._models[campaign_id] = models
+        return models
 
 
 @lru_cache(64)

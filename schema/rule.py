@@ -1,6 +1,7 @@
 """What the shop decides of lists: the compacted topic `rules`."""
 
 import re
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, Self
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -8,8 +9,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import cel
 from pydantic import AwareDatetime, BaseModel, Field, field_validator, model_validator
 
-from schema.errors import MessageError
-from schema.steering import STRICT, fields_of, parse_steering
+from schema.steering import STRICT, parse_steering
 
 MAX_EXPRESSION = 1_000
 """Characters. The parser of CEL goes as deep as an expression has terms, on the stack of a Flink thread."""
@@ -106,7 +106,7 @@ class Rule(BaseModel):
 
     @model_validator(mode="after")
     def _has_what_its_action_needs(self) -> Self:
-        faults = _misfits(self.action, [name for name in _ARGUMENTS if getattr(self, name) is not None])
+        faults = _misfits(dict(self))
         if self.starts is not None and self.ends is not None and self.starts >= self.ends:
             faults.append("from must come before until")
         if faults:
@@ -121,15 +121,7 @@ class Rule(BaseModel):
 def parse_rule(key: str | None, raw: bytes | None) -> tuple[str, Rule | None]:
     """The rule's id and the rule, None where it is taken back (no value, or JSON null). Raises MessageError with every
     fault."""
-    try:
-        return parse_steering("rule", Rule, key, raw)
-    except MessageError as error:
-        if error.code != "bad_rule" or not error.field or error.field == "rule_id" or raw is None:
-            raise
-        # Where a field is at fault nobody has looked at what goes together.
-        given = fields_of("rule", raw)
-        misfits = _misfits(given.get("action"), [name for name in _ARGUMENTS if given.get(name) is not None])
-        raise MessageError(error.code, error.field, error.value, "; ".join([error.reason, *misfits])) from None
+    return parse_steering("rule", Rule, key, raw, _misfits)
 
 
 def now_in(zone: str, moment_ms: int) -> dict[str, Any]:
@@ -143,11 +135,13 @@ def now_in(zone: str, moment_ms: int) -> dict[str, Any]:
     }
 
 
-def _misfits(action: Any, arguments: list[str]) -> list[str]:
-    """What the action lacks of its arguments, and which of those given are not its own."""
+def _misfits(given: Mapping[str, Any]) -> list[str]:
+    """What a rule's action lacks of its arguments, and which of those given are not its own."""
+    action = given.get("action")
     wanted = _OF_ACTION.get(action) if isinstance(action, str) else None
     if wanted is None:
         return []
+    arguments = [name for name in _ARGUMENTS if given.get(name) is not None]
     lacks = [f"{action} needs {name}" for name in wanted if name not in arguments]
     return lacks + [f"{action} takes no {name}" for name in arguments if name not in wanted]
 

@@ -16,9 +16,16 @@ STRICT = ConfigDict(extra="forbid", frozen=True, strict=True, populate_by_name=T
 T = TypeVar("T", bound=BaseModel)
 
 
-def parse_steering(name: str, model: type[T], key: str | None, raw: bytes | None) -> tuple[str, T | None]:
+def parse_steering(
+    name: str,
+    model: type[T],
+    key: str | None,
+    raw: bytes | None,
+    misfits: Callable[[dict[str, Any]], list[str]] = lambda _: [],
+) -> tuple[str, T | None]:
     """The id and the message, whose field of the id is `name` and "_id", None where it is taken back (no value, or JSON
-    null). Raises MessageError with every fault."""
+    null). Raises MessageError with every fault. `misfits` says which of the fields do not go together: the model, which
+    looks at that too, does not where a field alone is at fault."""
     field, code = f"{name}_id", f"bad_{name}"
     if raw is None or raw == b"null":
         if not key:
@@ -29,8 +36,9 @@ def parse_steering(name: str, model: type[T], key: str | None, raw: bytes | None
         message = model.model_validate(given)
     except ValidationError as error:
         found = [(".".join(map(str, fault["loc"])), fault["msg"], fault["input"]) for fault in error.errors()]
-        said = "; ".join(f"{place or name} = {shown(value)}: {reason}" for place, reason, value in found)
-        raise MessageError(code, ", ".join(place for place, _, _ in found), shown(raw), said) from None
+        said = [f"{place or name} = {shown(value)}: {reason}" for place, reason, value in found]
+        said += misfits(given) if all(place for place, _, _ in found) else []
+        raise MessageError(code, ", ".join(place for place, _, _ in found), shown(raw), "; ".join(said)) from None
     own: str = getattr(message, field)
     if key is not None and key != own:
         raise MessageError(code, field, shown(own), f"the message's key is {shown(key)}")

@@ -154,7 +154,7 @@ async function look() {
     show("campaigns", held.campaigns, ["Campaign", "From", "Until", "For", "Budget", "Spent", "Offers", "Newest", ""], (one) => {
       const newest = offered.get(one.campaign_id);
       const offers = newest?.number || 0;
-      return [one.campaign_id, one.from, one.until, meant(one), number(one.budget), number(offers * one.cost), number(offers),
+      return [one.campaign_id, one.from, one.until, meant(one), number(one.budget), number(newest?.spent || 0), number(offers),
         newest ? moment(newest.at) : "", button("End", one.campaign_id, () => send("DELETE", "campaigns", one.campaign_id, null, `${one.campaign_id} is ended.`))];
     }, "No campaign runs.");
     show("trends", held.trends, ["Hour until", "Kind", "Id", "Times", "People", "The hour before"], (trend) => [

@@ -183,7 +183,7 @@ def test_the_desk_shows_what_the_other_jobs_say(desk: Page, whole: Stack) -> Non
     drift = encode_behaviour(Drift("person-1", 86_400_000, 80_000_000, 1.5, ["rugs", "lamps"]))
     campaign = {"campaign_id": "spring", "from": "2026-03-01T00:00:00Z", "until": "2026-04-01T00:00:00Z"}
     campaign |= {"budget": 50, "cost": 2.5, "segments": ["loyal"]}
-    offer = encode_offer(Offer("person-1", "spring", 4, 1_772_323_200_000, 0.9, None))
+    offer = encode_offer(Offer("person-1", "spring", 4, 1_772_323_200_000, 0.9, None, spent=10))
     for topic, key, value in (
         ("experiments", "shelf", json.dumps(experiment).encode()),
         ("experiment-results", "shelf", result),
@@ -201,7 +201,6 @@ def test_the_desk_shows_what_the_other_jobs_say(desk: Page, whole: Stack) -> Non
     expect(desk.locator("#funnel-stats tbody tr")).to_have_count(1)
     expect(desk.locator("#segments")).to_contain_text("loyal")
     expect(desk.locator("#drift tbody tr")).to_contain_text("rugs, lamps")
-    # Four offers of 2.5 each.
     expect(desk.locator("#campaigns tbody tr")).to_contain_text("loyal5010")
     for scheme, width in (("light", 1200), ("dark", 360)):
         desk.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]

@@ -41,15 +41,18 @@ def test_a_day_is_spent_through_a_spike_and_a_kill_and_never_more(
         "per_person": 1,
         "offer": {"code": "SPRING"},
     }
+    priced = {"code": {"cost": 1, "offer": {"code": "X"}}, "post": {"cost": 2}}
+    several = {**campaign, "campaign_id": "several", "cost": None, "offer": {}, "offers": priced}
     create_topics(empty_stack.bootstrap_servers, default_topics())
     producer = KafkaProducer(bootstrap_servers=empty_stack.bootstrap_servers)
     producer.send("campaigns", json.dumps(campaign).encode(), key=b"spring")
+    producer.send("campaigns", json.dumps(several).encode(), key=b"several")
     producer.send("campaigns", b'{"campaign_id":"faulty"}', key=b"faulty")
     producer.flush()
     empty_stack.submit(Path("jobs/marketing.py"))
     # The campaign is to be known before the first visit: it is once the faulty one after it has been refused.
     (refused,) = messages(empty_stack, "dead-letters", 1)
-    assert (refused["error"], refused["topic"], refused["offset"]) == ("bad_campaign", "campaigns", 1)
+    assert (refused["error"], refused["topic"], refused["offset"]) == ("bad_campaign", "campaigns", 2)
     assert all(field in refused["message"] for field in ("budget", "cost", "from", "until"))
     for event in events[: VISITS // 2]:
         producer.send("events", encode_event(event))
@@ -64,9 +67,15 @@ def test_a_day_is_spent_through_a_spike_and_a_kill_and_never_more(
         producer.send("events", encode_event(event))
     producer.flush()
     producer.close()
-    offers = made(empty_stack.bootstrap_servers, "offers", decode_offer)
+    everything = made(empty_stack.bootstrap_servers, "offers", decode_offer)
     # Of the same transactions.
     tries = made(empty_stack.bootstrap_servers, "offer-tries", decode_try, quiet_s=3)
+    others = [offer for offer in everything if offer.campaign_id == "several"]
+    offers = [offer for offer in everything if offer.campaign_id == "spring"]
+    tries = [one for one in tries if one.campaign_id == "spring"]
+    assert {offer.name for offer in others} == {"code", "post"}
+    assert others[-1].spent == sum(1 if offer.name == "code" else 2 for offer in others)
+    assert 0.95 * BUDGET <= others[-1].spent <= BUDGET
     erased = Event("erased", offers[0].user_id, "erase_user", times[-1])
     producer = KafkaProducer(bootstrap_servers=empty_stack.bootstrap_servers)
     producer.send("events", encode_event(erased))

@@ -2,8 +2,10 @@
 
 import json
 import random
+from collections import Counter
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -55,7 +57,7 @@ def spent_over(one: Campaign, times: list[int]) -> tuple[Budget, list[Offer]]:
     for n, time in enumerate(times):
         member = Member()
         assert eligible(one, member, "", time)
-        _, offer = decide(one, budget, member, f"u{n}", chance.gauss(0, 1), time)
+        _, offer = decide(one, budget, member, f"u{n}", {name: chance.gauss(0, 1) for name in one.priced}, time)
         offers += [offer] if offer else []
         assert budget.spent <= one.budget
     return budget, offers
@@ -85,7 +87,7 @@ def test_the_propensity_is_how_often_it_happens_and_the_held_out_never_get_one()
     for n in range(20_000):
         budget, member = Budget(bar=0.5, scores=[0.5] * 100), Member()
         uplift = float(n % 2)
-        tried, offer = decide(one, budget, member, f"u{n}", uplift, BEGIN + DAY_MS // 2)
+        tried, offer = decide(one, budget, member, f"u{n}", {"": uplift}, BEGIN + DAY_MS // 2)
         assert tried is not None
         assert (tried.at, tried.treated, tried.uplift) == (BEGIN + DAY_MS // 2, offer is not None, uplift)
         assert tried.propensity == pytest.approx(0 if tried.held_out else 0.8 if uplift else 0.2)
@@ -97,11 +99,61 @@ def test_the_propensity_is_how_often_it_happens_and_the_held_out_never_get_one()
     for propensity, (offers, tries) in counts.items():
         assert offers / tries == pytest.approx(0.7 * propensity, abs=0.015)
     assert without / 20_000 == pytest.approx(0.3, abs=0.015)
-    undecided, _ = decide(one, Budget(), Member(), "u3", None, BEGIN + DAY_MS // 2)
+    undecided, _ = decide(one, Budget(), Member(), "u3", {"": None}, BEGIN + DAY_MS // 2)
     assert undecided is not None
     assert undecided.held_out or undecided.propensity == 0.5
     nothing_left = Budget(spent=1e6)
-    assert decide(one, nothing_left, Member(), "u3", None, BEGIN + DAY_MS // 2) == (None, None)
+    assert decide(one, nothing_left, Member(), "u3", {"": None}, BEGIN + DAY_MS // 2) == (None, None)
+
+
+def several(**fields: Any) -> Campaign:
+    return campaign(
+        **({"cost": None, "offers": {"ten": {"cost": 1}, "free": {"cost": 4, "offer": {"code": "F"}}}} | fields)
+    )
+
+
+def test_of_several_offers_a_person_gets_mostly_the_one_that_adds_most_for_its_cost() -> None:
+    one, made, tries = several(budget=1e6, explore=0.2, holdout=0.0), Counter[str | None](), 4000
+    for n in range(tries):
+        budget = Budget(bar=0.5, scores=[0.0] * 100)
+        tried, offer = decide(one, budget, Member(), f"u{n}", {"ten": 0.2, "free": 0.7}, BEGIN + DAY_MS // 2)
+        assert tried is not None
+        assert tried.propensities == pytest.approx({"ten": 0.8 * 0.8, "free": 0.8 * 0.2})
+        assert tried.propensity == pytest.approx(0.8)
+        assert tried.name == (offer.name if offer else None)
+        made[tried.name] += 1
+        if offer and offer.name:
+            assert offer.propensity == tried.propensities[offer.name]
+            assert offer.spent == budget.spent == one.offers[offer.name].cost
+            assert (offer.uplift, offer.offer) == ((0.7, {"code": "F"}) if offer.name == "free" else (0.2, {}))
+    for name, chance in (("ten", 0.64), ("free", 0.16), (None, 0.2)):
+        assert made[name] / tries == pytest.approx(chance, abs=0.03)
+    dear, _ = decide(one, Budget(scores=[0.0]), Member(), "u", {"ten": 0.1, "free": 0.7}, BEGIN + DAY_MS // 2)
+    assert dear is not None
+    assert dear.propensities["free"] > 0.6
+
+
+def test_offers_of_which_little_is_known_take_their_turns_first() -> None:
+    one = several(budget=1e6, holdout=0.0)
+    for uplifts, chances in (
+        ({"ten": None, "free": None}, {"ten": 0.25, "free": 0.25}),
+        ({"ten": 0.9, "free": None}, {"free": 0.5}),
+    ):
+        tried, _ = decide(one, Budget(), Member(), "u", uplifts, BEGIN + DAY_MS // 2)
+        assert tried is not None
+        assert (tried.propensities, tried.uplift) == (chances, None)
+
+
+@pytest.mark.parametrize("spike", [False, True])
+def test_several_offers_spend_a_day_s_budget_evenly_too_and_the_dear_one_has_its_turns(spike: bool) -> None:
+    one = several(budget=200.0)
+    found, offers = spent_over(one, day(spike))
+    assert 0.95 * 200 <= found.spent <= 200
+    spent = Counter[str | None]()
+    for offer in offers:
+        spent[offer.name] += one.offers[offer.name or ""].cost
+    assert spent.total() == found.spent == offers[-1].spent
+    assert spent["free"] > 10
 
 
 def test_who_may_get_one() -> None:
@@ -128,16 +180,20 @@ def test_no_order_of_events_and_no_restart_spends_too_much(cost: float, times: l
     for n, time in enumerate(times):
         budget = unpack_budget(pack(budget))
         if eligible(one, Member(), "", BEGIN + time):
-            decide(one, budget, Member(), f"u{n}", 1.0, BEGIN + time)
+            decide(one, budget, Member(), f"u{n}", {"": 1.0}, BEGIN + time)
     assert budget.spent <= 5.0 + 1e-9
     assert budget.spent == pytest.approx(budget.offers * cost)
     assert affordable(one, Budget(), one.end_ms)
 
 
 def test_states_and_messages_come_back() -> None:
-    member, one = Member([1], 2, True, {"a": 1.0}), campaign(offer={"code": "X"})
+    member, one = Member([1], 2, True, {"a": 1.0}, False, "ten"), campaign(offer={"code": "X"})
     assert unpack_member(pack(member)) == member
-    assert parse_campaign(None, encode_campaign(one)) == ("c", one)
+    # As they were before campaigns had several offers.
+    before = bytes((1,)) + msgspec.msgpack.encode(([1], 2, True, {"a": 1.0}, False))
+    assert unpack_member(before) == Member([1], 2, True, {"a": 1.0})
+    for told in (one, several()):
+        assert parse_campaign(None, encode_campaign(told)) == ("c", told)
     assert parse_campaign("c", None) == ("c", None)
     offer = Offer("u", "c", 1, 2, 0.5, None, {"code": "X"})
     assert decode_offer(encode_offer(offer)) == offer
@@ -152,6 +208,11 @@ def test_states_and_messages_come_back() -> None:
         ({"until": "2025-01-01T00:00:00Z", "cost": 200.0}, ["from must come before until", "cost must not exceed"]),
         ({"budget": -1.0, "holdout": 1.0, "colour": 1}, ["budget", "holdout", "colour"]),
         ({"campaign_id": "other"}, ["key"]),
+        ({"offers": {"ten": {"cost": 1}}, "offer": {"code": "X"}}, ["either cost or offers", "no offer beside offers"]),
+        ({"cost": None, "budget": -1}, ["budget", "either cost or offers"]),
+        ({"cost": None, "offers": {"ten": {"cost": 101}}}, ["cost must not exceed"]),
+        ({"cost": None}, ["either cost or offers"]),
+        ({"cost": None, "offers": {"": {"cost": 0}}}, ["offers"]),
     ],
 )
 def test_a_faulty_campaign_is_refused_with_its_faults(fields: dict[str, Any], said: list[str]) -> None:

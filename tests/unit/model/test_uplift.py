@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.uplift import COLUMNS, Uplift, features_of, qini, uplift_at
+from model.uplift import COLUMNS, Uplift, features_of, pack_uplifts, qini, unpack_uplifts, uplift_at
 
 pytestmark = pytest.mark.unit
 
@@ -84,6 +84,16 @@ def test_measures_on_a_known_case() -> None:
     assert uplift_at(1.0, score, offered, reached) == 0.5
     # The curve is .5, .5, 1, .5 per person with an offer; at random it would be .125, .25, .375, .5.
     assert qini(score, offered, reached) == pytest.approx(0.3125)
+
+
+def test_the_models_of_several_offers_come_back_and_so_does_the_one_of_before() -> None:
+    models = {name: Uplift() for name in ("ten", "free")}
+    models["free"].learn([features_of({"name": "a"})] * 4, [True, True, False, False], [1.0, 1.0, 0.0, 0.0])
+    back = unpack_uplifts(pack_uplifts(models))
+    assert {name: model.pack() for name, model in back.items()} == {name: one.pack() for name, one in models.items()}
+    assert unpack_uplifts(models["free"].pack())[""].people == (2, 2)
+    with pytest.raises(ValueError, match="version 9"):
+        unpack_uplifts(b"\x09")
 
 
 def test_features_have_the_same_columns_whatever_the_seed_of_hashes() -> None:

@@ -1,6 +1,7 @@
 """Campaigns that are not valid, and what is kept of people when one is over."""
 
 import json
+from collections import Counter
 from typing import Any
 
 import msgspec
@@ -12,6 +13,7 @@ from operators.campaign_candidates import Candidate
 from operators.campaign_fan_out import CampaignFanOutFunction
 from operators.dead_letters import DEAD_LETTERS
 from operators.offers import OffersFunction
+from schema.campaign import decode_offer
 from tests.unit.operators.keyed import Keyed
 
 pytestmark = pytest.mark.unit
@@ -69,11 +71,35 @@ def test_people_are_forgotten_when_the_outcome_of_the_last_offer_is_known_and_th
     flink.fired(operator, BEGIN + 2 * DAY_MS)
     assert not flink.states["members"].get("spring")
     flink.key = "spring"
-    assert sum(operator._model().people) == tried
+    (model,) = operator._models["spring"].values()
+    assert sum(model.people) == tried
     assert flink.states["budget"]["spring"] == spent
     put(operator, flink, "spring", None)
     assert not flink.states["uplift"]
     assert not operator._models
+
+
+def test_each_person_gets_the_offer_that_they_follow() -> None:
+    operator, flink = opened()
+    both = {"code": {"cost": 1}, "post": {"cost": 1}}
+    fields = {"until": "2026-03-01T00:00:00Z", "budget": 1e6, "offers": both, "within_days": 0.5, "holdout": 0.0}
+    put(operator, flink, "spring", {"from": FIELDS["from"], **fields})
+    got = Counter[tuple[str, str]]()
+    for n in range(3000):
+        user, kind = f"u{n}", "near" if n % 2 else "far"
+        at = BEGIN + DAY_MS + n * 300_000
+        told = Candidate("view", at, "", {"lives": kind})
+        flink.key, flink.now = "spring", at + 1000
+        rows = list(operator.process_element1(Row(user, msgspec.msgpack.encode(told)), flink))
+        for row in (row for row in rows if isinstance(row, Row)):
+            offer = decode_offer(row[1])
+            if n > 2000 and offer.uplift is not None:
+                got[kind, offer.name or ""] += 1
+            if offer.name == ("code" if kind == "near" else "post"):
+                bought = Candidate("purchase", at + 1000, "", {"lives": kind})
+                list(operator.process_element1(Row(user, msgspec.msgpack.encode(bought)), flink))
+    for kind, name in (("near", "code"), ("far", "post")):
+        assert got[kind, name] > 0.8 * sum(count for (of, _), count in got.items() if of == kind) > 100
 
 
 @pytest.mark.parametrize(
