@@ -48,9 +48,11 @@ def chaos(
         raise typer.Exit(1)
 
 
-def run(stack: Stack, minutes: float, seed: int, tell: Callable[[str], None] = lambda _: None) -> dict[str, Any]:
-    """The suite on a stack, whose data are lost; returns what `--json` prints. Raises StackError where the stack does
-    not start, or lists stop."""
+def run(
+    stack: Stack, minutes: float, seed: int, tell: Callable[[str], None] = lambda _: None, at_least: int = 0
+) -> dict[str, Any]:
+    """The suite on a stack, whose data are lost, for so long, and until there were `at_least` so many faults; returns
+    what `--json` prints. Raises StackError where the stack does not start, or lists stop."""
     stack.down()
     shutil.rmtree(stack.data, ignore_errors=True)
     # Each event is to have its list, so that a list that did not change says that the event was counted.
@@ -71,7 +73,7 @@ def run(stack: Stack, minutes: float, seed: int, tell: Callable[[str], None] = l
         done: list[dict[str, Any]] = []
         started = time.monotonic()
         for kind in schedule(list(faults.kinds), seed):
-            if time.monotonic() > started + minutes * 60:
+            if time.monotonic() > started + minutes * 60 and len(done) >= at_least:
                 break
             tell(f"{len(done)} faults done, {watcher.lists} lists. Now: {kind}")
             begun = time.monotonic()

@@ -797,8 +797,9 @@ def still_running(processes: Sequence[psutil.Process], timeout_s: float) -> list
     while True:
         try:
             return psutil.wait_procs(processes, timeout_s)[1]
-        except FileNotFoundError:
-            # What newer kernels say of a process that is just ending, psutil takes for a fault.
+        except (FileNotFoundError, psutil.ZombieProcess):
+            # What newer kernels say of a process that is just ending, psutil takes for a fault, and then looks whether
+            # it has ended meanwhile.
             time.sleep(0.01)
 
 
