@@ -499,7 +499,13 @@ class Stack:
         return done.stdout
 
     def _jars(self) -> Jars:
-        """The jars, resolved once: a later call needs no network."""
+        """The jars, resolved once, by one process at a time: a later call needs no network."""
+        self._jar_folder.mkdir(parents=True, exist_ok=True)
+        with (self._jar_folder / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            return self._resolved()
+
+    def _resolved(self) -> Jars:
         coordinates = [BROKER, CONNECTOR, LOGGING]
         remembered = self._jar_folder / "resolved.json"
         if remembered.exists():
