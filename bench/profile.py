@@ -1,70 +1,83 @@
-"""The way of an event through the profile operator's own Python, step by step."""
+"""The way of an event through the profile operator's own Python, step by step, measured by pyperf in processes of its
+own. What crossing, state and emitting cost around it `threads` tells."""
 
 import json
+import subprocess
+import sys
+import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import pyperf
 
-from bench.pipe import ITEMS, SEED
-from jobs.settings import load_settings
-from model.profile import Profile, apply_event, pack_profile, snapshot, unpack_profile
+from model.profile import Profile, ProfileOptions, apply_event, pack_profile, snapshot, unpack_profile
 from model.snapshot import pack_snapshot
+from schema.event import EventParser
 
-_REPEATS, _EVENTS = 7, 2_000
+# Each step is measured in processes of its own: nothing that takes long to import belongs here.
+_SIZES, _ITEMS, _SEED, _NOW = (1, 20, 200), 10_000, 7, 1_700_000_000_000
+_HOW = ("--processes=2", "--values=5", "--warmups=1", "--min-time=0.02", "--inherit-environ=PYTHONPATH", "--quiet")
 
 
 def run(data: Path) -> dict[str, dict[str, float]]:  # noqa: ARG001
-    """Microseconds of each step, the least of a few repetitions over `_EVENTS` events, for people with a new, a usual
-    and a full profile; and the bytes of each packed profile."""
-    return {f"{size} interactions": _measure(size) for size in (1, 20, 200)}
+    """Microseconds of each step, the median of pyperf's values, for people with a new, a usual and a full profile;
+    their `sum`, and the `bytes` of each packed profile."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "steps.json"
+        subprocess.run([sys.executable, __file__, *_HOW, "-o", str(file)], check=True, stdout=sys.stderr)
+        found = pyperf.BenchmarkSuite.load(str(file))
+    figures: dict[str, dict[str, float]] = {}
+    for benchmark in found:
+        size, step = benchmark.get_name().split(": ")
+        figures.setdefault(size, {})[step] = 1e6 * benchmark.median()
+    for size, steps in zip(_SIZES, figures.values(), strict=True):
+        steps["sum"] = sum(steps.values())
+        steps["bytes"] = float(len(pack_profile(_Person(size).profile)))
+    return figures
 
 
-def _measure(size: int) -> dict[str, float]:
-    settings = load_settings()
-    options, parser = settings.profile_options(), settings.events.parser()()
-    random, now = np.random.default_rng(SEED), 1_700_000_000_000
-    payloads = [
-        json.dumps(
-            {
-                "event_id": f"{size}-{n}",
-                "user_id": "u1",
-                "event_type": "view",
-                "timestamp": 1_600_000_000_000 + n,
-                "item_id": f"i{item}",
-            }
-        ).encode()
-        for n, item in enumerate(random.integers(0, ITEMS, size + _EVENTS).tolist())
-    ]
-    before = Profile()
-    for payload in payloads[:size]:
-        apply_event(before, parser.parse(payload, now), options)
-    packed = pack_profile(before)
-    events = [parser.parse(payload, now) for payload in payloads[size:]]
-    profiles = [unpack_profile(packed) for _ in events]
-    outcomes = [apply_event(profile, event, options) for profile, event in zip(profiles, events, strict=True)]
-    taken = [snapshot(*of, 0, options) for of in zip(profiles, events, outcomes, strict=True)]
-    steps: dict[str, tuple[Callable[..., Any], list[tuple[Any, ...]]]] = {
-        "parse": (parser.parse, [(payload, now) for payload in payloads[size:]]),
-        "unpack": (unpack_profile, [(packed,)] * _EVENTS),
-        "pack": (pack_profile, [(profile,) for profile in profiles]),
-        "snapshot": (snapshot, [(*of, 0, options) for of in zip(profiles, events, outcomes, strict=True)]),
-        "pack snapshot": (pack_snapshot, [(one,) for one in taken]),
-    }
-    times = {name: min(_timed(step, arguments) for _ in range(_REPEATS)) for name, (step, arguments) in steps.items()}
-    # A profile takes an event once, so each repetition has its own.
-    applied = []
-    for _ in range(_REPEATS):
-        fresh = [(unpack_profile(packed), event, options) for event in events]
-        applied.append(_timed(apply_event, fresh))
-    return {**times, "apply": min(applied), "sum": sum(times.values()) + min(applied), "bytes": float(len(packed))}
+class _Person:
+    """Somebody with so many interactions, and what they do next."""
+
+    def __init__(self, size: int) -> None:
+        self.options, self.parser = ProfileOptions(), EventParser()
+        items = np.random.default_rng(_SEED).integers(0, _ITEMS, size + 1).tolist()
+        payloads = [self._payload(n, item) for n, item in enumerate(items)]
+        self.profile, self.payload = Profile(), payloads[-1]
+        for payload in payloads[:-1]:
+            apply_event(self.profile, self.parser.parse(payload, _NOW), self.options)
+        self.event = self.parser.parse(self.payload, _NOW)
+
+    @staticmethod
+    def _payload(number: int, item: int) -> bytes:
+        view = {"event_id": f"e{number}", "user_id": "u1", "event_type": "view", "item_id": f"i{item}"}
+        return json.dumps(view | {"timestamp": 1_600_000_000_000 + number}).encode()
 
 
-def _timed(step: Callable[..., Any], arguments: list[tuple[Any, ...]]) -> float:
-    """Microseconds a call."""
-    started = time.perf_counter()
-    for given in arguments:
-        step(*given)
-    return 1e6 * (time.perf_counter() - started) / len(arguments)
+def _measure(runner: pyperf.Runner, size: int) -> None:
+    one, name = _Person(size), f"{size} interactions"
+    packed = pack_profile(one.profile)
+
+    def apply(loops: int) -> float:
+        # A profile takes an event once.
+        profiles = [unpack_profile(packed) for _ in range(loops)]
+        started = time.perf_counter()
+        for profile in profiles:
+            apply_event(profile, one.event, one.options)
+        return time.perf_counter() - started
+
+    after = unpack_profile(packed)
+    given = (after, one.event, apply_event(after, one.event, one.options), 0, one.options)
+    runner.bench_func(f"{name}: parse", one.parser.parse, one.payload, _NOW)
+    runner.bench_func(f"{name}: unpack", unpack_profile, packed)
+    runner.bench_time_func(f"{name}: apply", apply)
+    runner.bench_func(f"{name}: pack", pack_profile, after)
+    runner.bench_func(f"{name}: snapshot", snapshot, *given)
+    runner.bench_func(f"{name}: pack snapshot", pack_snapshot, snapshot(*given))
+
+
+if __name__ == "__main__":
+    pyperf_runner = pyperf.Runner()
+    for interactions in _SIZES:
+        _measure(pyperf_runner, interactions)

@@ -18,6 +18,7 @@ _HELP = (
     "factorization-refit: vectors that follow the stream against vectors solved again. "
     "overload: a million people and items stream through, in bounded memory. "
     "serving: how long lists take over HTTP. "
+    "threads: where an event's CPU time goes, in the full job and in the floor. "
     "profile: an event's way through the profile, step by step. "
     "scorer: a list's cost by the size of the catalogue. "
     "learner: interactions learned a second, beside other libraries. "

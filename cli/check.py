@@ -15,7 +15,9 @@ def test(context: typer.Context) -> None:
     Arguments go to pytest and replace its two runs by one: `headrace test tests/unit -k topics`.
     """
     runs = (
-        [["pytest", *context.args]] if context.args else [["pytest", "tests/unit"], ["pytest", "--ignore=tests/unit"]]
+        [["pytest", *context.args]]
+        if context.args
+        else [["pytest", "--numprocesses=2", "tests/unit"], ["pytest", "--ignore=tests/unit"]]
     )
     for command in [
         ["ruff", "check"],
