@@ -170,7 +170,9 @@ class RankedList(msgspec.Struct):
     chance put a new item there), and which item of the history leads to it by co-occurrence, or where it is there for
     its content or a relation by that, None where none does or none is asked for; and, where chance put it
     there, with which `propensities`, else None. `segment` is that of the person, None where it is not known, and
-    `rules` which of the shop's rules touched each entry, None where none holds, and `experiments` the person's arms."""
+    `rules` which of the shop's rules touched each entry, None where none holds, and `experiments` the person's arms.
+    `shared` is what an item that is there for its content has in common with that which led to it, as
+    `model.content.Content.shared` says it, None where there is none such."""
 
     item_ids: list[str]
     scores: list[float]
@@ -180,6 +182,7 @@ class RankedList(msgspec.Struct):
     segment: int | None = None
     rules: list[list[str]] | None = None
     experiments: dict[str, str] | None = None
+    shared: list[str | None] | None = None
 
 
 class SimilarItems(NamedTuple):
@@ -709,6 +712,7 @@ class Recommender:
         leading = self.cooccurrence.led_by(batch.items, batch.weights, listed)
         alike = np.where(explained & ((sources == content) | (sources == new)), candidates.items[chosen], -1)
         leading = np.maximum(leading, self.content.led_by(batch.items, alike))
+        because_alike = (alike >= 0) & (leading >= 0)
         belonging = np.where(explained & (sources == relation), candidates.items[chosen], -1)
         leading = np.maximum(leading, related.causes_of(belonging))
         causes = np.where(leading >= 0, np.take_along_axis(batch.items, np.maximum(leading, 0), 1), -1)
@@ -721,9 +725,16 @@ class Recommender:
         by_chance: list[float | None] = [None] * len(items)
         if propensities.any():
             by_chance = [propensity or None for propensity in propensities[there].astype(np.float64).round(9).tolist()]
-        for begin, end in pairwise(accumulate(there.sum(1).tolist(), initial=0)):
+        # Of few: mostly nothing is on a list for its content.
+        described, both = self.rules.described, dict[tuple[int, int], str | None]()
+        for n, k in np.argwhere(because_alike).tolist():
+            both[n, k] = self.content.shared(described(int(alike[n, k])), described(int(causes[n, k])))
+        for n, (begin, end) in enumerate(pairwise(accumulate(there.sum(1).tolist(), initial=0))):
             part = slice(begin, end)
-            yield RankedList(items[part], scores[part], origins[part], led[part], by_chance[part])
+            ranked = RankedList(items[part], scores[part], origins[part], led[part], by_chance[part])
+            if because_alike[n].any():
+                ranked.shared = [both.get((n, k)) for k in np.flatnonzero(there[n]).tolist()]
+            yield ranked
 
     def _scores(self, batch: Batch, queries: torch.Tensor) -> torch.Tensor:
         """Both models' scores float32 [2, B, N], in scratch."""

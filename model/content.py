@@ -72,7 +72,7 @@ def tokens_of(item: Item) -> bytes:
     category), and the words of title and description, as many as there is room for."""
     tokens: dict[int, None] = {}
     for text in _texts(item):
-        tokens.setdefault(crc32(text.encode()) % VOCABULARY)
+        tokens.setdefault(_token(text))
         if len(tokens) == TOKENS:
             break
     return pack_array(np.array(list(tokens), np.uint16))
@@ -97,6 +97,10 @@ def _part(item: Item, name: str, dimensions: int) -> npt.NDArray[np.float64]:
         reason = f"must hold {dimensions} numbers, not all 0"
         raise MessageError("bad_embedding", f"embeddings.{name}", shown(found), reason)
     return np.asarray(vector / length)
+
+
+def _token(text: str) -> int:
+    return crc32(text.encode()) % VOCABULARY
 
 
 def _texts(item: Item) -> Iterator[str]:
@@ -213,6 +217,14 @@ class Content:
         content = self.tokens, self.used, self._idf, self.vectors
         _closest(items[:, : self.options.recent], listed, *content, columns)
         return columns
+
+    def shared(self, one: Item, other: Item) -> str | None:
+        """What says most of what both have: "category:" and its levels, "brand:", "word:" and the word, in lower case,
+        or "price"; None where they have nothing in common."""
+        texts = set(_texts(other))
+        both = [text for text in _texts(one) if text in texts]
+        most = max(both, key=lambda text: self._idf[_token(text)], default=None)
+        return "price" if most is not None and most.startswith("price:") else most
 
     def _weigh(self, tokens: npt.NDArray[np.uint16]) -> None:
         """Bring the inverse document frequencies up to date, where those of `tokens` have changed."""

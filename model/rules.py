@@ -368,6 +368,14 @@ class Rules:
         decided = self.decisions.get(item)
         return 0 if decided is None else 1 if decided else -1
 
+    def described(self, row: int) -> Item:
+        """The item in a row, as far as rules may ask."""
+        known = self._attributes(row)
+        price = None if known.price < 0 else known.price
+        item = Item(self._ids[row], title=known.title, category=known.category, brand=known.brand, price=price)
+        item.currency = known.currency or None
+        return item
+
     def _group(self, name: str, numbers: dict[str, int], row: int) -> int:
         found = getattr(self._attributes(row), name)
         group = (found[0] if found else "") if isinstance(found, list) else found

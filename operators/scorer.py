@@ -363,6 +363,7 @@ class ScorerFunction(KeyedCoProcessFunction):
                     ranked.because,
                     ranked.propensities,
                     [None] * len(ranked.item_ids) if ranked.rules is None else [r or None for r in ranked.rules],
+                    ranked.shared or [None] * len(ranked.item_ids),
                 )
             ),
             profile_version=snapshot.profile_version,

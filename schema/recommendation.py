@@ -13,7 +13,8 @@ DEFAULT_USER = "__default__"
 class ScoredItem(msgspec.Struct, gc=False, omit_defaults=True):
     """An item of a list, with its score, what proposed it, and `because` of which item of the person's history. Where
     chance put it there, `propensity` is the chance with which it did. `rules` are those of the shop's that put or kept
-    it where it is."""
+    it where it is. Where it is there for its content, `shared` is what it has in common with that item: "category:" and
+    its levels, "brand:", "word:" and the word, in lower case, or "price"."""
 
     item_id: str
     score: float
@@ -21,6 +22,7 @@ class ScoredItem(msgspec.Struct, gc=False, omit_defaults=True):
     because: str | None = None
     propensity: float | None = None
     rules: list[str] | None = None
+    shared: str | None = None
 
 
 class Recommendation(msgspec.Struct):

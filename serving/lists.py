@@ -102,7 +102,8 @@ def _fits(item: Item, wanted: Wanted) -> bool:
 
 def _detailed(view: View, items: list[ScoredItem], details: bool) -> list[ListedItem]:
     listed = [
-        ListedItem(item.item_id, item.score, item.source, item.because, item.propensity, item.rules) for item in items
+        ListedItem(item.item_id, item.score, item.source, item.because, item.propensity, item.rules, item.shared)
+        for item in items
     ]
     if details:
         for item, found in zip(listed, view.of_catalogue([item.item_id for item in items]), strict=True):

@@ -15,6 +15,9 @@ class ListedItem(msgspec.Struct, omit_defaults=True):
     because: Annotated[str | None, Meta(description="The item of the person's history that led to it.")] = None
     propensity: Annotated[float | None, Meta(description="With which chance it was drawn, where it was.")] = None
     rules: Annotated[list[str] | None, Meta(description="The shop's rules that put or kept it there.")] = None
+    shared: Annotated[
+        str | None, Meta(description="What it has in common with that item: a category, brand, word, or the price.")
+    ] = None
     title: str | None = None
     category: list[str] | None = None
     brand: str | None = None

@@ -89,7 +89,9 @@ function why(item) {
   };
   const ruled = item.rules ? `, by the shop's rule ${item.rules.join(", ")}` : "";
   const reason = (names[item.source] || item.source) + ruled;
-  return item.because ? `${reason}, because of “${titleOf(item.because)}”` : reason;
+  const [kind, name] = (item.shared || "").split(/:(.*)/s);
+  const shared = kind ? ` (same ${kind}${name ? ` ${name.replaceAll(">", " › ")}` : ""})` : "";
+  return item.because ? `${reason}, because of “${titleOf(item.because)}”${shared}` : reason;
 }
 
 async function nameCauses(items) {

@@ -159,6 +159,18 @@ def test_what_leads_to_an_item_is_what_it_has_most_in_common_with() -> None:
     assert looks((3, 0), (1, 1), (0, 2)).led_by(np.array([[0, 2]]), np.array([[1, 3]])).tolist() == [[0, -1]]
 
 
+def test_what_two_items_share_is_what_says_most() -> None:
+    content = learned()
+    runner, trail, boot, lamp, pan = ITEMS
+    # "running" is a word of the trail shoe too, in half as many items as the category of shoes.
+    assert content.shared(runner, trail) in {"brand:fleet", "category:shoes>running", "word:running", "word:shoe"}
+    assert content.shared(boot, runner) == "category:shoes"
+    assert content.shared(pan, lamp) in {"category:home", "word:desk"}
+    assert content.shared(boot, lamp) is None
+    assert content.shared(Item("x", price=20.5, category=["home"]), lamp) in {"price", "category:home"}
+    assert content.shared(Item("x", price=20.5), Item("y", price=20.0)) == "price"
+
+
 @pytest.mark.parametrize("vector", [[1.0], [0.0, 0.0], [1.0, 2.0, 3.0], [1e308, 1e308]])
 def test_an_embedding_that_does_not_fit_is_refused_by_its_name(vector: list[float]) -> None:
     with pytest.raises(MessageError, match="must hold 2 numbers, not all 0") as refused:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model.arrays import largest_of, pack_array
-from model.blend import BlendOptions, CatalogueChange, Recommender, pack_delta, unpack_delta
+from model.blend import BlendOptions, CatalogueChange, Recommender, change_of, pack_delta, unpack_delta
 from model.content import ContentOptions, tokens_of
 from model.learned_blend import LearnedBlend, LearnedBlendOptions
 from model.linear_item_model import LinearItemModelOptions
@@ -419,6 +419,20 @@ def test_what_rules_may_ask_of_forgotten_items_is_kept_with_the_model() -> None:
     restored.learn([Snapshot("u", "e", 0, 0, [back], [1.0], 0, back)])
     assert restored.rules.known[restored.index.rows([back])[0]] == packed
     assert set(restored.rules.forgotten) == gone - {back}
+
+
+def test_a_new_item_says_by_what_it_is_like_an_item_of_the_person() -> None:
+    options = BlendOptions(content=ContentOptions(share=0.2, new_until=5))
+    items = [Item(f"i{n}", title=f"No. {n}", brand="Oak" if n in (0, 9) else f"b{n}") for n in range(10)]
+    learner = Recommender(options)
+    learner.learn([], [change_of(item, options.content)[0] for item in items])
+    events = snapshots([(0, 0)])
+    learner.learn(events)
+    (had,) = learner.recommend(events, 5)
+    assert had.shared is not None
+    said = dict(zip(had.item_ids, zip(had.because, had.shared, strict=True), strict=True))
+    assert said["i9"] == ("i0", "brand:oak")
+    assert Recommender(replace(options, explain=False)).recommend(events, 5)[0].shared is None
 
 
 def test_what_belongs_to_a_persons_items_is_listed_and_says_why() -> None:
