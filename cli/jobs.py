@@ -20,13 +20,24 @@ def submit(
         bool, typer.Option("--drop-unknown-state", help="Go on without the state of operators that the job lacks.")
     ] = False,
 ) -> None:
-    """Submit the job to the cluster and print its id."""
+    """Submit the job to the cluster and print its id. Topics of the configuration that are not there are made."""
+    from config.kafka import KafkaSettings
+    from config.loading import SettingsError, load
+    from deploy.local.topics import create_topics, topics_of
+
+    try:
+        topics = topics_of(load(KafkaSettings, config).kafka)
+    except SettingsError:
+        # The job says so, with all other faults.
+        topics = {}
     with progress.status("Submitting"):
         arguments = ["--config", str(config.resolve())] if config else []
         if from_savepoint and Path(from_savepoint).exists():
             # The JobManager reads it, in a folder of its own.
             from_savepoint = Path(from_savepoint).resolve().as_uri()
         stack = Stack(data)
+        for topic in create_topics(stack.bootstrap_servers, topics):
+            progress.print(f"Made the topic {topic}.")
         run = stack.submit(Path(job), *arguments, savepoint=from_savepoint, drop_unknown_state=drop_unknown_state)
         console.print(run, soft_wrap=True)
 

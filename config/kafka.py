@@ -4,8 +4,9 @@ import ssl
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, FilePath, SecretStr, model_validator
+from pydantic_settings import SettingsConfigDict
 
-from config.loading import Section
+from config.loading import FileSettings, Section
 
 TopicName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]*[A-Za-z0-9_-][A-Za-z0-9._-]*$", max_length=249)]
 Brokers = Annotated[str, Field(pattern=r"^\s*[^\s,']+:\d{1,5}\s*(,\s*[^\s,']+:\d{1,5}\s*)*$")]
@@ -104,3 +105,11 @@ class Kafka(Section):
                 "sasl_plain_password": self._password(),
             }
         return arguments
+
+
+class KafkaSettings(FileSettings):
+    """The section alone, of a file whose others are not looked at."""
+
+    model_config = SettingsConfigDict(extra="ignore")
+
+    kafka: Kafka = Kafka()

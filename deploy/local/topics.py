@@ -4,6 +4,8 @@ from collections.abc import Mapping
 
 import msgspec
 
+from config.kafka import Kafka
+
 
 class Topic(msgspec.Struct, frozen=True):
     """How a topic is created. A compacted one keeps the newest value of every key; `configs` are the broker's own."""
@@ -32,6 +34,11 @@ def default_topics(partitions: int = 1) -> dict[str, Topic]:
         "dead-letters": Topic(),
         "erasures": Topic(),
     }
+
+
+def topics_of(kafka: Kafka) -> dict[str, Topic]:
+    """The topics under the names that a configuration gives them."""
+    return {getattr(kafka, name.replace("-", "_")): topic for name, topic in default_topics().items()}
 
 
 def create_topics(bootstrap_servers: str, topics: Mapping[str, Topic]) -> list[str]:

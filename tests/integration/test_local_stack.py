@@ -122,11 +122,16 @@ def test_a_taskmanager_that_is_just_ending_is_started_again(stack: Stack) -> Non
     assert pid not in stack.taskmanager_pids
 
 
-def test_a_job_survives_a_killed_taskmanager_and_moves_by_savepoint(stack: Stack) -> None:
+def test_a_job_survives_a_killed_taskmanager_and_moves_by_savepoint(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
     create_topics(stack.bootstrap_servers, COUNTING)
     data = ("--data", str(stack.data))
     left = set(Path(tempfile.gettempdir()).glob("flink-*"))
+    monkeypatch.setenv("HEADRACE_KAFKA__DRIFT", "drift-of-another-name")
     job = headrace("submit", *data, "--job", str(JOB)).strip()
+    # What the configuration names is there.
+    assert create_topics(stack.bootstrap_servers, {"drift-of-another-name": Topic()}) == []
     assert set(Path(tempfile.gettempdir()).glob("flink-*")) <= left
     send(stack, "counted", "anna")
     assert messages(stack, "counts", 1) == [{"count": 1}]
