@@ -1,7 +1,7 @@
 """A user's profile: what one person did, bounded, packed into the bytes of one keyed state."""
 
 from bisect import bisect_right
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from itertools import islice, pairwise
@@ -221,16 +221,16 @@ def _gaps(times: list[int]) -> bytes:
     return bytes([max(newer - older, 0).bit_length() for newer, older in pairwise([*times, *times[-1:]])])
 
 
-def _plain(properties: Mapping[str, Any]) -> dict[str, str | bool | float]:
-    """The first properties that are a short text, a number, or true or false: every number as a fraction, so that one
+def _plain(properties: Mapping[str, Any]) -> Iterator[tuple[str, str | bool | float]]:
+    """The properties that are a short text, a number, or true or false: every number as a fraction, so that one
     expression holds for 2 and for 2.5."""
-    plain: dict[str, str | bool | float] = {}
-    for name, value in islice(properties.items(), _PROPERTIES):
-        if len(name) <= _LONGEST and (isinstance(value, bool) or (isinstance(value, str) and len(value) <= _LONGEST)):
-            plain[name] = value
-        elif len(name) <= _LONGEST and isinstance(value, int | float) and abs(value) < _LARGEST:
-            plain[name] = float(value)
-    return plain
+    for name, value in properties.items():
+        if len(name) > _LONGEST:
+            continue
+        if isinstance(value, bool) or (isinstance(value, str) and len(value) <= _LONGEST):
+            yield name, value
+        elif isinstance(value, int | float) and abs(value) < _LARGEST:
+            yield name, float(value)
 
 
 def erasure(event: Event, appended_at: int) -> Snapshot:
@@ -273,7 +273,7 @@ def snapshot(profile: Profile, event: Event, outcome: Outcome, appended_at: int,
         list_id=event.list_id,
         impression=event.event_type == "impression",
         event_type=event.event_type,
-        properties=_plain(event.properties) if event.properties else {},
+        properties=dict(islice(_plain(event.properties), _PROPERTIES)) if event.properties else {},
         behaviour=profile.segment,
         price_sensitive=profile.price_sensitive,
     )

@@ -94,3 +94,30 @@ def test_a_merged_profile_is_that_of_both_one_after_the_other(taken: list[tuple[
         apply_event(newer if n >= cut else older, event, options)
         apply_event(whole, event, options)
     assert merge_profiles(older, newer, options) == whole
+
+
+def test_a_snapshot_tells_what_rules_may_ask_for() -> None:
+    properties = {
+        "page": "cart",
+        "depth": 2,
+        "mobile": True,
+        "tags": ["a"],
+        "text": "x" * 129,
+        "x" * 129: 1,
+        "vast": 1e300,
+        "nothing": None,
+        **{f"p{n}": n for n in range(20)},
+    }
+    event = Event("e", "u", "search", 1, properties=properties)
+    profile = Profile(segment="loyal", price_sensitive=True)
+    options = ProfileOptions()
+    told = snapshot(profile, event, apply_event(profile, event, options), 0, options)
+    wanted = {"page": "cart", "depth": 2.0, "mobile": True, **{f"p{n}": float(n) for n in range(13)}}
+    assert told.properties == wanted
+    assert (told.event_type, told.behaviour, told.price_sensitive) == ("search", "loyal", True)
+    assert unpack_snapshot(pack_snapshot(told)) == told
+
+
+@pytest.mark.parametrize(("older", "newer", "merged"), [("new", "", "new"), ("new", "loyal", "loyal")])
+def test_a_merged_profile_is_of_the_newest_segment_that_is_known(older: str, newer: str, merged: str) -> None:
+    assert merge_profiles(Profile(segment=older), Profile(segment=newer), ProfileOptions()).segment == merged
