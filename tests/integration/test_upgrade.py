@@ -13,8 +13,8 @@ from tests.integration.test_recommend_job import Topics
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(500)]
 JOB = Path("jobs/recommend.py")
-USERS = [f"u{n}" for n in range(8)]
-ROUNDS = 6
+USERS = [f"u{n}" for n in range(6)]
+ROUNDS = 4
 
 
 @pytest.fixture
