@@ -53,6 +53,15 @@ def side_output(stream: DataStream, tag: OutputTag) -> DataStream:
     return DataStream(stream._j_data_stream.getSideOutput(tag.get_java_output_tag()))
 
 
+def buffer_for(stream: DataStream, milliseconds: int, before: bool = False) -> None:
+    """How long what leaves the stream's operator may wait in a buffer for more of it, or with `before` what leaves any
+    of those before it as well. With 0 it goes at once, and no thread looks every few milliseconds whether there is any:
+    for elements that are few."""
+    operator = stream._j_data_stream.getTransformation()
+    for one in operator.getTransitivePredecessors().toArray() if before else [operator]:
+        one.setBufferTimeout(milliseconds)
+
+
 def slot_with_gpus(name: str, gpus: int) -> str | SlotSharingGroup:
     """A slot sharing group: only its name where it needs no GPUs, so that any slot will do; otherwise also what its
     slots must have, which Flink finds where a TaskManager offers the external resource `gpu`."""

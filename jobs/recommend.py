@@ -8,6 +8,7 @@ from pyflink.table import Schema, StreamTableEnvironment
 
 from jobs.entry import MILLISECONDS, USER_ID, connection, run, sink
 from jobs.flink import (
+    buffer_for,
     key_per_subtask,
     keyed_in_jvm,
     name_table_operators,
@@ -54,6 +55,7 @@ TABLE_UIDS = {
     },
 }
 """Names that the table planner gives, and the uids of those operators: a contract, as all uids are."""
+_SELDOM_MS = 20
 BYTES = Types.PRIMITIVE_ARRAY(Types.BYTE())
 BATCH = Types.ROW([Types.LONG(), Types.OBJECT_ARRAY(BYTES)])
 CATALOGUE = Types.ROW([Types.OBJECT_ARRAY(Types.ROW([Types.STRING(), BYTES, Types.INT(), Types.LONG()]))])
@@ -241,6 +243,12 @@ def build(
         # A slot, so a TaskManager, of its own: beside the profile it would wait for one GIL.
         .slot_sharing_group(slot_with_gpus("scorer", settings.flink.scorer_gpus))
     )
+
+    # Of events there are many; of all else, micro-batches and their lists too, few.
+    for stream in (segments, catalogue, steering):
+        buffer_for(stream, _SELDOM_MS, before=True)
+    for stream in (batches, for_learner, catalogue, steering, deltas, ranked):
+        buffer_for(stream, 0)
 
     inserts = tables.create_statement_set()
     inserts.add_insert("recommendations", tables.from_data_stream(ranked))
