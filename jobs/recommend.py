@@ -72,22 +72,10 @@ def create_tables(tables: StreamTableEnvironment, settings: Settings, linger_ms:
         f"""create table events (payload bytes, {place}, appended_at timestamp_ltz(3) metadata from 'timestamp' virtual)
         with ({common}, 'topic'='{kafka.events}', 'scan.startup.mode'='{kafka.start}', {source})"""
     )
-    tables.execute_sql(
-        f"""create table items (item_id string, payload bytes, {place}, arrived as proctime())
-        with ({common}, 'topic'='{kafka.items}', 'scan.startup.mode'='earliest-offset', {source},
-        'key.format'='raw', 'key.fields'='item_id', 'value.fields-include'='EXCEPT_KEY')"""
-    )
-    tables.execute_sql(
-        f"""create table segments (id string, payload bytes, {place})
-        with ({common}, 'topic'='{kafka.segments}', 'scan.startup.mode'='earliest-offset', {source},
-        'key.format'='raw', 'key.fields'='id', 'value.fields-include'='EXCEPT_KEY')"""
-    )
-    # What the shop steers by are tables as the catalogue is.
-    steering = ("rules", kafka.rules), ("review_decisions", kafka.review_decisions), ("experiments", kafka.experiments)
-    for table, topic in steering:
+    for table in ("items", "segments", "rules", "review_decisions", "experiments"):
         tables.execute_sql(
             f"""create table {table} (id string, payload bytes, {place}, arrived as proctime())
-            with ({common}, 'topic'='{topic}', 'scan.startup.mode'='earliest-offset', {source},
+            with ({common}, 'topic'='{getattr(kafka, table)}', 'scan.startup.mode'='earliest-offset', {source},
             'key.format'='raw', 'key.fields'='id', 'value.fields-include'='EXCEPT_KEY')"""
         )
     # A micro-batch's lists in one request, where the default of 16 kB holds a dozen, and at once: they come together.
@@ -179,7 +167,7 @@ def build(
     )
     catalogue = tables.to_append_stream(
         tables.sql_query(
-            f"""select cast(0 as bigint), row(array_agg(row(item_id, payload, `partition`, `offset`)))
+            f"""select cast(0 as bigint), row(array_agg(row(id, payload, `partition`, `offset`)))
             from table(tumble(table items, {window}))
             group by window_start, window_end"""
         ),

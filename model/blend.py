@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from itertools import accumulate, chain, islice, pairwise
 from typing import Literal, NamedTuple
 
@@ -22,7 +23,7 @@ from model.arrays import grown, largest_of, pack_array, unpack_array, unpack_ten
 from model.batch import Batch, Rows, Weights, parts_of, to_batch
 from model.candidates import Asked, Candidates, find_candidates, find_candidates_among
 from model.category_popularity import CategoryPopularity, CategoryPopularityOptions
-from model.content import Content, ContentOptions, embedding_of, tokens_of
+from model.content import Content, ContentOptions, embedding_of, texts_of, tokens_of
 from model.cooccurrence import Cooccurrence, CooccurrenceDelta, CooccurrenceOptions
 from model.diversity import diversify
 from model.experiments import Experiments
@@ -35,7 +36,7 @@ from model.popularity import Popularity, PopularityDelta, PopularityOptions
 from model.private_counts import PrivacyOptions, PrivateCounts
 from model.reading_time import ReadingTime
 from model.relations import NAMED, Related, Relations, RelationsOptions
-from model.rules import People, Rules, attributes_of
+from model.rules import People, Rules, attributes_of, item_of
 from model.sequence_model import SequenceDelta, SequenceModel, SequenceOptions
 from model.snapshot import Snapshot
 from model.user_neighbours import UserNeighbours, UserNeighboursOptions
@@ -48,7 +49,7 @@ from schema.review import parse_decision
 _log = logging.getLogger(__name__)
 VERSION = 1
 """The version byte of packed deltas and packed recommenders."""
-_WITHDRAWN = 100_000
+_WITHDRAWN, _DESCRIBED = 100_000, 8192
 LOOKED_UP = 128
 LEVELS = " > "
 """Of how many people at once the lists are made where candidates are looked up and no matrix must fit a cache."""
@@ -229,6 +230,12 @@ def unpack_delta(packed: bytes) -> Delta:
 def _require_version(packed: bytes) -> None:
     if packed[0] != VERSION:
         raise ValueError(f"model state has version {packed[0]}, this code reads {VERSION}")
+
+
+@lru_cache(_DESCRIBED)
+def _described(attributes: bytes) -> dict[str, None]:
+    """What an item's attributes say of it. Kept, as the same items stand on many lists."""
+    return texts_of(item_of(attributes))
 
 
 def _without(items: Rows, others: Rows) -> Rows:
@@ -725,10 +732,9 @@ class Recommender:
         by_chance: list[float | None] = [None] * len(items)
         if propensities.any():
             by_chance = [propensity or None for propensity in propensities[there].astype(np.float64).round(9).tolist()]
-        # Of few: mostly nothing is on a list for its content.
-        described, both = self.rules.described, dict[tuple[int, int], str | None]()
+        known, both = self.rules.known, dict[tuple[int, int], str | None]()
         for n, k in np.argwhere(because_alike).tolist():
-            both[n, k] = self.content.shared(described(int(alike[n, k])), described(int(causes[n, k])))
+            both[n, k] = self.content.shared(_described(known[alike[n, k]]), _described(known[causes[n, k]]))
         for n, (begin, end) in enumerate(pairwise(accumulate(there.sum(1).tolist(), initial=0))):
             part = slice(begin, end)
             ranked = RankedList(items[part], scores[part], origins[part], led[part], by_chance[part])

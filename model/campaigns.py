@@ -116,7 +116,7 @@ def decide(
     budget.bar = min(max(budget.bar + (_STEP if not affords else -_STEP / 4), 0.0), 0.98)
     if not affords:
         return None, None
-    offers, several = campaign.priced, bool(campaign.offers)
+    offers = campaign.priced
     # For what it costs, beside the dearest: of one offer alone its uplift itself.
     values = {
         name: uplift * campaign.dearest / offers[name].cost for name, uplift in uplifts.items() if uplift is not None
@@ -135,7 +135,7 @@ def decide(
         # Below the bar so few that they are the share `explore` of offers, and not of people.
         by_chance = campaign.explore * min(1.0, (1 - budget.bar) / max(budget.bar, 0.01))
         any_of_them = 1 - campaign.explore if values[best] >= at else by_chance
-        others = any_of_them * campaign.explore / max(len(offers) - 1, 1) if several else 0.0
+        others = any_of_them * campaign.explore / max(len(offers) - 1, 1)
         chances = dict.fromkeys(offers, others)
         chances[best] = any_of_them - others * (len(offers) - 1)
     member.tried_ms, tried.propensity = time_ms, sum(chances.values())
@@ -143,7 +143,7 @@ def decide(
     ends = zip(chances, accumulate(chances.values()), strict=True)
     name = next((name for name, end in ends if drawn < end), None)
     member.treated = tried.treated = name is not None
-    if several:
+    if campaign.offers:
         tried.name, tried.propensities = name, chances
     if name is None:
         return tried, None

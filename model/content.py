@@ -9,7 +9,7 @@ knows of an item, is the catalogue's own.
 
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import accumulate, islice
 from typing import NamedTuple
@@ -71,7 +71,7 @@ def tokens_of(item: Item) -> bytes:
     """The item's tokens, uint16, each once: its category at each level, brand, price (by powers of 1.5, within its
     category), and the words of title and description, as many as there is room for."""
     tokens: dict[int, None] = {}
-    for text in _texts(item):
+    for text in texts_of(item):
         tokens.setdefault(_token(text))
         if len(tokens) == TOKENS:
             break
@@ -97,6 +97,11 @@ def _part(item: Item, name: str, dimensions: int) -> npt.NDArray[np.float64]:
         reason = f"must hold {dimensions} numbers, not all 0"
         raise MessageError("bad_embedding", f"embeddings.{name}", shown(found), reason)
     return np.asarray(vector / length)
+
+
+def texts_of(item: Item) -> dict[str, None]:
+    """What an item's tokens say, each once, in their order: see `tokens_of`."""
+    return dict.fromkeys(_texts(item))
 
 
 def _token(text: str) -> int:
@@ -218,12 +223,10 @@ class Content:
         _closest(items[:, : self.options.recent], listed, *content, columns)
         return columns
 
-    def shared(self, one: Item, other: Item) -> str | None:
-        """What says most of what both have: "category:" and its levels, "brand:", "word:" and the word, in lower case,
-        or "price"; None where they have nothing in common."""
-        texts = set(_texts(other))
-        both = [text for text in _texts(one) if text in texts]
-        most = max(both, key=lambda text: self._idf[_token(text)], default=None)
+    def shared(self, one: Mapping[str, None], other: Mapping[str, None]) -> str | None:
+        """What says most of what both items, by their `texts_of`, have: "category:" and its levels, "brand:", "word:"
+        and the word, in lower case, or "price"; None where they have nothing in common."""
+        most = max((text for text in one if text in other), key=lambda text: self._idf[_token(text)], default=None)
         return "price" if most is not None and most.startswith("price:") else most
 
     def _weigh(self, tokens: npt.NDArray[np.uint16]) -> None:

@@ -68,6 +68,14 @@ def attributes_of(item: Item) -> bytes:
     )
 
 
+def item_of(packed: bytes) -> Item:
+    """The item but for its id, as far as `attributes_of` packs it; nothing is known of it where that is empty."""
+    known = _decoder.decode(packed) if packed else Attributes()
+    price = None if known.price < 0 else known.price
+    title, brand, currency = known.title, known.brand, known.currency or None
+    return Item("", title=title, category=known.category, brand=brand, price=price, currency=currency)
+
+
 class People(NamedTuple):
     """The people that lists are made for: what they did last, the segment of each by what they take, -1 where none is
     known, and their arms by the ids of experiments."""
@@ -367,14 +375,6 @@ class Rules:
     def _sign(self, item: str) -> int:
         decided = self.decisions.get(item)
         return 0 if decided is None else 1 if decided else -1
-
-    def described(self, row: int) -> Item:
-        """The item in a row, as far as rules may ask."""
-        known = self._attributes(row)
-        price = None if known.price < 0 else known.price
-        item = Item(self._ids[row], title=known.title, category=known.category, brand=known.brand, price=price)
-        item.currency = known.currency or None
-        return item
 
     def _group(self, name: str, numbers: dict[str, int], row: int) -> int:
         found = getattr(self._attributes(row), name)

@@ -119,8 +119,7 @@ class ProfileFunction(KeyedProcessFunction):
         if not event.consent:
             yield from self._serve_session(event, shard, now, appended_at)
             return
-        packed = self._cache.get(event.user_id, now) or self._state.value()
-        profile = Profile() if packed is None else unpack_profile(packed)
+        profile = self._profile_of(event.user_id, now)
         outcome = apply_event(profile, event, self._options)
         if not outcome.accepted:
             self._duplicate += 1
@@ -128,33 +127,36 @@ class ProfileFunction(KeyedProcessFunction):
         self._accepted += 1
         if outcome.late:
             self._late += 1
-        packed = pack_profile(profile)
-        self._state.update(packed)
-        self._cache.put(event.user_id, now, packed)
+        self._keep(event.user_id, now, profile)
         taken = snapshot(profile, event, outcome, appended_at, self._options)
         taken.partition, taken.offset = partition, offset
         yield Row(shard, pack_snapshot(taken))
 
+    def _profile_of(self, user_id: str, now: int) -> Profile:
+        """That of the current key, an empty one where there is none."""
+        packed = self._cache.get(user_id, now) or self._state.value()
+        return Profile() if packed is None else unpack_profile(packed)
+
+    def _keep(self, user_id: str, now: int, profile: Profile) -> None:
+        packed = pack_profile(profile)
+        self._state.update(packed)
+        self._cache.put(user_id, now, packed)
+
     def _take_segment(self, user_id: str, payload: bytes | None, now: int) -> None:
         """It shows on the next list. What is malformed is left out: the topic is our own."""
-        packed = self._cache.get(user_id, now) or self._state.value()
-        profile = Profile() if packed is None else unpack_profile(packed)
         try:
             told = None if payload is None else decode_behaviour(payload, PersonSegment)
         except MessageError:
             return
-        if told is None and packed is None:
-            return
+        profile = self._profile_of(user_id, now)
         if told is None and not any(profile.counters):
-            # Erased, and what was said of them before came after that.
+            # Erased, and what was said of them before may have come after that.
             self._state.clear()
             self._cache.remove(user_id)
             return
         profile.segment = "" if told is None else told.segment
         profile.price_sensitive = told is not None and told.price_sensitive
-        packed = pack_profile(profile)
-        self._state.update(packed)
-        self._cache.put(user_id, now, packed)
+        self._keep(user_id, now, profile)
 
     def _import(self, event: Event, now: int) -> None:
         """Put a profile of what was before under the one that is there. The same again changes nothing."""
@@ -163,8 +165,7 @@ class ProfileFunction(KeyedProcessFunction):
             imported = unpack_profile(b64decode(str(found), validate=True))
         except (ValueError, IndexError, msgspec.DecodeError) as error:
             raise MessageError("bad_profile", "properties.profile", shown(found), str(error)) from None
-        packed = self._cache.get(event.user_id, now) or self._state.value()
-        profile = Profile() if packed is None else unpack_profile(packed)
+        profile = self._profile_of(event.user_id, now)
         digest = event_digest(event.event_id)
         if digest in profile.event_ids:
             self._duplicate += 1
@@ -172,9 +173,7 @@ class ProfileFunction(KeyedProcessFunction):
         merged = merge_profiles(imported, profile, self._options)
         merged.event_ids = [*merged.event_ids, digest][-self._options.max_event_ids :]
         self._accepted += 1
-        packed = pack_profile(merged)
-        self._state.update(packed)
-        self._cache.put(event.user_id, now, packed)
+        self._keep(event.user_id, now, merged)
 
     def _serve_session(self, event: Event, shard: int, now: int, appended_at: int) -> Iterator[Row]:
         session = f"{event.user_id}\0{event.session_id or ''}"

@@ -3,6 +3,7 @@
 
 import sys
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Annotated, Self
 
 import msgspec
@@ -59,22 +60,23 @@ class Campaign(BaseModel):
         faults = []
         if self.starts >= self.ends:
             faults.append("from must come before until")
-        faults += _misfits(dict(self))
-        if self.dearest > self.budget:
+        misfits = _misfits(dict(self))
+        if not misfits and self.dearest > self.budget:
             faults.append("cost must not exceed budget")
+        faults += misfits
         if faults:
             raise ValueError("; ".join(faults))
         return self
 
-    @property
+    @cached_property
     def priced(self) -> dict[str, Priced]:
         """Its offers by their names, "" of the one that has none."""
-        return self.offers or {"": Priced(cost=self.cost or 0.0, offer=self.offer)}
+        return self.offers or {"": Priced.model_validate({"cost": self.cost, "offer": self.offer})}
 
-    @property
+    @cached_property
     def dearest(self) -> float:
         """What the most expensive of its offers costs."""
-        return max((one.cost for one in self.offers.values()), default=self.cost or 0.0)
+        return max(one.cost for one in self.priced.values())
 
     @property
     def begin_ms(self) -> int:

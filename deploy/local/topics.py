@@ -1,10 +1,12 @@
 """Creates the topics that Headrace reads and writes; they must exist before the job starts."""
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from config.kafka import Kafka
+if TYPE_CHECKING:
+    from config.kafka import Kafka
 
 
 class Topic(msgspec.Struct, frozen=True):
@@ -36,7 +38,7 @@ def default_topics(partitions: int = 1) -> dict[str, Topic]:
     }
 
 
-def topics_of(kafka: Kafka) -> dict[str, Topic]:
+def topics_of(kafka: "Kafka") -> dict[str, Topic]:
     """The topics under the names that a configuration gives them."""
     return {getattr(kafka, name.replace("-", "_")): topic for name, topic in default_topics().items()}
 

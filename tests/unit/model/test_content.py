@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from model.arrays import unpack_array
 from model.blend import change_of
-from model.content import TOKENS, Content, ContentOptions, embedding_of, tokens_of
+from model.content import TOKENS, Content, ContentOptions, embedding_of, texts_of, tokens_of
 from schema.errors import MessageError
 from schema.item import Item
 
@@ -161,14 +161,18 @@ def test_what_leads_to_an_item_is_what_it_has_most_in_common_with() -> None:
 
 def test_what_two_items_share_is_what_says_most() -> None:
     content = learned()
+
+    def shared(one: Item, other: Item) -> str | None:
+        return content.shared(texts_of(one), texts_of(other))
+
     runner, trail, boot, lamp, pan = ITEMS
     # "running" is a word of the trail shoe too, in half as many items as the category of shoes.
-    assert content.shared(runner, trail) in {"brand:fleet", "category:shoes>running", "word:running", "word:shoe"}
-    assert content.shared(boot, runner) == "category:shoes"
-    assert content.shared(pan, lamp) in {"category:home", "word:desk"}
-    assert content.shared(boot, lamp) is None
-    assert content.shared(Item("x", price=20.5, category=["home"]), lamp) in {"price", "category:home"}
-    assert content.shared(Item("x", price=20.5), Item("y", price=20.0)) == "price"
+    assert shared(runner, trail) in {"brand:fleet", "category:shoes>running", "word:running", "word:shoe"}
+    assert shared(boot, runner) == "category:shoes"
+    assert shared(pan, lamp) in {"category:home", "word:desk"}
+    assert shared(boot, lamp) is None
+    assert shared(Item("x", price=20.5, category=["home"]), lamp) in {"price", "category:home"}
+    assert shared(Item("x", price=20.5), Item("y", price=20.0)) == "price"
 
 
 @pytest.mark.parametrize("vector", [[1.0], [0.0, 0.0], [1.0, 2.0, 3.0], [1e308, 1e308]])
