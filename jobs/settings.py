@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, FilePath, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, FilePath, FiniteFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from config.events import Events
 from config.kafka import Kafka
@@ -118,7 +118,7 @@ class Behaviour(Section):
     lapse_days: PositiveInt = 7
     cart_s: PositiveInt = 3_600
     trends: Annotated[int, Field(ge=1, le=1000)] = 20
-    drift_threshold: PositiveFloat = 2.0
+    drift_threshold: FiniteFloat = -0.5
 
 
 class Settings(FileSettings):

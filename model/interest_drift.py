@@ -1,37 +1,42 @@
 """Whether a person's interests have changed: what they take now against what they took before.
 
 The score of the last `window` actions is the log likelihood ratio of "somebody else" against "this person", where
-somebody else takes categories as the whole shop does, and this person to `loyalty` as they did before; each category
-counts once. Before means more than `window` actions ago, so that a new interest cannot vouch for itself. A ratio of the
-kind is the best that a test of so many actions can look at (Neyman, Pearson, 1933; over time, Page, "Continuous
-inspection schemes", Biometrika 41, 1954).
+somebody else takes categories as the whole shop does, and this person to `loyalty` as they did before, the newest most;
+each category counts once. A ratio of the kind is the best that a test of so many actions can look at (Neyman, Pearson,
+1933). Before means more than `window` actions ago, so that a new interest cannot vouch for itself.
+
+It is looked at only where the first of these actions began a session. Interests change between sessions: elsewhere the
+window would hold actions of before the change, one of which can vouch for all, and each look more is one more chance of
+a false alarm.
 """
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from zlib import crc32
 
 import msgspec
 
-VERSION = 1
+VERSION = 2
 """The first byte of packed interests."""
 
 
 @dataclass(frozen=True)
 class DriftOptions:
     """Each action on an item that was there before lowers the score, by `known_item` times a logarithm. Of a person are
-    kept the `window` newest actions, the `categories` that count most of those before, and `items` of them. Above
-    `threshold` their interests have changed, once there are `least` actions before; after that the window's are what
-    was before."""
+    kept the `window` newest actions, and the categories and items of the `remembered` actions before; the weight of a
+    category halves with each `half_life` actions. A session begins after `pause_ms` without an action. Above
+    `threshold` interests have changed, once there are `least` actions before; after that the window's are what was
+    before."""
 
     window: int = 30
     loyalty: float = 0.2
-    known_item: float = 3.0
-    categories: int = 128
-    items: int = 256
-    least: int = 30
-    threshold: float = 2.0
+    known_item: float = 4.0
+    half_life: float = 20.0
+    remembered: int = 256
+    least: int = 100
+    pause_ms: int = 600_000
+    threshold: float = -0.5
 
 
 class Shares:
@@ -54,17 +59,29 @@ class Shares:
 
 
 class Interests(msgspec.Struct, array_like=True):
-    """The state of one person: the categories, items (as CRC-32) and times of the newest actions, oldest first; of
-    those before, how often each category was taken, and the items."""
+    """The state of one person, oldest first: the categories, items (as CRC-32) and times of the newest actions, and the
+    categories, and items without repetition, of those before; when the last of those before was, -1 for none."""
 
     categories: list[str] = []
     items: list[int] = []
     times: list[int] = []
-    before: dict[str, int] = {}
+    before: list[str] = []
     known: list[int] = []
+    before_ms: int = -1
+
+
+class _FirstInterests(msgspec.Struct, array_like=True):
+    """Version 1: of those before how often each category was taken, not in which order."""
+
+    categories: list[str]
+    items: list[int]
+    times: list[int]
+    before: dict[str, int]
+    known: list[int]
 
 
 _encoder, _decoder = msgspec.msgpack.Encoder(), msgspec.msgpack.Decoder(Interests)
+_first_decoder = msgspec.msgpack.Decoder(_FirstInterests)
 
 
 def pack_interests(interests: Interests) -> bytes:
@@ -73,29 +90,39 @@ def pack_interests(interests: Interests) -> bytes:
 
 
 def unpack_interests(packed: bytes) -> Interests:
-    """The inverse of `pack_interests`. Raises ValueError on a version that this code does not know."""
+    """The inverse of `pack_interests`, and what its version 1 packed. Raises ValueError on another version."""
+    if packed[0] == 1:
+        first = _first_decoder.decode(memoryview(packed)[1:])
+        # What was taken most is taken for the newest.
+        ordered = sorted(first.before, key=lambda name: first.before[name])
+        before = [name for name in ordered for _ in range(first.before[name])]
+        return Interests(first.categories, first.items, first.times, before, first.known)
     if packed[0] != VERSION:
-        raise ValueError(f"interests have version {packed[0]}, this code reads {VERSION}")
+        raise ValueError(f"interests have version {packed[0]}, this code reads 1 and {VERSION}")
     return _decoder.decode(memoryview(packed)[1:])
 
 
 def follow(
     interests: Interests, category: str, item: str, time_ms: int, shares: Shares, options: DriftOptions
 ) -> float:
-    """Take one action, in place, and return the score, -inf while too little is known."""
+    """Take one action, in place, and return the score, -inf where it is not to be looked at."""
     interests.categories.append(category)
     interests.items.append(crc32(item.encode()))
     interests.times.append(time_ms)
     if len(interests.categories) > options.window:
         _age(interests, options)
-    total = sum(interests.before.values())
-    if total < options.least:
+    begins = interests.times[0] - interests.before_ms > options.pause_ms
+    if len(interests.categories) < options.window or len(interests.before) < options.least or not begins:
         return -math.inf
-    known = set(interests.known)
+    weight, fading = 1.0, 0.5 ** (1 / options.half_life)
+    own: dict[str, float] = defaultdict(float)
+    for name in reversed(interests.before):
+        own[name] += weight
+        weight *= fading
+    total, known = sum(own.values()), set(interests.known)
     score = -options.known_item * math.log1p(sum(one in known for one in interests.items))
     for name in set(interests.categories):
-        own = interests.before.get(name, 0) / total
-        score -= math.log(options.loyalty * own / shares.of(name) + 1 - options.loyalty)
+        score -= math.log(options.loyalty * own.get(name, 0.0) / total / shares.of(name) + 1 - options.loyalty)
     return score
 
 
@@ -104,7 +131,7 @@ def drifted(interests: Interests, score: float, options: DriftOptions) -> bool:
     else."""
     if score <= options.threshold:
         return False
-    interests.before, interests.known = {}, []
+    interests.before, interests.known = [], []
     while interests.categories:
         _age(interests, options)
     return True
@@ -112,10 +139,8 @@ def drifted(interests: Interests, score: float, options: DriftOptions) -> bool:
 
 def _age(interests: Interests, options: DriftOptions) -> None:
     """The oldest of the newest actions is one of those before."""
-    category, item = interests.categories.pop(0), interests.items.pop(0)
-    interests.times.pop(0)
-    interests.before[category] = interests.before.get(category, 0) + 1
-    if len(interests.before) > options.categories:
-        del interests.before[min(interests.before, key=lambda name: (interests.before[name], name == category))]
+    item = interests.items.pop(0)
+    interests.before = [*interests.before, interests.categories.pop(0)][-options.remembered :]
+    interests.before_ms = interests.times.pop(0)
     if item not in interests.known:
-        interests.known = [*interests.known, item][-options.items :]
+        interests.known = [*interests.known, item][-options.remembered :]

@@ -2,7 +2,9 @@
 
 import math
 import random
+from collections.abc import Container
 
+import msgspec
 import pytest
 
 from model.interest_drift import (
@@ -16,7 +18,7 @@ from model.interest_drift import (
 )
 
 pytestmark = pytest.mark.unit
-OPTIONS = DriftOptions(threshold=1.5)
+OPTIONS = DriftOptions()
 UNKNOWN = -math.log(1 - OPTIONS.loyalty)
 
 
@@ -27,59 +29,86 @@ def shop() -> Shares:
     return shares
 
 
-def scores(categories: list[str], shares: Shares, interests: Interests | None = None) -> list[float]:
-    state = Interests() if interests is None else interests
+def scores(
+    categories: list[str], shares: Shares, interests: Interests | None = None, pauses: Container[int] = ()
+) -> list[float]:
+    """Of new items, an action each second, with an hour's pause before those at `pauses`."""
+    state, now, found = Interests() if interests is None else interests, 0, []
+    if state.times:
+        now = state.times[-1]
     first = len(state.known) + len(state.items)
-    return [follow(state, name, f"i{first + n}", n, shares, OPTIONS) for n, name in enumerate(categories)]
+    for n, name in enumerate(categories):
+        now += 3_600_000 if n in pauses else 1000
+        found.append(follow(state, name, f"i{first + n}", now, shares, OPTIONS))
+    return found
 
 
-def test_another_person_s_taste_shows_within_thirty_actions_and_one_s_own_does_not() -> None:
-    chance, shares, found, alarms = random.Random(2), shop(), 0, 0
+def test_another_person_s_taste_shows_after_thirty_actions_and_one_s_own_does_not() -> None:
+    chance, shares = random.Random(2), shop()
     for _ in range(50):
         both = chance.sample(range(100), 16)
         own, other = both[:8], both[8:]
         before = [f"c{chance.choice(own)}" for _ in range(120)]
-        going_on = scores([*before, *(f"c{chance.choice(own)}" for _ in range(30))], shares)
-        spliced = scores([*before, *(f"c{chance.choice(other)}" for _ in range(30))], shares)
-        assert max(spliced[:120]) < OPTIONS.threshold
-        alarms += max(going_on) > OPTIONS.threshold
-        found += max(spliced[120:]) > OPTIONS.threshold
-    assert (alarms, found) == (0, 50)
+        sessions = range(0, 150, 15)
+        going_on = scores([*before, *(f"c{chance.choice(own)}" for _ in range(30))], shares, pauses=sessions)
+        spliced = scores([*before, *(f"c{chance.choice(other)}" for _ in range(30))], shares, pauses=sessions)
+        assert max(going_on) < OPTIONS.threshold
+        assert max(spliced[:-1]) < OPTIONS.threshold < spliced[-1]
 
 
-def test_nothing_is_said_while_too_little_is_known_and_an_item_from_before_speaks_for_the_same_person() -> None:
+def test_it_is_looked_at_where_thirty_actions_follow_a_pause_and_enough_was_before() -> None:
     shares = shop()
-    assert scores(["c1"] * 59, shares)[-1] == -math.inf
-    assert scores(["c1"] * 60, shares)[-1] > -math.inf
+    pauses = {0, 40, 99, 105, 110}
+    seen = scores(["c1"] * 145, shares, pauses=pauses)
+    assert [n for n, score in enumerate(seen) if score > -math.inf] == [105 + 29, 110 + 29]
+
+
+def test_an_item_from_before_speaks_for_the_same_person() -> None:
+    shares = shop()
     known, new = Interests(), Interests()
-    for n in range(90):
-        follow(known, f"c{n % 3}", f"i{n % 20}", n, shares, OPTIONS)
-        follow(new, f"c{n % 3}", f"i{n}", n, shares, OPTIONS)
-    last = [follow(state, "c9", "i1", 90, shares, OPTIONS) for state in (known, new)]
-    assert last[0] < last[1]
+    for n in range(129):
+        follow(known, f"c{n % 3}", f"i{n % 100}", n + 10**9 * (n > 99), shares, OPTIONS)
+        follow(new, f"c{n % 3}", f"i{n}", n + 10**9 * (n > 99), shares, OPTIONS)
+    last = [follow(state, "c9", "i99", 10**9 + 129, shares, OPTIONS) for state in (known, new)]
+    assert -math.inf < last[0] < last[1]
+
+
+def test_what_was_taken_lately_counts_more_than_what_was_taken_long_ago() -> None:
+    shares = shop()
+    lately, long_ago = (
+        scores([*first, *["c1"] * 30], shares, pauses={120})[-1]
+        for first in (["c2"] * 60 + ["c1", "c2"] * 30, ["c1", "c2"] * 30 + ["c2"] * 60)
+    )
+    assert -math.inf < lately < long_ago
 
 
 def test_after_a_drift_what_is_new_is_what_was_before() -> None:
     shares, interests = shop(), Interests()
     scores(["c1"] * 100, shares, interests)
-    seen = scores([f"c{2 + n % 8}" for n in range(30)], shares, interests)
+    score = scores([f"c{2 + n % 8}" for n in range(30)], shares, interests, pauses={0})[-1]
     # Each category that was never taken before says as much.
-    assert seen[-1] == pytest.approx(8 * UNKNOWN)
-    assert drifted(interests, max(seen), OPTIONS)
+    assert score == pytest.approx(8 * UNKNOWN)
+    assert drifted(interests, score, OPTIONS)
     assert set(interests.before) == {f"c{n}" for n in range(2, 10)}
-    assert max(scores([f"c{2 + n % 8}" for n in range(60)], shares, interests)) < OPTIONS.threshold
+    again = scores([f"c{2 + n % 8}" for n in range(150)], shares, interests, pauses=range(0, 150, 10))
+    assert -math.inf < max(again) < OPTIONS.threshold
     assert not drifted(interests, OPTIONS.threshold, OPTIONS)
 
 
 def test_state_is_bounded_and_comes_back() -> None:
     shares, interests = shop(), Interests()
     scores([f"c{n % 500}" for n in range(2000)], shares, interests)
-    assert len(interests.before) == OPTIONS.categories
-    assert len(interests.known) == OPTIONS.items
+    assert len(interests.before) == len(interests.known) == OPTIONS.remembered
     assert len(interests.categories) == OPTIONS.window
     assert unpack_interests(pack_interests(interests)) == interests
     with pytest.raises(ValueError, match="version 9"):
         unpack_interests(b"\x09" + pack_interests(interests)[1:])
+
+
+def test_what_version_1_packed_is_read() -> None:
+    before = {"c7": 2, "c8": 1}
+    packed = b"\x01" + msgspec.msgpack.encode([["c1", "c2"], [11, 12], [1000, 2000], before, [13]])
+    assert unpack_interests(packed) == Interests(["c1", "c2"], [11, 12], [1000, 2000], ["c8", "c7", "c7"], [13])
 
 
 def test_shares_of_the_shop_forget_what_is_long_ago() -> None:
