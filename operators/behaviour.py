@@ -93,7 +93,8 @@ class BehaviourFunction(KeyedProcessFunction):
         score = follow(interests, category, item_id, time_ms, self._shares, self._drift)
         newest, since = Counter(interests.categories).most_common(_NEWEST), interests.times[0]
         if drifted(interests, score, self._drift):
-            found = Drift(user_id, time_ms, since, round(score, 3), [name for name, _ in newest])
+            beyond = round(score - self._drift.threshold, 3)
+            found = Drift(user_id, time_ms, since, beyond, [name for name, _ in newest])
             self._drifts.inc()
             yield DRIFT, Row(user_id, encode_behaviour(found))
         self._interests.update(pack_interests(interests))

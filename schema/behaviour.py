@@ -32,8 +32,8 @@ class AbandonedCart(msgspec.Struct):
 
 
 class Drift(msgspec.Struct):
-    """Key `user_id`: the person's interests have changed. `since` is the event with which that began to show, `score`
-    by how much it passed the threshold, and `categories` are what they take now, the most first."""
+    """Key `user_id`: the person's interests have changed. `since` is when the session began from which on it shows,
+    `score` by how much it passed the threshold, and `categories` are what they take now, the most first."""
 
     user_id: str
     detected_at: int

@@ -23,6 +23,8 @@ def test_arms_are_in_lists_and_results_on_their_topic(empty_stack: Stack, monkey
     topics = Topics(empty_stack.bootstrap_servers)
     arms = {"a": {"share": 0.5}, "b": {"share": 0.5, "order": "fixed"}}
     experiment = {"experiment_id": "summer", "arms": arms, "control": "a", "planned_people": PEOPLE}
+    # Who dislikes more is harmed.
+    experiment |= {"guard": {"event_type": "dislike", "outcome": "count"}, "guard_harm": "more"}
     topics.send("experiments", json.dumps(experiment).encode(), key=b"summer")
     overlapping = json.dumps({**experiment, "experiment_id": "second"}).encode()
     topics.send("experiments", overlapping, key=b"second")
@@ -62,6 +64,24 @@ def test_arms_are_in_lists_and_results_on_their_topic(empty_stack: Stack, monkey
     exposures = messages(empty_stack, "exposures", PEOPLE)
     assert {one["user_id"]: one["arm"] for one in exposures} == arm_of
     assert {one["propensity"] for one in exposures} == {0.5}
+
+    # All of b dislike something: the arm is stopped, and its people get what those of the control get.
+    assert results["stopped"] == []
+    harmed = [user for user in people if arm_of[user] == "b"]
+    topics.send("events", *(topics.event(20_000 + n, user, "i2", "dislike") for n, user in enumerate(harmed)))
+    *_, stopped = messages(empty_stack, "experiments", 3)
+    assert stopped["stopped"] == ["b"]
+    number = 30_000
+
+    def have_what_b_had_not() -> bool:
+        nonlocal number
+        number += len(harmed)
+        topics.send("events", *(topics.event(number + n, user, "i3") for n, user in enumerate(harmed)))
+        newest = topics.newest()
+        return any("i0" in [item["item_id"] for item in newest[user]["items"]] for user in harmed)
+
+    assert have_what_b_had_not() is False
+    topics.wait(have_what_b_had_not)
     topics.close()
 
 
