@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, settings
 
 from deploy.local.stack import Stack
 from deploy.local.topics import create_topics, default_topics
+from tests.stacks import empty
 
 # A busy machine is slow to draw examples, which says nothing of the code; the same examples each time do.
 settings.register_profile("headrace", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
@@ -24,12 +25,30 @@ def jars(pytestconfig: pytest.Config) -> Path:
 
 
 @pytest.fixture(scope="session")
-def stack(tmp_path_factory: pytest.TempPathFactory, jars: Path) -> Iterator[Stack]:
-    """A running stack with two TaskManagers and the default topics, on free ports and its own data folder."""
-    stack = Stack(tmp_path_factory.mktemp("stack"), jars)
+def shared_stack(tmp_path_factory: pytest.TempPathFactory, jars: Path) -> Iterator[Stack]:
+    """The one running stack that nearly all tests use, on free ports, with three TaskManagers: most jobs of a test take
+    two slots and some one more."""
+    stack = Stack(tmp_path_factory.mktemp("shared"), jars)
     try:
-        stack.up(kafka_port=0, flink_port=0, metrics_port=0)
-        create_topics(stack.bootstrap_servers, default_topics(partitions=2))
+        stack.up(taskmanagers=3, kafka_port=0, flink_port=0, metrics_port=0)
         yield stack
     finally:
         stack.down()
+
+
+@pytest.fixture(scope="module")
+def stack(shared_stack: Stack) -> Iterator[Stack]:
+    """It with the default topics, for the tests of one file, which tell their messages apart by themselves."""
+    empty(shared_stack)
+    create_topics(shared_stack.bootstrap_servers, default_topics(partitions=2))
+    yield shared_stack
+    empty(shared_stack)
+
+
+@pytest.fixture
+def empty_stack(shared_stack: Stack) -> Iterator[Stack]:
+    """It without jobs and topics. What the test leaves there is removed."""
+    # Before it too, should that have failed.
+    empty(shared_stack)
+    yield shared_stack
+    empty(shared_stack)

@@ -18,6 +18,7 @@ from sklearn.datasets import load_sample_images
 
 from deploy.local.stack import Stack
 from deploy.local.topics import create_topics, default_topics
+from tests.stacks import empty
 
 KINDS = ("lamp", "chair", "rug")
 IMAGE_ENCODER = "mobilenetv3_small_050"
@@ -78,10 +79,9 @@ def until_a_list_knows_the_shop(url: str, bootstrap_servers: str) -> None:
 
 
 @pytest.fixture(scope="package")
-def whole(tmp_path_factory: pytest.TempPathFactory, jars: Path) -> Iterator[Stack]:
+def whole(shared_stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """Broker, Flink, the job with all its parts, and the serving process, with lists that know the shop."""
-    folder = tmp_path_factory.mktemp("whole")
-    stack = Stack(folder / "stack", jars)
+    folder, stack = tmp_path_factory.mktemp("whole"), shared_stack
     # Of an encoder that nobody has trained: PyPI has no weights.
     torch.manual_seed(1)
     save_file(timm.create_model(IMAGE_ENCODER, pretrained=False).state_dict(), folder / "weights.safetensors")
@@ -93,15 +93,13 @@ def whole(tmp_path_factory: pytest.TempPathFactory, jars: Path) -> Iterator[Stac
         "IMAGE_WEIGHTS": str(folder / "weights.safetensors"),
         "SEQUENCE_GATED": "true",
     }
-    try:
-        stack.up(kafka_port=0, flink_port=0, metrics_port=0)
-        create_topics(stack.bootstrap_servers, default_topics())
-        with pytest.MonkeyPatch.context() as settings:
-            for name, value in parts.items():
-                settings.setenv(f"HEADRACE_MODELS__{name}", value)
-            stack.submit(Path("jobs/recommend.py"))
-        fill(stack.bootstrap_servers)
-        until_a_list_knows_the_shop(stack.serve(), stack.bootstrap_servers)
-        yield stack
-    finally:
-        stack.down()
+    empty(stack)
+    create_topics(stack.bootstrap_servers, default_topics())
+    with pytest.MonkeyPatch.context() as settings:
+        for name, value in parts.items():
+            settings.setenv(f"HEADRACE_MODELS__{name}", value)
+        stack.submit(Path("jobs/recommend.py"))
+    fill(stack.bootstrap_servers)
+    until_a_list_knows_the_shop(stack.serve(), stack.bootstrap_servers)
+    yield stack
+    empty(stack)
