@@ -12,6 +12,8 @@ from kafka import KafkaConsumer
 from bench.behaviour import DAY_MS, HOUR_MS, LATE_MS, recount, streamed
 from deploy.local.stack import Stack
 from schema.event import Event
+from tests.integration.test_recommend_job import operator_metrics
+from tests.panels import MEASURED
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 START = 1_600_000_000_000
@@ -124,3 +126,4 @@ def test_counts_are_exact_through_lateness_duplicates_and_a_kill(
     (drift,) = {(one["user_id"], frozenset(one["categories"])) for one in told["drift"]}
     assert drift[0] == "drifting"
     assert drift[1] <= {f"d{n}" for n in range(10)}
+    assert MEASURED["behaviour"] <= operator_metrics(empty_stack).keys()

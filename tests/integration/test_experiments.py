@@ -11,7 +11,8 @@ from kafka import KafkaConsumer
 from deploy.local.stack import Stack
 from deploy.local.topics import create_topics, default_topics
 from tests.integration.test_local_stack import messages
-from tests.integration.test_recommend_job import Topics
+from tests.integration.test_recommend_job import Topics, operator_metrics
+from tests.panels import MEASURED
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 PEOPLE = 300
@@ -64,6 +65,7 @@ def test_arms_are_in_lists_and_results_on_their_topic(empty_stack: Stack, monkey
     exposures = messages(empty_stack, "exposures", PEOPLE)
     assert {one["user_id"]: one["arm"] for one in exposures} == arm_of
     assert {one["propensity"] for one in exposures} == {0.5}
+    assert MEASURED["experiments"] <= operator_metrics(empty_stack).keys()
 
     # All of b dislike something: the arm is stopped, and its people get what those of the control get.
     assert results["stopped"] == []

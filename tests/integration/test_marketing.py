@@ -17,6 +17,8 @@ from deploy.local.topics import create_topics, default_topics
 from schema.campaign import decode_offer, decode_try
 from schema.event import Event, encode_event
 from tests.integration.test_local_stack import messages
+from tests.integration.test_recommend_job import operator_metrics
+from tests.panels import MEASURED
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 BUDGET, VISITS, DAY_MS = 150, 6_000, 86_400_000
@@ -76,6 +78,7 @@ def test_a_day_is_spent_through_a_spike_and_a_kill_and_never_more(
     assert {offer.name for offer in others} == {"code", "post"}
     assert others[-1].spent == sum(1 if offer.name == "code" else 2 for offer in others)
     assert 0.95 * BUDGET <= others[-1].spent <= BUDGET
+    assert MEASURED["marketing"] <= operator_metrics(empty_stack).keys()
     erased = Event("erased", offers[0].user_id, "erase_user", times[-1])
     producer = KafkaProducer(bootstrap_servers=empty_stack.bootstrap_servers)
     producer.send("events", encode_event(erased))
