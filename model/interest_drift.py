@@ -5,12 +5,13 @@ somebody else takes categories as the whole shop does, and this person to `loyal
 each category counts once. A ratio of the kind is the best that a test of so many actions can look at (Neyman, Pearson,
 1933). Before means more than `window` actions ago, so that a new interest cannot vouch for itself.
 
-It is looked at only where the first of these actions began a session. Interests change between sessions: elsewhere the
-window would hold actions of before the change, one of which can vouch for all, and each look more is one more chance of
-a false alarm.
+It is looked at only where the first of these actions began a session, as interests are taken to change between them:
+elsewhere the window would hold actions of before the change, one of which can vouch for all, and each look more is one
+more chance of a false alarm. By what the whole shop takes nothing is said before `shop` actions have been seen.
 """
 
 import math
+from bisect import bisect_right
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 from zlib import crc32
@@ -26,8 +27,8 @@ class DriftOptions:
     """Each action on an item that was there before lowers the score, by `known_item` times a logarithm. Of a person are
     kept the `window` newest actions, and the categories and items of the `remembered` actions before; the weight of a
     category halves with each `half_life` actions. A session begins after `pause_ms` without an action. Above
-    `threshold` interests have changed, once there are `least` actions before; after that the window's are what was
-    before."""
+    `threshold` interests have changed, once there are `least` actions before, and `shop` of all people; after that the
+    window's are what was before."""
 
     window: int = 30
     loyalty: float = 0.2
@@ -35,6 +36,7 @@ class DriftOptions:
     half_life: float = 20.0
     remembered: int = 256
     least: int = 100
+    shop: int = 500
     pause_ms: int = 600_000
     threshold: float = -0.5
 
@@ -43,24 +45,25 @@ class Shares:
     """How often each category is taken in the whole shop, of the newest `memory` actions or so."""
 
     def __init__(self, memory: int = 1_000_000) -> None:
-        self._counts, self._total, self._memory = Counter[str](), 0, memory
+        self._counts, self.total, self._memory = Counter[str](), 0, memory
 
     def add(self, category: str) -> None:
         """One more action."""
         self._counts[category] += 1
-        self._total += 1
-        if self._total >= self._memory:
+        self.total += 1
+        if self.total >= self._memory:
             self._counts = Counter({name: count // 2 for name, count in self._counts.items() if count > 1})
-            self._total = self._counts.total()
+            self.total = self._counts.total()
 
     def of(self, category: str) -> float:
         """The category's share, above 0 for one that nobody has taken too."""
-        return (self._counts[category] + 0.3) / (self._total + 0.3 * max(len(self._counts), 100))
+        return (self._counts[category] + 0.3) / (self.total + 0.3 * max(len(self._counts), 100))
 
 
 class Interests(msgspec.Struct, array_like=True):
-    """The state of one person, oldest first: the categories, items (as CRC-32) and times of the newest actions, and the
-    categories, and items without repetition, of those before; when the last of those before was, -1 for none."""
+    """The state of one person: by time, oldest first, the categories, items (as CRC-32) and times of the newest
+    actions, and the categories, and items without repetition, of those before; when the last of those before was, -1
+    for none."""
 
     categories: list[str] = []
     items: list[int] = []
@@ -93,9 +96,10 @@ def unpack_interests(packed: bytes) -> Interests:
     """The inverse of `pack_interests`, and what its version 1 packed. Raises ValueError on another version."""
     if packed[0] == 1:
         first = _first_decoder.decode(memoryview(packed)[1:])
-        # What was taken most is taken for the newest.
-        ordered = sorted(first.before, key=lambda name: first.before[name])
-        before = [name for name in ordered for _ in range(first.before[name])]
+        # In proportion, each category as evenly as it can be.
+        share = min(1.0, DriftOptions.remembered / max(sum(first.before.values()), 1))
+        copies = {name: round(count * share) for name, count in first.before.items()}
+        before = [name for _, name in sorted((n / count, name) for name, count in copies.items() for n in range(count))]
         return Interests(first.categories, first.items, first.times, before, first.known)
     if packed[0] != VERSION:
         raise ValueError(f"interests have version {packed[0]}, this code reads 1 and {VERSION}")
@@ -105,14 +109,17 @@ def unpack_interests(packed: bytes) -> Interests:
 def follow(
     interests: Interests, category: str, item: str, time_ms: int, shares: Shares, options: DriftOptions
 ) -> float:
-    """Take one action, in place, and return the score, -inf where it is not to be looked at."""
-    interests.categories.append(category)
-    interests.items.append(crc32(item.encode()))
-    interests.times.append(time_ms)
+    """Take one action, in place, and return the score, -inf where it is not to be looked at. Actions may come a little
+    out of order."""
+    place = bisect_right(interests.times, time_ms)
+    interests.categories.insert(place, category)
+    interests.items.insert(place, crc32(item.encode()))
+    interests.times.insert(place, time_ms)
     if len(interests.categories) > options.window:
         _age(interests, options)
     begins = interests.times[0] - interests.before_ms > options.pause_ms
-    if len(interests.categories) < options.window or len(interests.before) < options.least or not begins:
+    enough = len(interests.before) >= options.least and shares.total >= options.shop
+    if len(interests.categories) < options.window or not enough or not begins:
         return -math.inf
     weight, fading = 1.0, 0.5 ** (1 / options.half_life)
     own: dict[str, float] = defaultdict(float)
@@ -141,6 +148,6 @@ def _age(interests: Interests, options: DriftOptions) -> None:
     """The oldest of the newest actions is one of those before."""
     item = interests.items.pop(0)
     interests.before = [*interests.before, interests.categories.pop(0)][-options.remembered :]
-    interests.before_ms = interests.times.pop(0)
+    interests.before_ms = max(interests.before_ms, interests.times.pop(0))
     if item not in interests.known:
         interests.known = [*interests.known, item][-options.remembered :]

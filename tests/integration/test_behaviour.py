@@ -18,6 +18,7 @@ from tests.panels import MEASURED
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 START = 1_600_000_000_000
 MINUTE_MS = 60_000
+DRIFT_AT = START + 5 * DAY_MS
 CHANGES_OF_CARTS = {"add_to_cart", "purchase", "remove_from_cart"}
 
 
@@ -40,7 +41,7 @@ def clicks() -> list[Event]:
     for n in range(110):
         add("drifting", "view", START + n * MINUTE_MS, f"before{n}")
     for n in range(30):
-        add("drifting", "view", START + DAY_MS + n * MINUTE_MS, f"after{n}")
+        add("drifting", "view", DRIFT_AT + n * MINUTE_MS, f"after{n}")
     return made
 
 
@@ -123,7 +124,7 @@ def test_counts_are_exact_through_lateness_duplicates_and_a_kill(
         told_of[one["user_id"]].add((one["last_added_at"], frozenset(one["items"])))
     assert len(left) >= 10
     assert {user: told_of[user] for user in left} == left
-    (drift,) = {(one["user_id"], frozenset(one["categories"])) for one in told["drift"]}
-    assert drift[0] == "drifting"
-    assert drift[1] <= {f"d{n}" for n in range(10)}
+    (drift,) = {(one["user_id"], one["since"], frozenset(one["categories"])) for one in told["drift"]}
+    assert drift[:2] == ("drifting", DRIFT_AT)
+    assert drift[2] <= {f"d{n}" for n in range(10)}
     assert MEASURED["behaviour"] <= operator_metrics(empty_stack).keys()

@@ -106,9 +106,39 @@ def test_state_is_bounded_and_comes_back() -> None:
 
 
 def test_what_version_1_packed_is_read() -> None:
-    before = {"c7": 2, "c8": 1}
-    packed = b"\x01" + msgspec.msgpack.encode([["c1", "c2"], [11, 12], [1000, 2000], before, [13]])
-    assert unpack_interests(packed) == Interests(["c1", "c2"], [11, 12], [1000, 2000], ["c8", "c7", "c7"], [13])
+    packed = b"\x01" + msgspec.msgpack.encode([["c1", "c2"], [11, 12], [1000, 2000], {"c7": 2, "c8": 1}, [13]])
+    assert unpack_interests(packed) == Interests(["c1", "c2"], [11, 12], [1000, 2000], ["c7", "c8", "c7"], [13])
+    packed = b"\x01" + msgspec.msgpack.encode([[], [], [], {"c1": 3000, "c2": 1000}, []])
+    before = unpack_interests(packed).before
+    assert (before.count("c1"), before.count("c2")) == (192, 64)
+    # Of both there are some among the newest.
+    assert 2 <= before[-16:].count("c2") <= 6
+
+
+def test_actions_that_come_out_of_order_are_as_those_in_order() -> None:
+    shares, chance = shop(), random.Random(4)
+    times = [n * 60_000 for n in range(110)] + [10**9 + n * 60_000 for n in range(30)]
+    actions = [(f"c{n % 7 + 20 * (n >= 110)}", f"i{n}", time) for n, time in enumerate(times)]
+    late = sorted(actions, key=lambda action: action[2] + chance.randrange(600_000))
+    assert late != actions
+    inorder, shuffled = Interests(), Interests()
+    for action in actions:
+        score = follow(inorder, *action, shares, OPTIONS)
+    for action in late:
+        again = follow(shuffled, *action, shares, OPTIONS)
+    assert score > OPTIONS.threshold
+    assert (shuffled.times, shuffled.before_ms) == (inorder.times, inorder.before_ms)
+    assert again == pytest.approx(score)
+
+
+def test_nothing_is_said_before_the_shop_is_known() -> None:
+    before, after = ["c1"] * 100, [f"c{2 + n % 8}" for n in range(30)]
+    little = Shares()
+    for _ in range(OPTIONS.shop - 1):
+        little.add("c1")
+    assert max(scores([*before, *after], little, pauses={100})) == -math.inf
+    little.add("c2")
+    assert scores([*before, *after], little, pauses={100})[-1] > OPTIONS.threshold
 
 
 def test_shares_of_the_shop_forget_what_is_long_ago() -> None:
