@@ -75,6 +75,12 @@ class Desk:
         held = {table: msgspec.Raw(self.table(table, limit)) for table in get_args(Table)}
         return msgspec.json.encode(held | {"segments": self.segments().segments})
 
+    def behaviour(self) -> tuple[list[Trend], list[FunnelStats], dict[str, int]]:
+        """The trends of the newest hour, the funnels of the newest day, and how many people are of each segment."""
+        trends = [decode_behaviour(raw, Trend) for raw in self._view.rows(_topic(self._kafka, "trends"))]
+        funnels = [decode_behaviour(raw, FunnelStats) for raw in self._view.rows(_topic(self._kafka, "funnel-stats"))]
+        return trends, funnels, self.segments().segments
+
     def segments(self) -> SegmentCounts:
         """How many people are of each segment."""
         return SegmentCounts({name: count for name, count in sorted(self._view.segments.items()) if count})

@@ -2,11 +2,14 @@
 
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
-from prometheus_client.metrics_core import Metric
+from prometheus_client.metrics_core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from schema.behaviour import FunnelStats, Trend
 
 _REQUESTS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
 _FRESHNESS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
@@ -81,8 +84,41 @@ def follow(gauge: Gauge, value: Callable[[], float | None]) -> None:
     gauge.set_function(read)
 
 
+class BehaviourMetrics(Collector):
+    """What the desk holds of behaviour, as gauges that are made when they are read: the `TOP` items and categories of
+    the newest hour that were taken most, the funnels of the newest day of the `TOP` categories that were viewed most,
+    and how many people are of each segment."""
+
+    TOP = 10
+
+    def __init__(self, held: Callable[[], tuple[Sequence[Trend], Sequence[FunnelStats], Mapping[str, int]]]) -> None:
+        self._held = held
+
+    def collect(self) -> Iterable[Metric]:
+        """Each gauge with its values."""
+        trends, funnels, segments = self._held()
+        actions = GaugeMetricFamily(
+            "headrace_trend_actions", "Actions of the newest hour on what is taken most", labels=("kind", "id")
+        )
+        for kind in ("item", "category"):
+            of_kind = [trend for trend in trends if trend.kind == kind]
+            for trend in sorted(of_kind, key=lambda trend: -trend.actions)[: self.TOP]:
+                actions.add_metric((kind, trend.id), trend.actions)
+        steps = GaugeMetricFamily(
+            "headrace_funnel", "How many came to each step of the newest day, by category", labels=("category", "step")
+        )
+        for funnel in sorted(funnels, key=lambda funnel: -funnel.viewed)[: self.TOP]:
+            for step in ("viewed", "any_carted", "any_purchased", "strict_carted", "strict_purchased"):
+                steps.add_metric((funnel.category, step), getattr(funnel, step))
+        people = GaugeMetricFamily("headrace_people", "People of each segment", labels=("segment",))
+        for segment, count in segments.items():
+            people.add_metric((segment,), count)
+        return actions, steps, people
+
+
 def described() -> Iterable[Metric]:
     """Every metric with its type and text."""
     registry = CollectorRegistry()
     Metrics(registry)
+    registry.register(BehaviourMetrics(lambda: ((), (), {})))
     return sorted(registry.collect(), key=lambda metric: metric.name)

@@ -14,7 +14,7 @@ from serving.desk import Desk, desk_tables
 from serving.event_producer import EventProducer
 from serving.follower import Follower
 from serving.live import Live
-from serving.metrics import Metrics, follow
+from serving.metrics import BehaviourMetrics, Metrics, follow
 from serving.pulse import Beat, Pulse
 from serving.settings import ServingSettings
 from serving.view import View
@@ -56,6 +56,7 @@ class Service:
         follow(self.metrics.items, lambda: self.view.items)
         follow(self.metrics.behind, lambda: self.follower.behind)
         follow(self.metrics.heard, lambda: monotonic() - self.follower.heard_at)
+        self.registry.register(BehaviourMetrics(self.desk.behaviour))
         self.pulse = Pulse(self.view, kafka, parser(), self.key, self.metrics) if settings.serving.pulse else None
         self._loop: asyncio.AbstractEventLoop | None = None
 

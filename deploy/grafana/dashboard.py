@@ -205,6 +205,17 @@ OTHER_JOBS: dict[str, list[tuple[str, str, list[tuple[str, str]]]]] = {
             ],
         ),
         (
+            "Trends: actions of the newest hour",
+            "short",
+            [("{{kind}} {{id}}", "max by (kind, id) (headrace_trend_actions)")],
+        ),
+        (
+            "Funnels of the newest day",
+            "short",
+            [("{{category}} {{step}}", "max by (category, step) (headrace_funnel)")],
+        ),
+        ("People by segment", "short", [("{{segment}}", "max by (segment) (headrace_people)")]),
+        (
             "People who came to be of a segment",
             "ops",
             [("{{segment}}", f"sum by (segment) (rate({_OPERATOR}segment_changes[5m]))")],

@@ -18,6 +18,7 @@ from deploy.local.stack import Stack
 from schema.behaviour import Drift, FunnelStats, PersonSegment, Trend, encode_behaviour
 from schema.campaign import Offer, encode_offer
 from schema.experiment import ArmResult, ExperimentResults, encode_results
+from tests.panels import MEASURED
 from tests.programs import program
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
@@ -202,6 +203,9 @@ def test_the_desk_shows_what_the_other_jobs_say(desk: Page, whole: Stack) -> Non
     expect(desk.locator("#segments")).to_contain_text("loyal")
     expect(desk.locator("#drift tbody tr")).to_contain_text("rugs, lamps")
     expect(desk.locator("#campaigns tbody tr")).to_contain_text("loyal5010")
+    told = httpx.get(f"{whole.serving_url}/metrics").text
+    assert {name for name in MEASURED["serving"] if f"headrace_{name}{{" in told} == MEASURED["serving"]
+    assert 'headrace_funnel{category="rugs",step="any_carted"} 25.0' in told
     for scheme, width in (("light", 1200), ("dark", 360)):
         desk.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
         desk.set_viewport_size({"width": width, "height": 900})

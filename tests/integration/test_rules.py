@@ -56,8 +56,9 @@ def test_a_rule_is_in_force_within_two_seconds_and_stays_over_a_savepoint(job_st
         return (topics.newest()["anna"] or {})["items"]
 
     def put(topic: str, key: str, message: dict[str, Any] | None) -> float:
+        sent = time.time()
         topics.send(topic, None if message is None else json.dumps(message).encode(), key=key.encode())
-        return time.time()
+        return sent
 
     def until(holds: Any) -> float:
         """Somebody goes on taking things until it holds; when that list was made."""
@@ -76,7 +77,7 @@ def test_a_rule_is_in_force_within_two_seconds_and_stays_over_a_savepoint(job_st
     forbidden.until(of_b0)
     sent = put("rules", "first", {"rule_id": "first", "action": "pin", "position": 2, "item_ids": ["i58"]})
     waits.append(until(lambda listed: listed[1]["item_id"] == "i58" and listed[1]["rules"] == ["first"]) - sent)
-    assert min(waits) < 2, waits
+    assert max(waits) < 2, waits
 
     # What the job of behaviour says of people, and what their newest event says.
     asks = "person.behaviour == 'loyal' && has(event.properties.page) && event.properties.page == 'cart'"
