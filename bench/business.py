@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from econml.metalearners import XLearner
 from river.drift import ADWIN
 from sklearn.dummy import DummyClassifier
 from sklearn.ensemble import HistGradientBoostingRegressor
@@ -151,8 +150,8 @@ def _rules_on_lists() -> tuple[float, float, float]:
 
 def _ndcg_lost(data: Path) -> tuple[float, float]:
     """The share of nDCG@20 on MovieLens that a shop's usual rules cost: no more than half of a list of one genre, one
-    genre buried, two films never shown, one boosted, two places at least for a genre; and with a fifth of the list sold
-    to that genre, and a place to one film, as well."""
+    genre buried, two films never shown, a popular one boosted, two places at least for a genre; and with a fifth of the list sold
+    to that genre, and a place to a popular film, as well."""
     events, _ = read_events(write_csv(data))
     catalogue, settings = films(data), load_settings()
     options = settings.blend_options()
@@ -321,7 +320,9 @@ def _drift(draws: int = 6, splices: int = 300, alarms_of: float = 0.045) -> tupl
                     by_default.append((cases[-1][0][-1], cases[-1][1][-1]))
             drawn.append(np.array(cases))
         for tuned, tested in (drawn, drawn[::-1]):
-            place = int((tuned[:, 0, :-1].mean(0) <= alarms_of).argmax())
+            low = tuned[:, 0, :-1].mean(0) <= alarms_of
+            assert low.any(), low
+            place = int(low.argmax())
             rows.append(tested[:, :, place].mean(0))
     (alarms, found), (spread_of_alarms, spread) = np.mean(rows, axis=0), np.std(rows, axis=0)
     progress.print(
@@ -370,6 +371,9 @@ def _uplift(splits: int = 10) -> tuple[float, float]:
     """On Hillstrom's trial, women's mail against none, outcome visit: uplift among the best 30 %, and Qini over that of
     the response model; means of random halves, one to learn from in one pass, one to test on. Beside it, what econml's
     X-learner over boosted trees finds, which sees all of its half as often as it likes."""
+    # Of the extra `offline`.
+    from econml.metalearners import XLearner
+
     people, mails, visited = _mailed("Womens E-Mail", "No E-Mail")
     offered = mails == "Womens E-Mail"
     columns = DictVectorizer(dtype=np.float64, sparse=False).fit_transform(people)

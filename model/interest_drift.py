@@ -99,8 +99,14 @@ def unpack_interests(packed: bytes) -> Interests:
         # In proportion, each category as evenly as it can be.
         share = min(1.0, DriftOptions.remembered / max(sum(first.before.values()), 1))
         copies = {name: round(count * share) for name, count in first.before.items()}
-        before = [name for _, name in sorted((n / count, name) for name, count in copies.items() for n in range(count))]
-        return Interests(first.categories, first.items, first.times, before, first.known)
+        places = (
+            ((n + crc32(name.encode()) / 2**32) / count, name) for name, count in copies.items() for n in range(count)
+        )
+        before = [name for _, name in sorted(places)]
+        # They stood as they came.
+        newest = sorted(zip(first.times, first.categories, first.items, strict=True), key=lambda action: action[0])
+        times, categories, items = ([action[n] for action in newest] for n in range(3))
+        return Interests(categories, items, times, before, first.known)
     if packed[0] != VERSION:
         raise ValueError(f"interests have version {packed[0]}, this code reads 1 and {VERSION}")
     return _decoder.decode(memoryview(packed)[1:])
@@ -112,6 +118,8 @@ def follow(
     """Take one action, in place, and return the score, -inf where it is not to be looked at. Actions may come a little
     out of order."""
     place = bisect_right(interests.times, time_ms)
+    # What comes so late is one of those before at once, and the newest are what was looked at already.
+    looked_at = place == 0 and len(interests.times) == options.window
     interests.categories.insert(place, category)
     interests.items.insert(place, crc32(item.encode()))
     interests.times.insert(place, time_ms)
@@ -119,7 +127,7 @@ def follow(
         _age(interests, options)
     begins = interests.times[0] - interests.before_ms > options.pause_ms
     enough = len(interests.before) >= options.least and shares.total >= options.shop
-    if len(interests.categories) < options.window or not enough or not begins:
+    if len(interests.categories) < options.window or looked_at or not enough or not begins:
         return -math.inf
     weight, fading = 1.0, 0.5 ** (1 / options.half_life)
     own: dict[str, float] = defaultdict(float)

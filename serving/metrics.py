@@ -85,9 +85,9 @@ def follow(gauge: Gauge, value: Callable[[], float | None]) -> None:
 
 
 class BehaviourMetrics(Collector):
-    """What the desk holds of behaviour, as gauges that are made when they are read: the `TOP` items and categories of
-    the newest hour that were taken most, the funnels of the newest day of the `TOP` categories that were viewed most,
-    and how many people are of each segment."""
+    """What the desk holds of behaviour, as gauges that are made when they are read: of the newest hour's trends the
+    `TOP` items and categories that were taken most, the funnels of the newest day of the `TOP` categories that were
+    viewed most, and how many people are of each segment."""
 
     TOP = 10
 
@@ -98,12 +98,13 @@ class BehaviourMetrics(Collector):
         """Each gauge with its values."""
         trends, funnels, segments = self._held()
         actions = GaugeMetricFamily(
-            "headrace_trend_actions", "Actions of the newest hour on what is taken most", labels=("kind", "id")
+            "headrace_trend_actions", "Actions of the newest hour on what its trends are", labels=("kind", "id")
         )
         for kind in ("item", "category"):
-            of_kind = [trend for trend in trends if trend.kind == kind]
-            for trend in sorted(of_kind, key=lambda trend: -trend.actions)[: self.TOP]:
-                actions.add_metric((kind, trend.id), trend.actions)
+            # Each once, though its hour may have been told twice.
+            of_kind = {trend.id: trend.actions for trend in trends if trend.kind == kind}
+            for trend_id, count in sorted(of_kind.items(), key=lambda one: -one[1])[: self.TOP]:
+                actions.add_metric((kind, trend_id), count)
         steps = GaugeMetricFamily(
             "headrace_funnel", "How many came to each step of the newest day, by category", labels=("category", "step")
         )

@@ -56,7 +56,8 @@ class Service:
         follow(self.metrics.items, lambda: self.view.items)
         follow(self.metrics.behind, lambda: self.follower.behind)
         follow(self.metrics.heard, lambda: monotonic() - self.follower.heard_at)
-        self.registry.register(BehaviourMetrics(self.desk.behaviour))
+        if self.settings.desk:
+            self.registry.register(BehaviourMetrics(self.desk.behaviour))
         self.pulse = Pulse(self.view, kafka, parser(), self.key, self.metrics) if settings.serving.pulse else None
         self._loop: asyncio.AbstractEventLoop | None = None
 

@@ -106,13 +106,17 @@ def test_state_is_bounded_and_comes_back() -> None:
 
 
 def test_what_version_1_packed_is_read() -> None:
-    packed = b"\x01" + msgspec.msgpack.encode([["c1", "c2"], [11, 12], [1000, 2000], {"c7": 2, "c8": 1}, [13]])
-    assert unpack_interests(packed) == Interests(["c1", "c2"], [11, 12], [1000, 2000], ["c7", "c8", "c7"], [13])
+    packed = b"\x01" + msgspec.msgpack.encode([["c1", "c2"], [11, 12], [2000, 1000], {"c7": 1}, [13]])
+    assert unpack_interests(packed) == Interests(["c2", "c1"], [12, 11], [1000, 2000], ["c7"], [13])
+    rare = {f"rare{n}": 1 for n in range(100)}
     packed = b"\x01" + msgspec.msgpack.encode([[], [], [], {"c1": 3000, "c2": 1000}, []])
     before = unpack_interests(packed).before
     assert (before.count("c1"), before.count("c2")) == (192, 64)
-    # Of both there are some among the newest.
-    assert 2 <= before[-16:].count("c2") <= 6
+    packed = b"\x01" + msgspec.msgpack.encode([[], [], [], {"c1": 100, **rare}, []])
+    before = unpack_interests(packed).before
+    assert (before.count("c1"), len(before)) == (100, 200)
+    # Of all there are some among the oldest, and among the newest.
+    assert 30 <= before[:100].count("c1") <= 70
 
 
 def test_actions_that_come_out_of_order_are_as_those_in_order() -> None:
@@ -129,6 +133,9 @@ def test_actions_that_come_out_of_order_are_as_those_in_order() -> None:
     assert score > OPTIONS.threshold
     assert (shuffled.times, shuffled.before_ms) == (inorder.times, inorder.before_ms)
     assert again == pytest.approx(score)
+    # One that is older than all of the window is one of those before, and nothing is looked at twice.
+    assert follow(inorder, "c1", "late", 60_000, shares, OPTIONS) == -math.inf
+    assert (inorder.times, inorder.before_ms) == (shuffled.times, shuffled.before_ms)
 
 
 def test_nothing_is_said_before_the_shop_is_known() -> None:
