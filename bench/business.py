@@ -150,8 +150,8 @@ def _rules_on_lists() -> tuple[float, float, float]:
 
 def _ndcg_lost(data: Path) -> tuple[float, float]:
     """The share of nDCG@20 on MovieLens that a shop's usual rules cost: no more than half of a list of one genre, one
-    genre buried, two films never shown, a popular one boosted, two places at least for a genre; and with a fifth of the list sold
-    to that genre, and a place to a popular film, as well."""
+    genre buried, two films never shown, a popular one boosted, two places at least for a genre; and with a fifth of the
+    list sold to that genre, and a place to a popular film, as well."""
     events, _ = read_events(write_csv(data))
     catalogue, settings = films(data), load_settings()
     options = settings.blend_options()

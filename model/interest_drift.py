@@ -104,9 +104,14 @@ def unpack_interests(packed: bytes) -> Interests:
         )
         before = [name for _, name in sorted(places)]
         # They stood as they came.
-        newest = sorted(zip(first.times, first.categories, first.items, strict=True), key=lambda action: action[0])
-        times, categories, items = ([action[n] for action in newest] for n in range(3))
-        return Interests(categories, items, times, before, first.known)
+        order = sorted(range(len(first.times)), key=first.times.__getitem__)
+        return Interests(
+            [first.categories[n] for n in order],
+            [first.items[n] for n in order],
+            [first.times[n] for n in order],
+            before,
+            first.known,
+        )
     if packed[0] != VERSION:
         raise ValueError(f"interests have version {packed[0]}, this code reads 1 and {VERSION}")
     return _decoder.decode(memoryview(packed)[1:])
