@@ -299,7 +299,7 @@ def _drift(draws: int = 6, splices: int = 300, alarms_of: float = 0.045) -> tupl
             _last_alarm(actions, shares, replace(default, threshold=t)) >= len(actions) - within for t in thresholds
         ]
 
-    rows, begins, by_default, by_adwin = [], [], [], []
+    rows, everybody, begins, by_adwin = [], [], [], []
     for draw in range(draws):
         random = np.random.default_rng(draw)
         order = random.permutation(len(long))
@@ -315,10 +315,9 @@ def _drift(draws: int = 6, splices: int = 300, alarms_of: float = 0.045) -> tupl
                     cases.append((told(alone), told(spliced)))
                     if not draw:
                         by_adwin.append([_last_by_adwin(actions) >= at for actions in (alone, spliced)])
-                    pauses = [taken[2] - one[at - 1][2] > default.pause_ms for taken in (one[at], other[begin])]
-                    begins.append(pauses)
-                    by_default.append((cases[-1][0][-1], cases[-1][1][-1]))
+                    begins.append([after[2] - one[at - 1][2] > default.pause_ms for after in (one[at], other[begin])])
             drawn.append(np.array(cases))
+        everybody += drawn
         for tuned, tested in (drawn, drawn[::-1]):
             low = tuned[:, 0, :-1].mean(0) <= alarms_of
             assert low.any(), low
@@ -329,7 +328,7 @@ def _drift(draws: int = 6, splices: int = 300, alarms_of: float = 0.045) -> tupl
         f"found {found:.3f} (+-{spread:.3f} from half to half), alarms {alarms:.3f} (+-{spread_of_alarms:.3f})"
     )
     own, others = np.array(begins).T
-    in_alone, in_spliced = np.array(by_default).T
+    in_alone, in_spliced = np.concatenate(everybody)[:, :, -1].T
     progress.print(f"by the default threshold found {in_spliced.mean():.3f}, alarms {in_alone.mean():.3f}")
     progress.print(
         f"of splices without a pause ({1 - others.mean():.3f} of all) found {in_spliced[~others].mean():.3f}"

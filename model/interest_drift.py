@@ -160,7 +160,9 @@ def drifted(interests: Interests, score: float, options: DriftOptions) -> bool:
 def _age(interests: Interests, options: DriftOptions) -> None:
     """The oldest of the newest actions is one of those before."""
     item = interests.items.pop(0)
-    interests.before = [*interests.before, interests.categories.pop(0)][-options.remembered :]
+    interests.before.append(interests.categories.pop(0))
+    del interests.before[: -options.remembered]
     interests.before_ms = max(interests.before_ms, interests.times.pop(0))
     if item not in interests.known:
-        interests.known = [*interests.known, item][-options.remembered :]
+        interests.known.append(item)
+        del interests.known[: -options.remembered]

@@ -91,11 +91,10 @@ class BehaviourFunction(KeyedProcessFunction):
         packed = self._interests.value()
         interests = Interests() if packed is None else unpack_interests(packed)
         score = follow(interests, category, item_id, time_ms, self._shares, self._drift)
-        newest = Counter(interests.categories).most_common(_NEWEST)
-        since, until = interests.times[0], interests.times[-1]
+        categories, since, until = [*interests.categories], interests.times[0], interests.times[-1]
         if drifted(interests, score, self._drift):
-            beyond = round(score - self._drift.threshold, 3)
-            found = Drift(user_id, until, since, beyond, [name for name, _ in newest])
+            newest = [name for name, _ in Counter(categories).most_common(_NEWEST)]
+            found = Drift(user_id, until, since, round(score - self._drift.threshold, 3), newest)
             self._drifts.inc()
             yield DRIFT, Row(user_id, encode_behaviour(found))
         self._interests.update(pack_interests(interests))

@@ -3,15 +3,13 @@
 import random
 from collections import defaultdict
 from collections.abc import Iterable
-from typing import Any
 
-import msgspec
 import pytest
-from kafka import KafkaConsumer
 
 from bench.behaviour import DAY_MS, HOUR_MS, LATE_MS, recount, streamed
 from deploy.local.stack import Stack
 from schema.event import Event
+from tests.integration.test_local_stack import messages
 from tests.integration.test_recommend_job import operator_metrics
 from tests.panels import MEASURED
 
@@ -91,18 +89,6 @@ def carts_left(events: Iterable[Event]) -> dict[str, set[tuple[int, frozenset[st
     return dict(found)
 
 
-def messages(stack: Stack, *topics: str) -> dict[str, list[dict[str, Any]]]:
-    """All that the topics hold."""
-    consumer = KafkaConsumer(
-        *topics, bootstrap_servers=stack.bootstrap_servers, auto_offset_reset="earliest", consumer_timeout_ms=3000
-    )
-    found: dict[str, list[dict[str, Any]]] = {topic: [] for topic in topics}
-    for record in consumer:
-        found[record.topic].append(msgspec.json.decode(record.value))
-    consumer.close()
-    return found
-
-
 def test_counts_are_exact_through_lateness_duplicates_and_a_kill(
     empty_stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -114,7 +100,9 @@ def test_counts_are_exact_through_lateness_duplicates_and_a_kill(
     for name, rows in expected.items():
         assert found[name] == rows, name
 
-    told = messages(empty_stack, "segments", "abandoned-carts", "drift")
+    # Once nothing has come for two seconds.
+    topics = ("segments", "abandoned-carts", "drift")
+    told = {topic: messages(empty_stack, topic, count=10_000, seconds=2) for topic in topics}
     now = max(event.timestamp for event in events) + 3 * DAY_MS - LATE_MS
     segments = {one["user_id"]: one["segment"] for one in told["segments"] if one["user_id"] != "~end"}
     assert segments == segments_at(now, events)
