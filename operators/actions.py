@@ -37,9 +37,7 @@ class ActionsFunction(KeyedCoProcessFunction):
         self._parser = self._make_parser()
         self._item = runtime_context.get_state(ValueStateDescriptor("item", Types.PICKLED_BYTE_ARRAY()))
         metrics = runtime_context.get_metrics_group().add_group("headrace")
-        self._taken = self._refused = 0
-        metrics.gauge("actions_taken", lambda: self._taken)
-        metrics.gauge("actions_refused", lambda: self._refused)
+        self._taken, self._refused = metrics.counter("actions_taken"), metrics.counter("actions_refused")
 
     def process_element1(self, value: Row, ctx: KeyedCoProcessFunction.Context) -> Iterator[Row]:
         """Hand on one event."""
@@ -47,7 +45,7 @@ class ActionsFunction(KeyedCoProcessFunction):
         try:
             event = self._parser.parse(None if payload is None else bytes(payload), int(time.time() * 1000))
         except MessageError:
-            self._refused += 1
+            self._refused.inc()
             return
         if not event.consent:
             return
@@ -57,7 +55,7 @@ class ActionsFunction(KeyedCoProcessFunction):
         said = (event.properties or {}).get("category")
         category = said[:_CATEGORY_LENGTH] if isinstance(said, str) and said else category
         price = price if event.price is None else event.price
-        self._taken += 1
+        self._taken.inc()
         yield Row(user, event.event_id, event.event_type, event.item_id, category, price, event.timestamp)
 
     def process_element2(self, value: Row, ctx: KeyedCoProcessFunction.Context) -> Iterator[Row]:

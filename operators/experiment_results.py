@@ -8,6 +8,7 @@ import msgspec
 from pyflink.common import Row, Types
 from pyflink.datastream import KeyedCoProcessFunction, OutputTag, RuntimeContext
 from pyflink.datastream.state import MapStateDescriptor, ValueStateDescriptor
+from pyflink.metrics import Distribution
 
 from model.experiments import arm_of
 from model.outcomes import Change, Tally, count, pack, results, unpack_member, unpack_tally
@@ -47,9 +48,9 @@ class ExperimentResultsFunction(KeyedCoProcessFunction):
         self._members = runtime_context.get_map_state(members)
         self._metrics = runtime_context.get_metrics_group().add_group("headrace")
         self._mismatches: dict[str, int] = {}
-        # By experiment and arm, what its gauges say.
-        self._shown: dict[tuple[str, str], dict[str, float]] = {}
-        self._metrics.gauge("sample_ratio_mismatches", lambda: sum(self._mismatches.values()))
+        # By experiment and arm, what is said of it.
+        self._shown: dict[tuple[str, str], dict[str, Distribution]] = {}
+        self._sample_ratio_mismatches = self._metrics.distribution("sample_ratio_mismatches")
 
     def process_element1(self, value: Row, ctx: KeyedCoProcessFunction.Context) -> Iterator[object]:
         """Count what a person has done."""
@@ -90,8 +91,10 @@ class ExperimentResultsFunction(KeyedCoProcessFunction):
             self._state.clear()
             self._members.clear()
             self._mismatches.pop(experiment_id, None)
+            self._sample_ratio_mismatches.update(sum(self._mismatches.values()))
             for (name, _), shown in self._shown.items():
-                shown |= dict.fromkeys(shown if name == experiment_id else (), 0.0)
+                for metric in shown.values() if name == experiment_id else ():
+                    metric.update(0)
             yield Row(experiment_id, None)
             return
         tally = self._tally()
@@ -113,6 +116,7 @@ class ExperimentResultsFunction(KeyedCoProcessFunction):
             return
         found, harms = results(tally, experiment, int(time.time() * 1000))
         self._mismatches[experiment.experiment_id] = int(found.sample_ratio_mismatch)
+        self._sample_ratio_mismatches.update(sum(self._mismatches.values()))
         for name, arm in found.arms.items():
             self._show(experiment.experiment_id, name, arm)
         yield Row(experiment.experiment_id, encode_results(found))
@@ -125,17 +129,14 @@ class ExperimentResultsFunction(KeyedCoProcessFunction):
             yield STOPS, Row(experiment.experiment_id, encode_experiment(changed))
 
     def _show(self, experiment: str, name: str, arm: ArmResult) -> None:
-        """Let the arm's gauges say this."""
+        """Let the arm's metrics say this."""
         said = {"people": float(arm.people), "difference": arm.difference, "low": arm.low, "high": arm.high}
-        before = self._shown.setdefault((experiment, name), {})
-        new = not before
-        before |= said
-        if new:
+        if (experiment, name) not in self._shown:
             group = self._metrics.add_group("experiment", experiment).add_group("arm", name)
-            for gauge in said:
-                # PyFlink's gauges are integers.
-                scale = 1 if gauge == "people" else 1_000_000
-                group.gauge(gauge, lambda gauge=gauge, scale=scale: int(before[gauge] * scale))
+            self._shown[experiment, name] = {metric: group.distribution(metric) for metric in said}
+        for metric, value in said.items():
+            # They are integers.
+            self._shown[experiment, name][metric].update(int(value * (1 if metric == "people" else 1_000_000)))
 
     def _tally(self) -> Tally:
         packed = self._state.value()

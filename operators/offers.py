@@ -7,6 +7,7 @@ import msgspec
 from pyflink.common import Row, Types
 from pyflink.datastream import KeyedCoProcessFunction, OutputTag, RuntimeContext
 from pyflink.datastream.state import MapStateDescriptor, ValueStateDescriptor
+from pyflink.metrics import Distribution
 
 from model.campaigns import (
     DAY_MS,
@@ -63,7 +64,7 @@ class OffersFunction(KeyedCoProcessFunction):
         self._key = ""
         self._made = metrics.counter("offers")
         # Of the campaigns of which somebody was heard of since the operator started, what was spent and may be.
-        self._metrics, self._spent = metrics, dict[str, tuple[float, float]]()
+        self._metrics, self._spent = metrics, dict[str, tuple[Distribution, Distribution]]()
 
     def process_element1(self, value: Row, ctx: KeyedCoProcessFunction.Context) -> Iterator[object]:
         """Take what a person did: an outcome, and a moment at which they might get an offer."""
@@ -122,8 +123,8 @@ class OffersFunction(KeyedCoProcessFunction):
             for state in (self._definition, self._uplift, self._members):
                 state.clear()
             self._models.pop(campaign_id, None)
-            if campaign_id in self._spent:
-                self._spent[campaign_id] = 0.0, 0.0
+            for metric in self._spent.get(campaign_id, ()):
+                metric.update(0)
             return
         self._definition.update(payload)
 
@@ -142,13 +143,12 @@ class OffersFunction(KeyedCoProcessFunction):
         yield from ()
 
     def _show(self, spent: float, budget: float) -> None:
-        """Let the campaign's gauges say this."""
-        key, known = self._key, self._key in self._spent
-        self._spent[key] = spent, budget
-        if not known:
-            group = self._metrics.add_group("campaign", key)
-            group.gauge("spent", lambda: int(self._spent[key][0]))
-            group.gauge("budget", lambda: int(self._spent[key][1]))
+        """Let the campaign's metrics say this."""
+        if self._key not in self._spent:
+            group = self._metrics.add_group("campaign", self._key)
+            self._spent[self._key] = group.distribution("spent"), group.distribution("budget")
+        for metric, value in zip(self._spent[self._key], (spent, budget), strict=True):
+            metric.update(int(value))
 
     def _look_again(self, campaign: Campaign, ctx: KeyedCoProcessFunction.Context) -> None:
         """Once it is over, and a day from now at least; the same for all people of a day, so that it is one timer."""

@@ -69,12 +69,10 @@ class ProfileFunction(KeyedProcessFunction):
         self._sessions = ProfileCache(_SESSION_BYTES, _SESSION_MS)
         self._state = runtime_context.get_state(kept_for(self._ttl_days, "profile"))
         self._metrics = runtime_context.get_metrics_group().add_group("headrace")
-        # Gauges over plain integers: `Counter.inc` would call into the JVM for each event.
-        self._accepted = self._late = self._duplicate = self._session_only = 0
-        self._metrics.gauge("events_accepted", lambda: self._accepted)
-        self._metrics.gauge("events_late", lambda: self._late)
-        self._metrics.gauge("events_duplicate", lambda: self._duplicate)
-        self._metrics.gauge("events_session_only", lambda: self._session_only)
+        self._accepted = self._metrics.counter("events_accepted")
+        self._late = self._metrics.counter("events_late")
+        self._duplicate = self._metrics.counter("events_duplicate")
+        self._session_only = self._metrics.counter("events_session_only")
         self._dead_letters = DeadLetters(self._metrics)
 
     def process_element(self, value: Row, ctx: KeyedProcessFunction.Context) -> Iterator[object]:
@@ -104,7 +102,7 @@ class ProfileFunction(KeyedProcessFunction):
             self._state.clear()
             self._cache.remove(event.user_id)
             self._sessions.remove_all(f"{event.user_id}\0")
-            self._accepted += 1
+            self._accepted.inc()
             taken = erasure(event, appended_at)
             taken.partition, taken.offset = partition, offset
             yield Row(shard, pack_snapshot(taken))
@@ -122,11 +120,11 @@ class ProfileFunction(KeyedProcessFunction):
         profile = self._profile_of(event.user_id, now)
         outcome = apply_event(profile, event, self._options)
         if not outcome.accepted:
-            self._duplicate += 1
+            self._duplicate.inc()
             return
-        self._accepted += 1
+        self._accepted.inc()
         if outcome.late:
-            self._late += 1
+            self._late.inc()
         self._keep(event.user_id, now, profile)
         taken = snapshot(profile, event, outcome, appended_at, self._options)
         taken.partition, taken.offset = partition, offset
@@ -168,11 +166,11 @@ class ProfileFunction(KeyedProcessFunction):
         profile = self._profile_of(event.user_id, now)
         digest = event_digest(event.event_id)
         if digest in profile.event_ids:
-            self._duplicate += 1
+            self._duplicate.inc()
             return
         merged = merge_profiles(imported, profile, self._options)
         merged.event_ids = [*merged.event_ids, digest][-self._options.max_event_ids :]
-        self._accepted += 1
+        self._accepted.inc()
         self._keep(event.user_id, now, merged)
 
     def _serve_session(self, event: Event, shard: int, now: int, appended_at: int) -> Iterator[Row]:
@@ -181,9 +179,9 @@ class ProfileFunction(KeyedProcessFunction):
         profile = Profile() if packed is None else unpack_profile(packed)
         outcome = apply_event(profile, event, self._options)
         if not outcome.accepted:
-            self._duplicate += 1
+            self._duplicate.inc()
             return
-        self._session_only += 1
+        self._session_only.inc()
         self._sessions.put(session, now, pack_profile(profile))
         taken = snapshot(profile, event, outcome, appended_at, self._options)
         # Teaches nothing, is tested by nothing, and is no version of the profile.

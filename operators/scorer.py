@@ -104,15 +104,16 @@ class ScorerFunction(KeyedCoProcessFunction):
         self._dead_letters = DeadLetters(metrics, "scorer_failed")
         self._lists_sent = metrics.counter("lists_sent")
         self._without_sequence = metrics.counter("lists_without_sequence")
-        metrics.gauge("people_waiting", lambda: sum(map(len, self._people.values())))
-        metrics.gauge("sequence_failures", lambda: self._replica.sequence_failures if self._replica else 0)
-        self._gauges = {"batch_size": 0.0, "scorer_ms": 0.0, "freshness_ms": 0.0}
-        self._gauges |= {"model_version": 0.0, "replica_lag_ms": 0.0}
-        # PyFlink's gauges are integers, so the two qualities are in millionths.
-        self._gauges |= {"prequential_hit": 0.0, "prequential_ndcg": 0.0}
-        for name in self._gauges:
-            scale = 1_000_000 if name.startswith("prequential") else 1
-            metrics.gauge(name, lambda name=name, scale=scale: int(self._gauges[name] * scale))
+        self._people_waiting = metrics.distribution("people_waiting")
+        self._sequence_failures = metrics.distribution("sequence_failures")
+        self._batch_size = metrics.distribution("batch_size")
+        self._scorer_ms = metrics.distribution("scorer_ms")
+        self._freshness_ms = metrics.distribution("freshness_ms")
+        self._model_version = metrics.distribution("model_version")
+        self._replica_lag_ms = metrics.distribution("replica_lag_ms")
+        self._prequential_hit = metrics.distribution("prequential_hit")
+        self._prequential_ndcg = metrics.distribution("prequential_ndcg")
+        self._hit = self._ndcg = 0.0
 
     def process_element1(self, value: Row, ctx: KeyedCoProcessFunction.Context) -> Iterator[Row]:
         """Take one micro-batch, and make lists."""
@@ -143,8 +144,8 @@ class ScorerFunction(KeyedCoProcessFunction):
                 for blend in self._blends.values():
                     blend.forget_lists()
         if self._replica is not None:
-            self._gauges["model_version"] = self._replica.version
-            self._gauges["replica_lag_ms"] = int(time.time() * 1000) - made_at
+            self._model_version.update(self._replica.version)
+            self._replica_lag_ms.update(int(time.time() * 1000) - made_at)
         yield from ()
 
     def on_timer(self, timestamp: int, ctx: KeyedCoProcessFunction.OnTimerContext) -> Iterator[Row]:
@@ -187,6 +188,7 @@ class ScorerFunction(KeyedCoProcessFunction):
                 # Who is far behind gains by reading on, as far as it is the same people who come.
                 pause += (_LONGEST_PAUSE_MS - _PAUSE_MS) * came.again / max(came.events, 1)
             self._come_again(shard, ctx, round(pause))
+        self._people_waiting.update(sum(map(len, self._people.values())))
 
     def _restored(self, shard: int) -> LearnedBlend:
         if shard not in self._blends:
@@ -228,6 +230,9 @@ class ScorerFunction(KeyedCoProcessFunction):
             last = self._came.get(shard, Came())
             late_ms = int(time.time() * 1000) - snapshot.appended_at
             self._came[shard] = Came(last.events + len(came), last.again + again, late_ms)
+        # PyFlink's gauges are integers, so the two are in millionths.
+        self._prequential_hit.update(int(self._hit * 1_000_000))
+        self._prequential_ndcg.update(int(self._ndcg * 1_000_000))
 
     def _lists(self, shard: int, people: list[Waiting]) -> Iterator[Row]:
         """The lists of people, and that for people without history."""
@@ -259,9 +264,10 @@ class ScorerFunction(KeyedCoProcessFunction):
                 told = TasteSegment(user_id, segment, now)
                 yield TASTE_SEGMENTS, Row(user_id, encode_taste_segment(told))
         self._lists_sent.inc(self._lists_made - made)
-        self._gauges["batch_size"] = len(snapshots)
-        self._gauges["freshness_ms"] = now - oldest
-        self._gauges["scorer_ms"] = (time.perf_counter() - started) * 1000
+        self._batch_size.update(len(snapshots))
+        self._freshness_ms.update(now - oldest)
+        self._scorer_ms.update(int((time.perf_counter() - started) * 1000))
+        self._sequence_failures.update(self._replica.sequence_failures)
 
     def _too_slow(self, oldest_ms: int, people: int) -> bool:
         """Whether the network would make lists late, or they are. Each time that it is left out it is thought a little
@@ -302,8 +308,8 @@ class ScorerFunction(KeyedCoProcessFunction):
         items = sent.items if sent else []
         hit = snapshot.item_id in items
         gain = 1 / math.log2(items.index(snapshot.item_id) + 2) if hit else 0.0
-        for name, result in (("prequential_hit", float(hit)), ("prequential_ndcg", gain)):
-            self._gauges[name] += _SMOOTHING * (result - self._gauges[name])
+        self._hit += _SMOOTHING * (hit - self._hit)
+        self._ndcg += _SMOOTHING * (gain - self._ndcg)
 
     def _place(self, snapshot: Snapshot) -> int:
         """Where the event's item stands in the list that led to it, -1 where none did, or it is no longer known."""

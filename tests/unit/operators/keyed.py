@@ -69,6 +69,12 @@ class Keyed:
     def gauge(self, *_: object) -> None:
         pass
 
+    def distribution(self, _: str) -> "Keyed":
+        return self
+
+    def update(self, _: int) -> None:
+        pass
+
     def get_current_key(self) -> Any:
         return self.key
 
