@@ -83,6 +83,7 @@ class Models(Section):
     sequence: Literal["", "transformer", "gru"] = ""
     sequence_dimensions: Annotated[int, Field(ge=2, le=512)] = 32
     sequence_time_share: Annotated[float, Field(gt=0, le=1)] = 0.25
+    sequence_candidates: Annotated[int, Field(ge=0, le=10_000)] = 40
     sequence_gated: bool = False
     sequence_contrast: Annotated[float, Field(ge=0)] = 0.0
     sequence_relation_pull: Annotated[float, Field(ge=0)] = 0.0
@@ -240,6 +241,7 @@ class Settings(FileSettings):
                 network="" if private else models.sequence,
                 dimensions=models.sequence_dimensions,
                 history=self.profiles.history_length,
+                candidates=models.sequence_candidates,
                 embedding_dimensions=tuple(models.embeddings.values()),
                 gated=models.sequence_gated,
                 contrast=models.sequence_contrast,

@@ -165,15 +165,24 @@ class Delta(msgspec.Struct, array_like=True):
     steering: list[Steering] = []
 
 
+class _Reading(NamedTuple):
+    """What the sequence model makes of B people's histories: `queries` float32 [B, D], None where it has not read; the
+    `likeliest` items int64 [B, E], -1 for none; and how many milliseconds that took."""
+
+    queries: Weights | None
+    likeliest: Rows
+    took_ms: float
+
+
 class RankedList(msgspec.Struct):
     """A user's list, best first: item ids, scores (the chance of being taken next, among the candidates) to five
-    decimals, where each item comes from (the user's own history, the model that gives most for it, or "new" where
-    chance put a new item there), and which item of the history leads to it by co-occurrence, or where it is there for
-    its content or a relation by that, None where none does or none is asked for; and, where chance put it
-    there, with which `propensities`, else None. `segment` is that of the person, None where it is not known, and
-    `rules` which of the shop's rules touched each entry, None where none holds, and `experiments` the person's arms.
-    `shared` is what an item that is there for its content has in common with that which led to it, as
-    `model.content.Content.shared` says it, None where there is none such."""
+    decimals, where each item comes from (the user's own history, the model that gives most for it, "sequence" where no
+    other would have thought of it, or "new" where chance put a new item there), and which item of the history leads to
+    it by co-occurrence, or where it is there for its content or a relation by that, None where none does or none is
+    asked for; and, where chance put it there, with which `propensities`, else None. `segment` is that of the person,
+    None where it is not known, and `rules` which of the shop's rules touched each entry, None where none holds, and
+    `experiments` the person's arms. `shared` is what an item that is there for its content has in common with that
+    which led to it, as `model.content.Content.shared` says it, None where there is none such."""
 
     item_ids: list[str]
     scores: list[float]
@@ -591,8 +600,10 @@ class Recommender:
                 popular = None if popular is None else popular[~filtered[popular]]
             wanted = self.rules.wanted(held, prior.cpu().numpy(), blocked, k)
             near = np.hstack([_without(_without(near, wanted), own), _without(wanted, own)])
+        among = np.flatnonzero(prior.cpu().numpy() > -math.inf) if popular is None else popular
+        reading = self._read_sequences(batch, np.asarray(sequence & (may_read > 0)), (among, own, excluded, bounds))
         # Each candidate once, among the new ones where it is new.
-        near = _without(np.hstack([_without(near, related.items), related.items]), new.items)
+        near = _without(np.hstack([_without(near, related.items), related.items, reading.likeliest]), new.items)
         first_new = own.shape[1] + near.shape[1]
         given = Asked(excluded, bounds, own, np.hstack([near, new.items]), count)
         if popular is None:
@@ -611,7 +622,7 @@ class Recommender:
                 self.linear.score_candidates(*asked)[None],
                 self.content.score_candidates(*asked)[None],
                 self.content.score_embeddings(*asked)[None],
-                self._read_sequences(batch, candidates, sequence)[None] * may_read,
+                self._sequence_scores(reading, candidates)[None],
                 related.scores_of(candidates.items)[None],
             ]
         )
@@ -655,7 +666,8 @@ class Recommender:
                 )
             )
             touched = filled.touched
-        lists = self._explained(batch, candidates, signals, related, columns, chances, propensities)
+        only_likely = self._only_likely(candidates, reading.likeliest.shape[1], first_new, new.items.shape[1])
+        lists = self._explained(batch, candidates, signals, related, only_likely, columns, chances, propensities)
         for n, (ranked, cluster) in enumerate(zip(lists, clusters.tolist(), strict=True)):
             ranked.segment = None if cluster < 0 else cluster
             ranked.experiments = (arms[n] or None) if arms else None
@@ -673,21 +685,44 @@ class Recommender:
         may_read = np.array([all(arm.sequence for arm in one) for one in settings], np.float32)[:, None]
         return may_read, np.array([any(arm.order == "fixed" for arm in one) for one in settings])
 
-    def _read_sequences(self, batch: Batch, candidates: Candidates, wanted: bool) -> Weights:
-        """The sequence model's scores float32 [B, C], 0 where it is not wanted, or fails: then lists go on without."""
-        if wanted and self.options.sequence.network:
+    def _read_sequences(
+        self, batch: Batch, wanted: npt.NDArray[np.bool_], asked: tuple[Rows, Rows, Rows, Rows]
+    ) -> _Reading:
+        """What the sequence model makes of the histories of those people who are `wanted`, bool [B, 1] or of all;
+        nothing where it fails: then lists go on without. `asked` are the items to look among, the people's own, and
+        what is `barred` with its bounds: see `SequenceModel.likeliest`."""
+        nothing = _Reading(None, np.empty((len(batch.users), 0), np.int64), 0.0)
+        if not self.options.sequence.network or not wanted.any():
+            return nothing
+        started = time.perf_counter()
+        try:
+            queries = self.sequence.query(batch.items, batch.types, batch.gaps, self.content) * wanted
+            if not np.isfinite(queries).all():
+                raise FloatingPointError("what the sequence model makes of a history is not finite")
+            likeliest = self.sequence.likeliest(queries, *asked, self.content)
+        except Exception:
+            self._sequence_failed()
+            return nothing
+        return _Reading(queries, likeliest, (time.perf_counter() - started) * 1000)
+
+    def _sequence_scores(self, reading: _Reading, candidates: Candidates) -> Weights:
+        """The sequence model's scores float32 [B, C], 0 where it has not read, or fails."""
+        if reading.queries is not None:
             started = time.perf_counter()
             try:
-                queries = self.sequence.query(batch.items, batch.types, batch.gaps, self.content)
-                scores = self.sequence.score_candidates(queries, candidates.items, self.content)
+                scores = self.sequence.score_candidates(reading.queries, candidates.items, self.content)
                 if not np.isfinite(scores).all():
                     raise FloatingPointError("a score of the sequence model is not finite")
-                self.reading_time.observe(len(batch.users), (time.perf_counter() - started) * 1000)
+                took_ms = reading.took_ms + (time.perf_counter() - started) * 1000
+                self.reading_time.observe(len(scores), took_ms)
                 return scores
             except Exception:
-                _log.exception("the sequence model has failed, and a list is made without it")
-                self.sequence_failures += 1
+                self._sequence_failed()
         return np.zeros(candidates.items.shape, np.float32)
+
+    def _sequence_failed(self) -> None:
+        _log.exception("the sequence model has failed, and a list is made without it")
+        self.sequence_failures += 1
 
     def _explained(
         self,
@@ -695,15 +730,17 @@ class Recommender:
         candidates: Candidates,
         signals: Weights,
         related: Related,
+        only_likely: npt.NDArray[np.bool_],
         columns: Rows,
         chances: Weights,
         propensities: Weights,
     ) -> Iterator[RankedList]:
-        """The lists, each entry with where it comes from and what led to it."""
+        """The lists, each entry with where it comes from and what led to it; `only_likely` bool [B, C] candidates come
+        from the sequence model alone."""
         ids = self.index.ids
         names = [*(scorer.name for scorer in self._scorers), self.popularity.name]
-        names += ["history", self.content.name, self.relations.name, "new"]
-        history, content, relation, new = range(len(names) - 4, len(names))
+        names += ["history", self.content.name, self.relations.name, self.sequence.name, "new"]
+        history, content, relation, sequence, new = range(len(names) - 5, len(names))
         chosen = (np.arange(len(columns))[:, None], np.maximum(columns, 0))
         weights = np.array([*self.options.weights[:-1], 1], np.float32)
         shares = candidates.shares[:, *chosen] * weights[:, None, None]
@@ -711,6 +748,7 @@ class Recommender:
         unknown = shares.max(0) <= 0
         sources = np.where(unknown & (signals[-4:-2, *chosen] > 0).any(0), content, shares.argmax(0))
         sources[unknown & (signals[-1, *chosen] > 0)] = relation
+        sources[only_likely[chosen]] = sequence
         sources[candidates.places[chosen] >= 0] = history
         sources[propensities > 0] = new
         # Of what is merely popular, or was there before, no other item is the cause.
@@ -741,6 +779,21 @@ class Recommender:
             if because_alike[n].any():
                 ranked.shared = [both.get((n, k)) for k in np.flatnonzero(there[n]).tolist()]
             yield ranked
+
+    def _only_likely(self, candidates: Candidates, likeliest: int, first_new: int, new: int) -> npt.NDArray[np.bool_]:
+        """Which candidates the sequence model alone has thought of, bool [B, C]: of its `likeliest`, which stand before
+        the new ones, those that the fixed blend has below all that it chose, as far as there were any that it did
+        not."""
+        only = np.zeros(candidates.items.shape, np.bool_)
+        if likeliest:
+            weights, own = (
+                np.array([*self.options.weights[:-1], 1], np.float32),
+                slice(first_new - likeliest, first_new),
+            )
+            totals = np.einsum("mbc,m->bc", candidates.shares, weights)
+            chosen = np.where(candidates.items >= 0, totals, -np.inf)[:, first_new + new :]
+            only[:, own] = totals[:, own] < chosen.min(1)[:, None]
+        return only
 
     def _scores(self, batch: Batch, queries: torch.Tensor) -> torch.Tensor:
         """Both models' scores float32 [2, B, N], in scratch."""

@@ -12,7 +12,9 @@ sequential recommendation trained with negative sampling", RecSys 2023, and Klen
 gold loss: is BERT4Rec really better than SASRec?", RecSys 2023, found to matter more than the architecture. Over a
 large catalogue its normaliser is estimated from the item itself and others drawn uniformly, weighted by how few of all
 they are, as in Bengio, Senecal, "Quick training of probabilistic neural nets by importance sampling", AISTATS 2003.
-Each place of a history learns its next few items, as in Pancha et al., "PinnerFormer", KDD 2022, section 3.4.
+Each place of a history learns its next few items, as in Pancha et al., "PinnerFormer", KDD 2022, section 3.4. The
+likeliest items are candidates too, as in Covington, Adams, Sargin, section 3: what no other model thinks of could not
+be put in order.
 
 Four things more can be switched on. Gates between what an item is made of, after Arevalo, Solorio, Montes-y-Gomez,
 Gonzalez, "Gated multimodal units for information fusion", ICLR workshop 2017, section 3. Self-supervision: two views of
@@ -38,6 +40,7 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from model.arrays import closed_up, grown, moved, pack_array, unpack_array, unpack_tensor
 from model.batch import Batch, Rows, Weights
+from model.candidates import choose_largest
 from model.content import TOKENS, VOCABULARY, Content
 from model.sequence_networks import NETWORKS
 from schema.event import EVENT_TYPES
@@ -58,10 +61,11 @@ class SequenceOptions:
     """`network` is one of `NETWORKS`, or "" for none; it reads the `history` newest items. Every `step` interactions
     there are `updates` updates, each over the histories of `fresh` of the people who had one of them and `replay` of
     all in a reservoir of `reservoir` people, and over all items or `negatives` of them. Every place of a history learns
-    the `ahead` next items. `embedding_dimensions` are those of each of the content's embeddings. `gated` says whether
-    what an item is made of passes gates; `contrast` is the weight of the self-supervised part of the loss, whose views
-    miss each item with the chance `masked`; `relation_pull` that of the distance between related items. The more
-    `balance`, from 0 to 1, the more people whose newest item is of a rare kind are replayed."""
+    the `ahead` next items. Of each person the `candidates` likeliest items are looked at for a list.
+    `embedding_dimensions` are those of each of the content's embeddings. `gated` says whether what an item is made of
+    passes gates; `contrast` is the weight of the self-supervised part of the loss, whose views miss each item with the
+    chance `masked`; `relation_pull` that of the distance between related items. The more `balance`, from 0 to 1, the
+    more people whose newest item is of a rare kind are replayed."""
 
     network: str = ""
     dimensions: int = 32
@@ -73,6 +77,7 @@ class SequenceOptions:
     replay: int = 32
     negatives: int = 2048
     ahead: int = 2
+    candidates: int = 40
     learning_rate: float = 5e-3
     dropout: float = 0.3
     embedding_dimensions: tuple[int, ...] = ()
@@ -292,6 +297,18 @@ class SequenceModel:
             found = self._read(vectors, types[:, :length], gaps[:, :length], held, 1)[:, 0]
         queries[:, :-1], queries[:, -1] = found.cpu().numpy(), 1
         return queries * (items[:, :1] >= 0)
+
+    def likeliest(self, queries: Weights, among: Rows, own: Rows, barred: Rows, bounds: Rows, content: Content) -> Rows:
+        """The `candidates` likeliest by `queries` of the items `among` int64 [P], which ascend, in no order, -1 where
+        there are no more: int64 [B, E]. None is of the row's `own` int64 [B, H], nor of its `barred` int64 from
+        `bounds[n]` to `bounds[n + 1]`, -1 is none in both."""
+        found = np.full((len(queries), min(self.options.candidates, len(among))), -1)
+        if self._trained and found.size:
+            self._compose(among, content)
+            # By torch: a scorer gives it one thread, where NumPy's product would take every core.
+            logits = torch.from_numpy(queries) @ torch.from_numpy(self._composed[among]).T
+            _choose(logits.numpy(), queries[:, -1], among, own, barred, bounds, found)
+        return found
 
     def score_candidates(self, queries: Weights, candidates: Rows, content: Content) -> Weights:
         """How likely each of the `candidates` int64 [B, C] (-1 for none) is by `queries`, as a share of the likeliest:
@@ -542,6 +559,22 @@ def _compose(  # type: ignore[no-untyped-def]
                     for d in range(width - 1):
                         source[d] += embeddings[row, e] * projection[e, d]
             _add_source(source, composed[row], gates, 2 + part)
+
+
+@numba.njit("(f4[:,::1], f4[:], i8[::1], i8[:,:], i8[:], i8[::1], i8[:,::1])", cache=True, nogil=True)
+def _choose(logits, asked, among, own, barred, bounds, found):  # type: ignore[no-untyped-def]
+    heap = np.empty(found.shape[1], np.float32)
+    for n in range(len(logits)):
+        if asked[n] == 0:
+            continue
+        for items in (own[n], barred[bounds[n] : bounds[n + 1]]):
+            for item in items:
+                place = np.searchsorted(among, item)
+                if place < len(among) and among[place] == item:
+                    logits[n, place] = -np.inf
+        choose_largest(logits[n], among, heap, found[n])
+        for place in range(len(heap)):
+            found[n, place] = among[found[n, place]] if heap[place] > -np.inf else -1
 
 
 @numba.njit("(f4[:,::1], i8[:,:], f4[:,::1], f4[:,::1])", cache=True, nogil=True, fastmath={"contract", "reassoc"})

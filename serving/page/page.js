@@ -86,6 +86,7 @@ function why(item) {
   const names = {
     cooccurrence: "people have it together", factorization: "people alike have it", linear: "goes with the history",
     popularity: "popular now", history: "seen before", content: "alike", new: "new, and alike",
+    sequence: "often comes next",
   };
   const ruled = item.rules ? `, by the shop's rule ${item.rules.join(", ")}` : "";
   const reason = (names[item.source] || item.source) + ruled;

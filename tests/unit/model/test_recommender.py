@@ -361,6 +361,26 @@ def test_lists_go_on_where_the_network_fails_and_both_sides_begin_it_anew(monkey
     assert replica.recommend(query, 20, blend) == learner.recommend(query, 20, blend)
 
 
+@pytest.mark.parametrize("whole_catalogue", [4096, 1])
+def test_what_only_the_network_thinks_of_may_lead_a_list_and_says_so(whole_catalogue: int) -> None:
+    narrow = replace(SOLVED_OFTEN.learned, candidates=1)
+    sequence = replace(WITH_SEQUENCE.sequence, candidates=3)
+    options = replace(WITH_SEQUENCE, learned=narrow, whole_catalogue=whole_catalogue, sequence=sequence)
+    recommender, blend = Recommender(options), LearnedBlend(narrow)
+    recommender.learn(snapshots([(number % 5, number * 7 % 13) for number in range(60)]))
+    # Its share alone counts.
+    blend.weights[0] = 0
+    blend.weights[0, 30] = 1
+    people = snapshots([(5 + n, n) for n in range(13)])
+    without = recommender.recommend(people, 1, blend, sequence=False)
+    led = [ranked.sources[0] == "sequence" for ranked in recommender.recommend(people, 1, blend)]
+    assert any(led)
+    assert not any("sequence" in ranked.sources for ranked in without)
+    others = replace(options, sequence=replace(options.sequence, candidates=0))
+    recommender.options, recommender.sequence.options = others, others.sequence
+    assert not any("sequence" in ranked.sources for ranked in recommender.recommend(people, 1, blend))
+
+
 @pytest.mark.parametrize("method", ["apply", "changed", "retain", "load"])
 def test_wherever_the_network_fails_lists_go_on_and_it_is_begun_anew(
     method: str, monkeypatch: pytest.MonkeyPatch

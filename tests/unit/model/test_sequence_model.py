@@ -284,3 +284,21 @@ def test_without_training_it_only_takes_note() -> None:
     assert model.updates == 0
     row: Rows = model._histories[crc32(b"u2") % SMALL.reservoir]
     assert row[:4].tolist() == [5, 4, 3, 2]
+
+
+def test_the_likeliest_items_are_those_of_the_best_scores_that_nothing_bars() -> None:
+    content, model = content_of(), model_of(replace(SMALL, candidates=3))
+    model.learn(batch_of(walks(4, 20)), content, train=True)
+    items = np.array([[4, 3, -1, -1, -1, -1], [-1] * HISTORY, [7, -1, -1, -1, -1, -1]])
+    none = np.zeros(items.shape, np.uint8)
+    queries = model.query(items, none, none, content)
+    among, barred, bounds = np.array([0, 2, 4, 5, 6, 8]), np.array([5, 1, -1]), np.array([0, 2, 2, 3])
+    found = model.likeliest(queries, among, items, barred, bounds, content)
+    every = model.score_candidates(queries, np.tile(np.arange(ITEMS), (len(items), 1)), content)
+    for row, allowed in ((0, [0, 2, 6, 8]), (2, [0, 2, 4, 5, 6, 8])):
+        best = sorted(allowed, key=lambda item: -every[row, item])[:3]
+        assert sorted(found[row].tolist()) == sorted(best)
+    # Of who has no history nothing is known.
+    assert found[1].tolist() == [-1, -1, -1]
+    few = model.likeliest(queries, np.array([3, 6]), items, barred, bounds, content)
+    assert sorted(few[0].tolist()) == [-1, 6]
