@@ -5,7 +5,6 @@ import fcntl
 import http.client
 import os
 import random
-import re
 import shutil
 import socket
 import subprocess
@@ -44,6 +43,7 @@ MARK = "HEADRACE_PROCESS"
 """Environment variable of every process of a stack, inherited by the Python workers that Flink starts."""
 
 _REPOSITORY = Path(__file__).resolve().parents[2]
+_SUBMITTED = "Job has been submitted with JobID "
 _WAIT_S = 90.0
 _DYING_S = 3.0
 # A proxy set for the internet must not be asked for 127.0.0.1.
@@ -431,11 +431,8 @@ class Stack:
         start = ["--fromSavepoint", savepoint] if savepoint else []
         start += ["--allowNonRestoredState"] if drop_unknown_state else []
         source = ["--jarfile", str(self.connector_jar), "--pyFiles", str(app), "-py", str(job)]
-        output = self.flink("run", "-d", *start, *source, *arguments, settings=settings)
-        found = re.search(r"JobID ([0-9a-f]{32})", output)
-        if found is None:
-            raise StackError(f"{job} submitted nothing:\n{output}")
-        return found[1]
+        output = self.flink("run", "-d", *start, *source, *arguments, settings=settings, until=_SUBMITTED)
+        return output.split(_SUBMITTED)[1].split()[0]
 
     def cancel(self, job: str) -> None:
         """Cancel the job and return when it has ended."""
@@ -474,29 +471,37 @@ class Stack:
         except (OSError, http.client.HTTPException, msgspec.DecodeError) as error:
             raise StackError(f"Flink does not answer at {self.flink_url}: {error}") from error
 
-    def flink(self, *arguments: str, settings: Mapping[str, str] = MappingProxyType({})) -> str:
-        """Run Flink's command line against this cluster and return its output.
+    def flink(self, *arguments: str, settings: Mapping[str, str] = MappingProxyType({}), until: str) -> str:
+        """Run Flink's command line against this cluster and return its output up to the line that has `until` in it.
 
-        The environment carries HEADRACE_KAFKA__BOOTSTRAP_SERVERS, this stack's where it is not set, and `settings`
-        before all others. Raises StackError with the output on failure.
+        The client then ends by itself, which takes it some seconds. The environment carries
+        HEADRACE_KAFKA__BOOTSTRAP_SERVERS, this stack's where it is not set, and `settings` before all others. Raises
+        StackError with the output on failure.
         """
         servers = {"HEADRACE_KAFKA__BOOTSTRAP_SERVERS": self.bootstrap_servers}
         environment = servers | self._environment("client") | dict(settings)
-        command = ["bash", str(_flink_home() / "bin" / "flink"), *arguments]
         # The client leaves what it packs for the cluster in its temporary folder.
-        with tempfile.TemporaryDirectory(prefix="headrace-") as folder:
-            done = subprocess.run(
-                command,
-                env=environment | {"JVM_ARGS": f"-Djava.io.tmpdir={folder}"},
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                check=False,
-            )
-        if done.returncode:
-            raise StackError(f"`flink {' '.join(arguments)}` failed:\n{done.stdout}")
-        return done.stdout
+        folder, output = tempfile.TemporaryDirectory(prefix="headrace-"), ""
+        client = subprocess.Popen(
+            ["bash", str(_flink_home() / "bin" / "flink"), *arguments],
+            env=environment | {"JVM_ARGS": f"-Djava.io.tmpdir={folder.name}"},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        try:
+            for line in client.stdout or ():
+                output += line
+                if until in line:
+                    return output
+            client.wait()
+        except BaseException:
+            client.terminate()
+            raise
+        finally:
+            threading.Thread(target=_ended, args=(client, folder)).start()
+        raise StackError(f"`flink {' '.join(arguments)}` failed:\n{output}")
 
     def _jars(self) -> Jars:
         """The jars, resolved once, by one process at a time: a later call needs no network."""
@@ -826,6 +831,13 @@ def _mark(process: psutil.Process) -> str:
         return process.environ().get(MARK, "") if process.status() != psutil.STATUS_ZOMBIE else ""
     except psutil.Error:
         return ""
+
+
+def _ended(client: subprocess.Popen[str], folder: tempfile.TemporaryDirectory[str]) -> None:
+    """Read what the client still says, so that it can end, and remove its folder."""
+    with client, folder:
+        for _ in client.stdout or ():
+            pass
 
 
 def _flink_home() -> Path:
