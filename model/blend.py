@@ -544,7 +544,7 @@ class Recommender:
     def _most_popular(self, prior: Weights) -> Rows:
         """The rows of the most popular items, ascending, without those whose `prior` float32 [N] is -inf. What has at
         least what the least of them had the last time holds them all, as long as it is enough."""
-        sums = self.popularity.sums.numpy()
+        sums = self.popularity.sums.cpu().numpy()
         rows = np.flatnonzero(sums >= self._least_popular)
         rows = rows[prior[rows] > -math.inf]
         if len(rows) < self.options.popular:
@@ -600,8 +600,9 @@ class Recommender:
                 popular = None if popular is None else popular[~filtered[popular]]
             wanted = self.rules.wanted(held, prior.cpu().numpy(), blocked, k)
             near = np.hstack([_without(_without(near, wanted), own), _without(wanted, own)])
-        among = np.flatnonzero(prior.cpu().numpy() > -math.inf) if popular is None else popular
-        reading = self._read_sequences(batch, np.asarray(sequence & (may_read > 0)), (among, own, excluded, bounds))
+        reading = self._read_sequences(
+            batch, np.asarray(sequence & (may_read > 0)), prior, popular, own, excluded, bounds
+        )
         # Each candidate once, among the new ones where it is new.
         near = _without(np.hstack([_without(near, related.items), related.items, reading.likeliest]), new.items)
         first_new = own.shape[1] + near.shape[1]
@@ -686,11 +687,18 @@ class Recommender:
         return may_read, np.array([any(arm.order == "fixed" for arm in one) for one in settings])
 
     def _read_sequences(
-        self, batch: Batch, wanted: npt.NDArray[np.bool_], asked: tuple[Rows, Rows, Rows, Rows]
+        self,
+        batch: Batch,
+        wanted: npt.NDArray[np.bool_],
+        prior: torch.Tensor,
+        popular: Rows | None,
+        own: Rows,
+        excluded: Rows,
+        bounds: Rows,
     ) -> _Reading:
         """What the sequence model makes of the histories of those people who are `wanted`, bool [B, 1] or of all;
-        nothing where it fails: then lists go on without. `asked` are the items to look among, the people's own, and
-        what is `barred` with its bounds: see `SequenceModel.likeliest`."""
+        nothing where it fails: then lists go on without. It looks for the likeliest among the whole of a small
+        catalogue, else among the most popular, also on a GPU: its items are made up on the CPU."""
         nothing = _Reading(None, np.empty((len(batch.users), 0), np.int64), 0.0)
         if not self.options.sequence.network or not wanted.any():
             return nothing
@@ -699,7 +707,11 @@ class Recommender:
             queries = self.sequence.query(batch.items, batch.types, batch.gaps, self.content) * wanted
             if not np.isfinite(queries).all():
                 raise FloatingPointError("what the sequence model makes of a history is not finite")
-            likeliest = self.sequence.likeliest(queries, *asked, self.content)
+            among = popular
+            if among is None:
+                small, priors = len(self.index) <= self.options.whole_catalogue, prior.cpu().numpy()
+                among = np.flatnonzero(priors > -math.inf) if small else self._most_popular(priors)
+            likeliest = self.sequence.likeliest(queries, among, own, excluded, bounds, self.content)
         except Exception:
             self._sequence_failed()
             return nothing
