@@ -532,7 +532,9 @@ class Recommender:
         prior = self.popularity.score(self.options.weights[-1])
         if self._blocks:
             prior.masked_fill_(self.blocked, -torch.inf)
-        popular = None if self._scores_all else self._most_popular(prior.numpy())
+        # A GPU scores a large catalogue too, but the sequence model looks for the likeliest on the CPU.
+        among_popular = not self._small and (not self._scores_all or bool(self.options.sequence.network))
+        popular = self._most_popular(prior.cpu().numpy()) if among_popular else None
         blocked = self.blocked.cpu().numpy()
         new = self.content.pool(self.cooccurrence.counts_of, blocked)
         size = self._block_size if self._scores_all else LOOKED_UP
@@ -554,10 +556,13 @@ class Recommender:
         return rows
 
     @property
+    def _small(self) -> bool:
+        return len(self.index) <= self.options.whole_catalogue
+
+    @property
     def _scores_all(self) -> bool:
         """Whether lists are made from the scores of the whole catalogue."""
-        small = len(self.index) <= self.options.whole_catalogue
-        return small or not devices.read_by_numba(self.device) or self._scorers[0] is not self.cooccurrence
+        return self._small or not devices.read_by_numba(self.device) or self._scorers[0] is not self.cooccurrence
 
     @property
     def _block_size(self) -> int:
@@ -600,14 +605,13 @@ class Recommender:
                 popular = None if popular is None else popular[~filtered[popular]]
             wanted = self.rules.wanted(held, prior.cpu().numpy(), blocked, k)
             near = np.hstack([_without(_without(near, wanted), own), _without(wanted, own)])
-        reading = self._read_sequences(
-            batch, np.asarray(sequence & (may_read > 0)), prior, popular, own, excluded, bounds
-        )
+        wanted_by = np.asarray(sequence & (may_read > 0))
+        reading = self._read_sequences(batch, wanted_by, prior, popular, own, excluded, bounds)
         # Each candidate once, among the new ones where it is new.
         near = _without(np.hstack([_without(near, related.items), related.items, reading.likeliest]), new.items)
         first_new = own.shape[1] + near.shape[1]
         given = Asked(excluded, bounds, own, np.hstack([near, new.items]), count)
-        if popular is None:
+        if popular is None or self._scores_all:
             candidates = find_candidates(self._scores(batch, queries), weights, prior, given)
         else:
             known = self.cooccurrence.neighbourhoods(batch.items, batch.weights)
@@ -697,8 +701,8 @@ class Recommender:
         bounds: Rows,
     ) -> _Reading:
         """What the sequence model makes of the histories of those people who are `wanted`, bool [B, 1] or of all;
-        nothing where it fails: then lists go on without. It looks for the likeliest among the whole of a small
-        catalogue, else among the most popular, also on a GPU: its items are made up on the CPU."""
+        nothing where it fails: then lists go on without. The likeliest are looked for among the `popular`, of a small
+        catalogue among all."""
         nothing = _Reading(None, np.empty((len(batch.users), 0), np.int64), 0.0)
         if not self.options.sequence.network or not wanted.any():
             return nothing
@@ -707,10 +711,7 @@ class Recommender:
             queries = self.sequence.query(batch.items, batch.types, batch.gaps, self.content) * wanted
             if not np.isfinite(queries).all():
                 raise FloatingPointError("what the sequence model makes of a history is not finite")
-            among = popular
-            if among is None:
-                small, priors = len(self.index) <= self.options.whole_catalogue, prior.cpu().numpy()
-                among = np.flatnonzero(priors > -math.inf) if small else self._most_popular(priors)
+            among = np.flatnonzero(prior.cpu().numpy() > -math.inf) if popular is None else popular
             likeliest = self.sequence.likeliest(queries, among, own, excluded, bounds, self.content)
         except Exception:
             self._sequence_failed()
@@ -798,10 +799,8 @@ class Recommender:
         not."""
         only = np.zeros(candidates.items.shape, np.bool_)
         if likeliest:
-            weights, own = (
-                np.array([*self.options.weights[:-1], 1], np.float32),
-                slice(first_new - likeliest, first_new),
-            )
+            weights = np.array([*self.options.weights[:-1], 1], np.float32)
+            own = slice(first_new - likeliest, first_new)
             totals = np.einsum("mbc,m->bc", candidates.shares, weights)
             chosen = np.where(candidates.items >= 0, totals, -np.inf)[:, first_new + new :]
             only[:, own] = totals[:, own] < chosen.min(1)[:, None]
