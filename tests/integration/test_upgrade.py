@@ -1,7 +1,6 @@
 """Stopped with a savepoint and started as another job, twice: its lists equal those of a job that nobody stopped."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,20 +17,16 @@ ROUNDS = 4
 
 
 @pytest.fixture
-def wide_stack(tmp_path: Path, jars: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stack]:
-    """A stack with the slots that three steps of parallelism take."""
+def wide_stack(empty_stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Stack:
+    """The shared stack with the slots that three steps of parallelism take."""
     monkeypatch.setenv("HEADRACE_LISTS__SEND_UNCHANGED", "true")
     # What the order of a list learns from what people take depends on which replica made the list before; the fixed
     # blend depends on the model alone.
     monkeypatch.setenv("HEADRACE_LISTS__HORIZON", "any")
     # So that the models take steps during the test.
     monkeypatch.setenv("HEADRACE_MODELS__STEP", "16")
-    stack = Stack(tmp_path / "stack", jars)
-    try:
-        stack.up(taskmanagers=6, kafka_port=0, flink_port=0, metrics_port=0)
-        yield stack
-    finally:
-        stack.down()
+    empty_stack.up(taskmanagers=6)
+    return empty_stack
 
 
 class Feed:
