@@ -82,13 +82,14 @@ def streamed(
         producer.send("events", encode_event(event), key=event.user_id.encode())
     # The end of all windows, once for each partition.
     producer.flush()
+    last = max(event.timestamp for event in events)
     for partition in range(partitions):
-        last = max(event.timestamp for event in events) + 3 * DAY_MS
-        end = Event(f"end {partition}", "~end", "search", last, query="end")
+        end = Event(f"end {partition}", "~end", "search", last + 3 * DAY_MS, query="end")
         producer.send("events", encode_event(end), partition=partition)
     producer.flush()
     producer.close()
-    return _collected(stack, {event.user_id for event in events})
+    counted = max(event.timestamp for event in events if event.item_id is not None)
+    return _collected(stack, {event.user_id for event in events}, counted)
 
 
 def recount(events: Iterable[Event], categories: dict[str, str]) -> Counts:
@@ -147,14 +148,15 @@ def recount(events: Iterable[Event], categories: dict[str, str]) -> Counts:
     return {"sessions": sessions, "funnel-stats": {key: tuple(row) for key, row in funnels.items()}, "trends": trends}
 
 
-def _collected(stack: Stack, users: set[str]) -> Counts:
-    """What the topics hold once nothing has come for ten seconds; the last of each key and time counts."""
+def _collected(stack: Stack, users: set[str], last: int) -> Counts:
+    """What the topics hold once the window of the time `last` has come and then nothing for four seconds; the last of
+    each key and time counts."""
     from kafka import KafkaConsumer
 
     found: Counts = {name: {} for name in TOPICS}
     consumer = KafkaConsumer(*TOPICS, bootstrap_servers=stack.bootstrap_servers, auto_offset_reset="earliest")
-    deadline, quiet = time.monotonic() + _WAIT_S, time.monotonic()
-    while time.monotonic() < deadline and (not found["trends"] or time.monotonic() - quiet < 10):
+    deadline, quiet, ended = time.monotonic() + _WAIT_S, time.monotonic(), False
+    while time.monotonic() < deadline and (not ended or time.monotonic() - quiet < 4):
         for records in consumer.poll(timeout_ms=500).values():
             quiet = time.monotonic()
             for record in records:
@@ -166,6 +168,7 @@ def _collected(stack: Stack, users: set[str]) -> Counts:
                     steps = [value[name] for name in ("viewed", *_STEPS)]
                     found["funnel-stats"][value["category"], value["day"]] = tuple(steps)
                 elif record.topic == "trends":
+                    ended = ended or value["window_end"] > last
                     names = ("window_end", "actions", "people", "before")
                     key = value["kind"], value["id"], value["window_start"]
                     found["trends"][key] = tuple(value[name] for name in names)

@@ -28,25 +28,32 @@ def run(data: Path, events: int = 1_000_000, max_items: int = MAX_ITEMS) -> dict
     Raises StackError where the job stands still.
     """
     stack = Stack(data / "bench", data / "jars")
-    os.environ |= {"HEADRACE_MODELS__MAX_ITEMS": str(max_items)}
     try:
         stack.up(kafka_port=0, flink_port=0, metrics_port=0)
+        return stream(stack, events, max_items)
+    finally:
+        stack.down()
+
+
+def stream(stack: Stack, events: int, max_items: int) -> dict[str, Any]:
+    """The same on a stack that runs, without topics."""
+    os.environ |= {"HEADRACE_MODELS__MAX_ITEMS": str(max_items)}
+    try:
         create_topics(stack.bootstrap_servers, default_topics())
         job = stack.submit(Path("jobs/recommend.py"))
-        memory = Memory(stack)
-        memory.start()
-        started = time.monotonic()
-        sender = threading.Thread(target=_send, args=(stack.bootstrap_servers, events), daemon=True)
-        sender.start()
-        taken = _until_taken(stack, events)
-        seconds = time.monotonic() - started
-        size = checkpointed_bytes(stack, job)
-        memory.stop()
-        restarts = len(stack.rest(f"/jobs/{job}/exceptions")["exceptionHistory"]["entries"])
-        stack.cancel(job)
     finally:
         os.environ.pop("HEADRACE_MODELS__MAX_ITEMS", None)
-        stack.down()
+    memory = Memory(stack)
+    memory.start()
+    started = time.monotonic()
+    sender = threading.Thread(target=_send, args=(stack.bootstrap_servers, events), daemon=True)
+    sender.start()
+    taken = _until_taken(stack, events)
+    seconds = time.monotonic() - started
+    size = checkpointed_bytes(stack, job)
+    memory.stop()
+    restarts = len(stack.rest(f"/jobs/{job}/exceptions")["exceptionHistory"]["entries"])
+    stack.cancel(job)
     return {
         "events": events,
         "users": events,
