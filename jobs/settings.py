@@ -82,6 +82,7 @@ class Models(Section):
     user_segments: Annotated[int, Field(ge=0, le=256)] = 0
     sequence: Literal["", "transformer", "gru"] = ""
     sequence_dimensions: Annotated[int, Field(ge=2, le=512)] = 32
+    sequence_trunk_every: PositiveInt = 1
     sequence_time_share: Annotated[float, Field(gt=0, le=1)] = 0.25
     sequence_candidates: Annotated[int, Field(ge=0, le=10_000)] = 40
     sequence_gated: bool = False
@@ -240,6 +241,7 @@ class Settings(FileSettings):
             sequence=SequenceOptions(
                 network="" if private else models.sequence,
                 dimensions=models.sequence_dimensions,
+                trunk_every=models.sequence_trunk_every,
                 history=self.profiles.history_length,
                 candidates=models.sequence_candidates,
                 embedding_dimensions=tuple(models.embeddings.values()),

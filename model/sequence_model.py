@@ -61,7 +61,8 @@ class SequenceOptions:
     """`network` is one of `NETWORKS`, or "" for none; it reads the `history` newest items. Every `step` interactions
     there are `updates` updates, each over the histories of `fresh` of the people who had one of them and `replay` of
     all in a reservoir of `reservoir` people, and over all items or `negatives` of them. Every place of a history learns
-    the `ahead` next items. Of each person the `candidates` likeliest items are looked at for a list.
+    the `ahead` next items. The items' and tokens' vectors move at each update, the network's weights at each
+    `trunk_every`-th. Of each person the `candidates` likeliest items are looked at for a list.
     `embedding_dimensions` are those of each of the content's embeddings. `gated` says whether what an item is made of
     passes gates; `contrast` is the weight of the self-supervised part of the loss, whose views miss each item with the
     chance `masked`; `relation_pull` that of the distance between related items. The more `balance`, from 0 to 1, the
@@ -77,6 +78,7 @@ class SequenceOptions:
     replay: int = 32
     negatives: int = 2048
     ahead: int = 2
+    trunk_every: int = 1
     candidates: int = 40
     learning_rate: float = 5e-3
     dropout: float = 0.3
@@ -90,7 +92,7 @@ class SequenceOptions:
 
 
 class SequenceDelta(msgspec.Struct, array_like=True):
-    """The network's weights float32, one after another, empty where there was no update; the items and the tokens int64
+    """The network's weights float32, one after another, empty where they did not move; the items and the tokens int64
     whose vectors changed, and the vectors float32 [n, dimensions + 1]. `anew` says that the learner's model has failed,
     and begins once more."""
 
@@ -272,12 +274,15 @@ class SequenceModel:
         self._known = len(self.items.vectors)
         if self.updates == before:
             return SequenceDelta()
-        return SequenceDelta(pack_array(self._weights.numpy()), *self.items.changed(), *self.tokens.changed())
+        every = self.options.trunk_every
+        weights = pack_array(self._weights.numpy()) if self.updates // every > before // every else b""
+        return SequenceDelta(weights, *self.items.changed(), *self.tokens.changed())
 
     def apply(self, delta: SequenceDelta) -> None:
         """Follow the learner."""
-        if self.options.network and delta.weights:
-            self._weights.copy_(unpack_tensor(delta.weights, np.float32, self.device))
+        if self.options.network and delta.items:
+            if delta.weights:
+                self._weights.copy_(unpack_tensor(delta.weights, np.float32, self.device))
             self.items.apply(delta.items, delta.item_vectors)
             self.tokens.apply(delta.tokens, delta.token_vectors)
             self._version, self._trained = self._version + 1, True
@@ -347,6 +352,8 @@ class SequenceModel:
         everything = size <= options.negatives
         negatives = np.arange(size) if everything else np.sort(chance.choice(size, options.negatives, replace=False))
         rows = negatives if everything else np.union1d(history[history >= 0], negatives)
+        trunk = (self.updates + 1) % options.trunk_every == 0
+        self._network.requires_grad_(trunk)
         vectors, moving = self._composed_of(rows, content)
         places = torch.from_numpy(np.searchsorted(rows, np.maximum(history, 0)))
         held = torch.from_numpy(history >= 0)
@@ -378,7 +385,7 @@ class SequenceModel:
             loss = loss + options.relation_pull * _distance(rows, vectors, related())
         loss.backward()
         self.updates += 1
-        self._move(moving)
+        self._move(moving, trunk)
         self._version, self._trained = self._version + 1, True
 
     def _views(self, held: torch.Tensor) -> list[torch.Tensor]:
@@ -426,18 +433,19 @@ class SequenceModel:
                 sources[place] = source * 2 * torch.sigmoid(source @ gate[:-1] + gate[-1])[:, None]
         return torch.stack(list(sources.values())).sum(0), moving
 
-    def _move(self, moving: list[tuple[_Table, Rows, torch.Tensor]]) -> None:
-        parameters = list(self._network.parameters())
-        gradient = parameters_to_vector(map(_gradient, parameters))
-        gradients = [gradient, *(_gradient(values) for _, _, values in moving)]
+    def _move(self, moving: list[tuple[_Table, Rows, torch.Tensor]], trunk: bool) -> None:
+        parameters = list(self._network.parameters()) if trunk else []
+        gradients = [_gradient(values) for values in [*parameters, *(values for _, _, values in moving)]]
         if not all(bool(part.isfinite().all()) for part in gradients):
             raise FloatingPointError(f"the gradient of the sequence model's update {self.updates} is not finite")
         rate = self.options.learning_rate
-        first, second = self._weight_moments
-        self._weights -= _adam(first, second, gradient, rate, self.updates)
+        if trunk:
+            first, second = self._weight_moments
+            gradient = parameters_to_vector(gradients[: len(parameters)])
+            self._weights -= _adam(first, second, gradient, rate, self.updates // self.options.trunk_every)
         for parameter in parameters:
             parameter.grad = None
-        for (table, rows, _), part in zip(moving, gradients[1:], strict=True):
+        for (table, rows, _), part in zip(moving, gradients[len(parameters) :], strict=True):
             table.move(rows, part, rate, self.updates)
 
     def snapshot(self, learning: bool = True) -> dict[str, bytes]:

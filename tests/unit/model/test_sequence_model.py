@@ -99,7 +99,7 @@ def test_it_learns_an_order_that_counts_do_not_know(network: str, negatives: int
 
 
 # What can be switched on, all of it.
-SWITCHED_ON = {"gated": True, "contrast": 0.3, "relation_pull": 0.1, "balance": 0.5}
+SWITCHED_ON = {"trunk_every": 3, "gated": True, "contrast": 0.3, "relation_pull": 0.1, "balance": 0.5}
 PAIRS = np.array([[0, 8], [3, 5]])
 events = st.lists(st.tuples(st.integers(0, 5), st.integers(0, ITEMS - 1)), min_size=20, max_size=80)
 
@@ -236,6 +236,22 @@ def test_the_step_is_that_of_adam() -> None:
         ours -= _adam(*moments, weights.grad, 0.1, update)
         reference.step()
     torch.testing.assert_close(ours, weights.detach())
+
+
+def test_the_trunk_moves_more_seldom_than_what_stands_for_items() -> None:
+    model, content = model_of(replace(SMALL, trunk_every=3)), content_of()
+    moved = []
+    for n in range(5):
+        before = model._weights.clone(), model.items.vectors.clone()
+        # A step and its two updates.
+        delta = model.learn(batch_of(walks(2, 4)), content, True)
+        assert model.updates == 2 * (n + 1)
+        assert not model.items.vectors.equal(before[1])
+        assert bool(delta.items)
+        moved.append(not model._weights.equal(before[0]))
+        assert bool(delta.weights) == moved[-1]
+    # At updates 3, 6 and 9.
+    assert moved == [False, True, True, False, True]
 
 
 def test_an_erased_person_is_no_longer_learned_from_and_forgotten_items_leave_histories() -> None:
