@@ -34,6 +34,9 @@ from schema.rule import parse_rule
 from schema.similar_items import SimilarItem, SimilarItems, encode_similar_items
 
 _MANY, _REVIEW_S, _POPULAR_S = 8, 60.0, 10.0
+# So many times as long as packing the model took there is none for the sake of who is erased: what is packed is written
+# too, which takes about as long again.
+_FOLD_PAUSE = 20.0
 TOPIC_STEP = 1_000_000
 """What is added to a partition's number for each topic after that of the items: rules, decisions, experiments."""
 
@@ -72,8 +75,9 @@ class LearnerFunction(KeyedCoProcessFunction):
     items, by their ids: `told_review`, which wait and why, and `told_forbidden`. Learning is
     deterministic, so both give the model, but for the sequence model's network: that is as it was packed. Without
     either it begins with the packed recommender in the file `start_from`, if one is given. The log is folded into the
-    base after `compact_after_events` events, and when a user is erased: it holds histories under users' names. Then a
-    receipt is sent.
+    base after `compact_after_events` events, and soon after a user is erased, as it holds histories under users' names:
+    at once, or, as folding takes as long as the model is large, where it has just been done for another, so late that
+    all that folding takes a small part of the time. Then a receipt is sent.
     """
 
     recommender: type[Recommender] = Recommender
@@ -125,11 +129,13 @@ class LearnerFunction(KeyedCoProcessFunction):
         )
         self._budget = TrainingBudget(self._target_freshness_ms, self._sequence_time_share)
         self._recommender: Recommender | None = None
+        # The events by which people were erased of whom the log still holds something, and when it may be folded.
+        self._erased, self._fold_due, self._fold_awaited = list[str](), 0.0, False
 
     def process_element1(self, value: Row, ctx: KeyedCoProcessFunction.Context) -> Iterator[object]:
         """Learn from one micro-batch of snapshots."""
         _, requests = value
-        yield from self._take([bytes(request) for request in requests])
+        yield from self._take(ctx, [bytes(request) for request in requests])
 
     def process_element2(self, value: Row, ctx: KeyedCoProcessFunction.Context) -> Iterator[object]:
         """Take one micro-batch of catalogue messages, and of what the shop steers by."""
@@ -165,7 +171,16 @@ class LearnerFunction(KeyedCoProcessFunction):
                 fault = error
             if fault is not None:
                 yield self._dead_letters.of(fault, self._tables[table], partition, offset, payload)
-        yield from self._take([], changes, steering)
+        yield from self._take(ctx, [], changes, steering)
+
+    def on_timer(self, timestamp: int, ctx: KeyedCoProcessFunction.OnTimerContext) -> Iterator[object]:
+        """Fold the log, where people who were erased are waiting for that."""
+        self._fold_awaited = False
+        if self._recommender is None:
+            yield from self._begun()
+        if self._erased:
+            self._fold()
+            yield from self._receipts()
 
     def _begun(self) -> Iterator[object]:
         """Read the model, and send it whole."""
@@ -174,6 +189,7 @@ class LearnerFunction(KeyedCoProcessFunction):
 
     def _take(
         self,
+        ctx: KeyedCoProcessFunction.Context,
         requests: list[bytes],
         changes: Sequence[tuple[CatalogueChange, _Message]] = (),
         steering: Sequence[tuple[Steering, _Message]] = (),
@@ -198,10 +214,10 @@ class LearnerFunction(KeyedCoProcessFunction):
             if self._options.sequence.network:
                 # Its network is an older one than the scorers have.
                 yield from self._sent(True, self._recommender.pack(learning=False))
-            yield from self._one_by_one(requests, changes, steering, error)
+            yield from self._one_by_one(ctx, requests, changes, steering, error)
             return
-        erased = [snapshot for snapshot in snapshots if snapshot.erased]
-        self._remember(batch, fold=bool(erased))
+        self._erased += [snapshot.event_id for snapshot in snapshots if snapshot.erased]
+        folded = self._remember(batch)
         self._version = self._recommender.version
         self._milliseconds = round((time.perf_counter() - started) * 1000)
         yield from self._sent(False, pack_delta(delta))
@@ -209,12 +225,24 @@ class LearnerFunction(KeyedCoProcessFunction):
             yield SIMILAR, Row(item, None)
         for similar in self._recommender.similar_items(delta, self._similar_items):
             yield SIMILAR, Row(similar.item_id, self._encode(similar))
-        for snapshot in erased:
-            yield RECEIPTS, Row(receipt(snapshot.event_id, "model"))
+        if folded:
+            yield from self._receipts()
+        elif self._erased and not self._fold_awaited:
+            # Though nothing more may come.
+            wait_ms = max(round((self._fold_due - time.monotonic()) * 1000), 0)
+            timers = ctx.timer_service()
+            timers.register_processing_time_timer(timers.current_processing_time() + wait_ms)
+            self._fold_awaited = True
         yield from self._popular(self._recommender.taken_categories(delta))
         # Now and then too, as rules have times of their own.
         if changes or steering or time.monotonic() > self._reviewed_at + _REVIEW_S:
             yield from self._reviewed()
+
+    def _receipts(self) -> Iterator[object]:
+        """For all who were erased: the log holds nothing any more."""
+        for event_id in self._erased:
+            yield RECEIPTS, Row(receipt(event_id, "model"))
+        self._erased = []
 
     def _popular(self, taken: set[str]) -> Iterator[object]:
         """What is popular in categories in which something was taken, of each now and then."""
@@ -268,6 +296,7 @@ class LearnerFunction(KeyedCoProcessFunction):
 
     def _one_by_one(
         self,
+        ctx: KeyedCoProcessFunction.Context,
         requests: list[bytes],
         changes: Sequence[tuple[CatalogueChange, _Message]],
         steering: Sequence[tuple[Steering, _Message]],
@@ -287,11 +316,11 @@ class LearnerFunction(KeyedCoProcessFunction):
         assert self._recommender is not None
         before = self._recommender.version
         for change in changes:
-            yield from self._take([], [change])
+            yield from self._take(ctx, [], [change])
         for steered in steering:
-            yield from self._take([], [], [steered])
+            yield from self._take(ctx, [], [], [steered])
         for request in requests:
-            yield from self._take([request])
+            yield from self._take(ctx, [request])
         if self._recommender.version == before and len(requests) + len(changes) + len(steering) >= _MANY:
             raise error
 
@@ -301,6 +330,7 @@ class LearnerFunction(KeyedCoProcessFunction):
 
     def _restored(self) -> Recommender:
         self._logged = self._batches = 0
+        self._erased = []
         packed = self._base.value()
         model = self.recommender
         if packed is None:
@@ -312,6 +342,7 @@ class LearnerFunction(KeyedCoProcessFunction):
             self._batches += 1
             logged = msgspec.msgpack.decode(entry, type=_Logged)
             snapshots = [unpack_snapshot(request) for request in logged.requests]
+            self._erased += [snapshot.event_id for snapshot in snapshots if snapshot.erased]
             # The network goes on from where it was packed: to train it again would take too long.
             recommender.learn(snapshots, logged.changes, False, logged.steering)
             self._logged += len(logged.requests) + len(logged.changes) + len(logged.steering)
@@ -319,13 +350,22 @@ class LearnerFunction(KeyedCoProcessFunction):
         recommender.rules.told(waiting, [item for item, _ in self._told_forbidden.items()])
         return recommender
 
-    def _remember(self, batch: _Logged, fold: bool) -> None:
+    def _remember(self, batch: _Logged) -> bool:
+        """Put the batch into the log, or fold that; whether it was folded."""
         self._learned.inc(len(batch.requests))
         self._logged += len(batch.requests) + len(batch.changes) + len(batch.steering)
-        if (self._logged < self._compact_after_events and not fold) or self._recommender is None:
-            self._log.put(self._batches, msgspec.msgpack.encode(batch))
-            self._batches += 1
-            return
+        if self._logged >= self._compact_after_events or (self._erased and time.monotonic() >= self._fold_due):
+            self._fold()
+            return True
+        self._log.put(self._batches, msgspec.msgpack.encode(batch))
+        self._batches += 1
+        return False
+
+    def _fold(self) -> None:
+        assert self._recommender is not None
+        started = time.monotonic()
         self._base.update(self._recommender.pack())
         self._log.clear()
         self._logged = self._batches = 0
+        now = time.monotonic()
+        self._fold_due = now + _FOLD_PAUSE * (now - started)

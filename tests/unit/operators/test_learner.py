@@ -16,6 +16,7 @@ from operators.category_items import CATEGORY_ITEMS
 from operators.dead_letters import DEAD_LETTERS
 from operators.forbidden_items import FORBIDDEN_ITEMS
 from operators.learner import TOPIC_STEP, LearnerFunction
+from operators.receipts import RECEIPTS
 from operators.review import REVIEW_QUEUE
 from schema.category_items import decode_category_items
 from tests.unit.operators.keyed import Keyed
@@ -115,6 +116,43 @@ def test_events_without_consent_leave_nothing(flink: Keyed) -> None:
     alone = Snapshot("anna", "e", 0, 0, ["a"], [1.0], session_only=True)
     list(learner.process_element1(Row(0, [pack_snapshot(alone)]), None))  # type: ignore[arg-type]
     assert not flink.states["log"].get("")
+
+
+def test_of_people_erased_one_after_another_the_log_is_folded_seldom_and_never_forgotten(
+    flink: Keyed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(operators.learner, "_FOLD_PAUSE", 1e6)
+
+    def erased_with(learner: LearnerFunction, *users: str) -> list[str]:
+        """The receipts that come at once when these take something and are erased."""
+        rows = []
+        for user in users:
+            taken = Snapshot(user, f"{user} takes", 0, 0, ["a"], [1.0], 0, "a")
+            erasure = Snapshot(user, f"{user} goes", 0, 0, [], [], erased=True)
+            batch = Row(0, [pack_snapshot(taken), pack_snapshot(erasure)])
+            rows += learner.process_element1(batch, flink)  # type: ignore[arg-type]
+        return receipts(rows)
+
+    def receipts(rows: list[object]) -> list[str]:
+        return [json.loads(row[0])["event_id"] for row in told(iter(rows), RECEIPTS)]
+
+    def held() -> bytes:
+        return flink.states["base"][""] + msgspec.msgpack.encode(flink.states["log"].get("", {}))
+
+    learner = opened(flink)
+    assert erased_with(learner, "anna") == ["anna goes"]
+    assert erased_with(learner, "ben", "cleo") == []
+    assert b"anna" not in held()
+    assert b"ben" in held()
+    # Nothing more comes.
+    assert receipts(flink.fired(learner, 10**12)) == ["ben goes", "cleo goes"]
+    assert b"ben" not in held()
+
+    assert erased_with(learner, "dora") == []
+    assert b"dora" in held()
+    # The job was away meanwhile.
+    assert receipts(list(sent(opened(flink), (0, "b", {"item_id": "b"})))) == ["dora goes"]
+    assert b"dora" not in held()
 
 
 def test_what_came_to_an_end_while_the_job_was_away_is_told(flink: Keyed) -> None:
