@@ -34,8 +34,7 @@ from schema.rule import parse_rule
 from schema.similar_items import SimilarItem, SimilarItems, encode_similar_items
 
 _MANY, _REVIEW_S, _POPULAR_S = 8, 60.0, 10.0
-# So many times as long as packing the model took there is none for the sake of who is erased: what is packed is written
-# too, which takes about as long again.
+# So many times as long as packing the model took it is not packed again: it is written too, which takes about as long.
 _FOLD_PAUSE = 20.0
 TOPIC_STEP = 1_000_000
 """What is added to a partition's number for each topic after that of the items: rules, decisions, experiments."""
@@ -75,9 +74,9 @@ class LearnerFunction(KeyedCoProcessFunction):
     items, by their ids: `told_review`, which wait and why, and `told_forbidden`. Learning is
     deterministic, so both give the model, but for the sequence model's network: that is as it was packed. Without
     either it begins with the packed recommender in the file `start_from`, if one is given. The log is folded into the
-    base after `compact_after_events` events, and soon after a user is erased, as it holds histories under users' names:
-    at once, or, as folding takes as long as the model is large, where it has just been done for another, so late that
-    all that folding takes a small part of the time. Then a receipt is sent.
+    base after `compact_after_events` events, and when a user is erased, as it holds histories under users' names; where
+    it has just been folded, later, as that takes as long as the model is large, and is to take a small part of the
+    time. For who was erased a receipt is sent then.
     """
 
     recommender: type[Recommender] = Recommender
@@ -354,7 +353,8 @@ class LearnerFunction(KeyedCoProcessFunction):
         """Put the batch into the log, or fold that; whether it was folded."""
         self._learned.inc(len(batch.requests))
         self._logged += len(batch.requests) + len(batch.changes) + len(batch.steering)
-        if self._logged >= self._compact_after_events or (self._erased and time.monotonic() >= self._fold_due):
+        due = self._logged >= self._compact_after_events or bool(self._erased)
+        if due and time.monotonic() >= self._fold_due:
             self._fold()
             return True
         self._log.put(self._batches, msgspec.msgpack.encode(batch))

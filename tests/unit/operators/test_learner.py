@@ -155,6 +155,26 @@ def test_of_people_erased_one_after_another_the_log_is_folded_seldom_and_never_f
     assert b"dora" not in held()
 
 
+def test_a_long_log_waits_too_where_it_has_just_been_folded(flink: Keyed, monkeypatch: pytest.MonkeyPatch) -> None:
+    def batches(learner: LearnerFunction, begin: int, end: int) -> list[int]:
+        """How long the log is after each of the events."""
+        lengths = []
+        for n in range(begin, end):
+            taken = pack_snapshot(Snapshot("u", f"{n}", 0, 0, ["a"], [1.0], 0, "a"))
+            list(learner.process_element1(Row(0, [taken]), flink))  # type: ignore[arg-type]
+            lengths.append(len(flink.states["log"].get("", {})))
+        return lengths
+
+    # Folded after a hundred.
+    monkeypatch.setattr(operators.learner, "_FOLD_PAUSE", 0.0)
+    learner = opened(flink)
+    assert batches(learner, 0, 250)[98:101] == [99, 0, 1]
+    monkeypatch.setattr(operators.learner, "_FOLD_PAUSE", 1e6)
+    learner = opened(flink)
+    assert batches(learner, 250, 500)[48:51] == [99, 0, 1]
+    assert len(flink.states["log"][""]) == 200
+
+
 def test_what_came_to_an_end_while_the_job_was_away_is_told(flink: Keyed) -> None:
     items = [(0, name, {"item_id": name, "title": name.upper()}) for name in "abc"]
     rules = [
