@@ -352,8 +352,7 @@ class SequenceModel:
         everything = size <= options.negatives
         negatives = np.arange(size) if everything else np.sort(chance.choice(size, options.negatives, replace=False))
         rows = negatives if everything else np.union1d(history[history >= 0], negatives)
-        trunk = (self.updates + 1) % options.trunk_every == 0
-        self._network.requires_grad_(trunk)
+        self._network.requires_grad_((self.updates + 1) % options.trunk_every == 0)
         vectors, moving = self._composed_of(rows, content)
         places = torch.from_numpy(np.searchsorted(rows, np.maximum(history, 0)))
         held = torch.from_numpy(history >= 0)
@@ -385,7 +384,7 @@ class SequenceModel:
             loss = loss + options.relation_pull * _distance(rows, vectors, related())
         loss.backward()
         self.updates += 1
-        self._move(moving, trunk)
+        self._move(moving)
         self._version, self._trained = self._version + 1, True
 
     def _views(self, held: torch.Tensor) -> list[torch.Tensor]:
@@ -433,13 +432,13 @@ class SequenceModel:
                 sources[place] = source * 2 * torch.sigmoid(source @ gate[:-1] + gate[-1])[:, None]
         return torch.stack(list(sources.values())).sum(0), moving
 
-    def _move(self, moving: list[tuple[_Table, Rows, torch.Tensor]], trunk: bool) -> None:
-        parameters = list(self._network.parameters()) if trunk else []
+    def _move(self, moving: list[tuple[_Table, Rows, torch.Tensor]]) -> None:
+        parameters = [values for values in self._network.parameters() if values.requires_grad]
         gradients = [_gradient(values) for values in [*parameters, *(values for _, _, values in moving)]]
         if not all(bool(part.isfinite().all()) for part in gradients):
             raise FloatingPointError(f"the gradient of the sequence model's update {self.updates} is not finite")
         rate = self.options.learning_rate
-        if trunk:
+        if parameters:
             first, second = self._weight_moments
             gradient = parameters_to_vector(gradients[: len(parameters)])
             self._weights -= _adam(first, second, gradient, rate, self.updates // self.options.trunk_every)

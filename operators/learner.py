@@ -128,8 +128,9 @@ class LearnerFunction(KeyedCoProcessFunction):
         )
         self._budget = TrainingBudget(self._target_freshness_ms, self._sequence_time_share)
         self._recommender: Recommender | None = None
-        # The events by which people were erased of whom the log still holds something, and when it may be folded.
-        self._erased, self._fold_due, self._fold_awaited = list[str](), 0.0, False
+        # The events by which people were erased of whom the log still holds something, and when it may be folded, in
+        # epoch milliseconds.
+        self._erased, self._fold_due = list[str](), 0
 
     def process_element1(self, value: Row, ctx: KeyedCoProcessFunction.Context) -> Iterator[object]:
         """Learn from one micro-batch of snapshots."""
@@ -174,7 +175,6 @@ class LearnerFunction(KeyedCoProcessFunction):
 
     def on_timer(self, timestamp: int, ctx: KeyedCoProcessFunction.OnTimerContext) -> Iterator[object]:
         """Fold the log, where people who were erased are waiting for that."""
-        self._fold_awaited = False
         if self._recommender is None:
             yield from self._begun()
         if self._erased:
@@ -226,12 +226,9 @@ class LearnerFunction(KeyedCoProcessFunction):
             yield SIMILAR, Row(similar.item_id, self._encode(similar))
         if folded:
             yield from self._receipts()
-        elif self._erased and not self._fold_awaited:
-            # Though nothing more may come.
-            wait_ms = max(round((self._fold_due - time.monotonic()) * 1000), 0)
-            timers = ctx.timer_service()
-            timers.register_processing_time_timer(timers.current_processing_time() + wait_ms)
-            self._fold_awaited = True
+        elif self._erased:
+            # Though nothing more may come. To Flink timers of one time are one.
+            ctx.timer_service().register_processing_time_timer(self._fold_due)
         yield from self._popular(self._recommender.taken_categories(delta))
         # Now and then too, as rules have times of their own.
         if changes or steering or time.monotonic() > self._reviewed_at + _REVIEW_S:
@@ -354,7 +351,7 @@ class LearnerFunction(KeyedCoProcessFunction):
         self._learned.inc(len(batch.requests))
         self._logged += len(batch.requests) + len(batch.changes) + len(batch.steering)
         due = self._logged >= self._compact_after_events or bool(self._erased)
-        if due and time.monotonic() >= self._fold_due:
+        if due and time.time() * 1000 >= self._fold_due:
             self._fold()
             return True
         self._log.put(self._batches, msgspec.msgpack.encode(batch))
@@ -363,9 +360,9 @@ class LearnerFunction(KeyedCoProcessFunction):
 
     def _fold(self) -> None:
         assert self._recommender is not None
-        started = time.monotonic()
+        started = time.time()
         self._base.update(self._recommender.pack())
         self._log.clear()
         self._logged = self._batches = 0
-        now = time.monotonic()
-        self._fold_due = now + _FOLD_PAUSE * (now - started)
+        now = time.time()
+        self._fold_due = int(1000 * (now + _FOLD_PAUSE * (now - started)))

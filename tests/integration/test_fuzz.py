@@ -15,13 +15,9 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 EVENTS, ODD, ITEMS, START = 190_000, 3, 10_000, 1_600_000_000_000
 
 
-def test_every_broken_message_is_taken_or_set_aside_and_nothing_restarts(
-    job_stack: Stack, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_broken_message_is_taken_or_set_aside_and_nothing_restarts(job_stack: Stack) -> None:
     from kafka import KafkaProducer
 
-    # Folding the log into the base is for other tests: at each thirtieth event it would be most of the work.
-    monkeypatch.delenv("HEADRACE_MODELS__COMPACT_AFTER_EVENTS")
     chance = random.Random(5)
     job = job_stack.submit(Path("jobs/recommend.py"))
     topics = Topics(job_stack.bootstrap_servers)
