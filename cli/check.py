@@ -14,10 +14,11 @@ def test(context: typer.Context) -> None:
 
     Arguments go to pytest and replace its two runs by one: `headrace test tests/unit -k topics`.
     """
+    parallel, by_file = ["pytest", "--numprocesses=2"], ["--dist=loadfile", "--no-loadscope-reorder"]
     runs = (
         [["pytest", *context.args]]
         if context.args
-        else [["pytest", "--numprocesses=2", "tests/unit"], ["pytest", "--ignore=tests/unit"]]
+        else [[*parallel, "tests/unit"], [*parallel, *by_file, "--ignore=tests/unit"]]
     )
     for command in [
         ["ruff", "check"],

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
+from xdist.remote import Producer
+from xdist.scheduler import LoadFileScheduling
 
 from deploy.local.stack import Stack
 from deploy.local.topics import create_topics, default_topics
@@ -16,6 +18,26 @@ settings.register_profile("headrace", deadline=None, derandomize=True, suppress_
 settings.load_profile("headrace")
 # As in the job's workers.
 torch.set_num_threads(1)
+
+
+_LONGEST = ("test_upgrade", "test_chaos", "test_local_stack")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The files that take longest come first, so that of two workers none waits long for the other at the end."""
+    items.sort(key=lambda item: item.path.stem not in _LONGEST)
+
+
+class _ByFile(LoadFileScheduling):
+    def _split_scope(self, nodeid: str) -> str:
+        """One worker has all tests that look at the whole system, as that takes a minute to start."""
+        browser = "tests/browser/"
+        return browser if nodeid.startswith(browser) else super()._split_scope(nodeid)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadFileScheduling | None:
+    """Where tests are given out by file, as above."""
+    return _ByFile(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
 @pytest.fixture(scope="session")
