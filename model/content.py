@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from itertools import accumulate, islice
 from typing import NamedTuple
 from zlib import crc32
@@ -69,7 +70,8 @@ class NewItems(NamedTuple):
 
 def tokens_of(item: Item) -> bytes:
     """The item's tokens, uint16, each once: its category at each level, brand, price (by powers of 1.5, within its
-    category), and the words of title and description, as many as there is room for."""
+    category), the year and the month of its creation, and the words of title and description, as many as there is room
+    for."""
     tokens: dict[int, None] = {}
     for text in texts_of(item):
         tokens.setdefault(_token(text))
@@ -115,6 +117,9 @@ def _texts(item: Item) -> Iterator[str]:
         yield f"brand:{item.brand.strip().lower()}"
     if item.price:
         yield f"price:{path[-1] if path else ''}:{item.currency}:{round(math.log(item.price, 1.5))}"
+    if item.created_at is not None:
+        created = datetime.fromtimestamp(item.created_at / 1000, UTC)
+        yield from (f"created:{created:%Y}", f"created:{created:%Y-%m}")
     for text in (item.title, item.description):
         yield from (f"word:{word[0]}" for word in _WORD.finditer((text or "").lower()))
 

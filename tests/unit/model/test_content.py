@@ -52,6 +52,16 @@ def test_tokens_are_one_each_and_bounded_the_category_first() -> None:
     assert tokens_of(Item("x")) == b""
 
 
+def test_items_of_a_month_have_more_in_common_than_those_of_a_year() -> None:
+    created = [1_704_067_200_000, 1_706_659_200_000, 1_709_251_200_000, 1_735_689_600_000]
+    january, also, march, next_year = (set(texts_of(Item("x", created_at=at))) for at in created)
+    assert january == also == {"created:2024", "created:2024-01"}
+    assert march & january == {"created:2024"}
+    assert not next_year & january
+    # A film may be older than the clock's zero.
+    assert set(texts_of(Item("x", created_at=-1_514_764_800_000))) == {"created:1922", "created:1922-01"}
+
+
 def test_a_price_says_something_within_its_category_and_roughly() -> None:
     def price(value: float, category: str) -> bytes:
         return tokens_of(Item("x", price=value, category=[category]))[-2:]
