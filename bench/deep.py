@@ -14,19 +14,20 @@ from bench.peers import Popularity
 from bench.quality import ALONE, TAOBAO, K, alone, replay
 from cli.common import progress
 from cli.evaluate import read_events
-from cli.movielens import items, write_csv
+from cli.movielens import items, people, write_csv
 from jobs.settings import load_settings
 from model.evaluate import Report, evaluate
 from model.text_encoder import TextEncoder, text_of
 from schema.item import Item, parse_item
 
 _PEOPLE = ("all", "first", "light", "heavy", "cold", "new")
-POPULARITY, WITHOUT_CONTENT, WITHOUT_CHANCE, THOMPSON, WHOLE, TRANSFORMER, GRU, ENCODER = (
+POPULARITY, WITHOUT_CONTENT, WITHOUT_CHANCE, THOMPSON, WHOLE, CONTEXT, TRANSFORMER, GRU, ENCODER = (
     "popularity",
     "blend, without content",
     "blend, nothing left to chance",
     "blend, Thompson sampling",
     "blend",
+    "blend, by gender and age",
     "blend and transformer",
     "blend and GRU",
     "blend, transformer and text encoder",
@@ -47,19 +48,20 @@ def run(data: Path) -> dict[str, dict[str, float]]:
     """A row for each source and data set: nDCG@20 over the last half of the events, seen items left out, of `all`, of a
     person's `first` five items, of `light` and `heavy` people, of `cold` items, which fewer than five people had taken,
     and of items `new` to the person; and milliseconds an event, a list and learning from it, on one core that shares
-    its machine with the other rows. Films have titles, genres and years, the shop's items a category and no words, so
-    no row with a text encoder. Also drawn, in `deep.png` in the data folder."""
+    its machine with the other rows. Films have titles, genres and years, the shop's items a category and no words, and
+    nothing is known of its people, so it has no row with a text encoder or a context. Also drawn, in `deep.png`
+    in the data folder."""
     files = {"movielens": write_csv(data), "shop": TAOBAO}
     for name, file in list(files.items()):
         if not file.exists():
             progress.print(f"{name} left out: no file {file}")
             del files[name]
-    sources = [POPULARITY, *ALONE, WITHOUT_CONTENT, WITHOUT_CHANCE, THOMPSON, WHOLE, *_NETWORKS, *_SWITCHES]
+    sources = [POPULARITY, *ALONE, WITHOUT_CONTENT, WITHOUT_CHANCE, THOMPSON, WHOLE, CONTEXT, *_NETWORKS, *_SWITCHES]
     tasks = [
         (name, str(file), source, str(data))
         for name, file in files.items()
         for source in sources
-        if name == "movielens" or source not in (ENCODER, *_SWITCHES)
+        if name == "movielens" or source not in (CONTEXT, ENCODER, *_SWITCHES)
     ]
     with ProcessPoolExecutor(os.cpu_count(), multiprocessing.get_context("spawn")) as pool:
         rows = list(pool.map(_row, *zip(*tasks, strict=True)))
@@ -138,6 +140,10 @@ def _row(name: str, file: str, source: str, data: str) -> dict[str, float]:
         if source == WITHOUT_CONTENT:
             # The category stays: it is what the blend knew before.
             catalogue = {item_id: Item(item_id, category=item.category) for item_id, item in catalogue.items()}
+        if source == CONTEXT:
+            known = people(Path(data))
+            events = [msgspec.structs.replace(event, properties=known[event.user_id]) for event in events]
+            options = replace(options, context=replace(options.context, properties=("gender", "age")))
         if source in _NETWORKS or source in _SWITCHES:
             network = _NETWORKS.get(source, "transformer")
             options = replace(options, sequence=replace(options.sequence, network=network, **_SWITCHES.get(source, {})))
@@ -151,7 +157,7 @@ def _row(name: str, file: str, source: str, data: str) -> dict[str, float]:
             options = replace(options, content=content, sequence=sequence)
         if source == THOMPSON:
             options = replace(options, content=replace(options.content, thompson=True))
-        if source not in (THOMPSON, WHOLE, *_NETWORKS, *_SWITCHES):
+        if source not in (THOMPSON, WHOLE, CONTEXT, *_NETWORKS, *_SWITCHES):
             options = replace(options, content=replace(options.content, share=0.0))
         if source in ALONE or source == WITHOUT_CONTENT:
             options = replace(options, content=replace(options.content, pool=0, recent=0))

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,12 +19,15 @@ _DELTA = 1e-6
 """The probability with which differential privacy may fail, in the epsilon that is printed."""
 
 
-def read_events(file: Path, parser: "EventParser | None" = None) -> "tuple[list[Event], dict[str, Item]]":
+def read_events(
+    file: Path, parser: "EventParser | None" = None, properties: Sequence[str] = ()
+) -> "tuple[list[Event], dict[str, Item]]":
     """The events of a CSV or Parquet file in time order, where ties keep the file's order, and the items' categories
     as their catalogue; events without consent are left out.
 
-    Columns user_id, item_id, event_type, timestamp (epoch milliseconds or RFC 3339), optionally value, consent and
-    category. Raises typer.BadParameter naming the missing columns or the first bad row.
+    Columns user_id, item_id, event_type, timestamp (epoch milliseconds or RFC 3339), optionally value, consent,
+    category and the events' `properties`, as texts. Raises typer.BadParameter naming the missing columns or the first
+    bad row.
     """
     import msgspec
     import polars as pl
@@ -32,7 +36,7 @@ def read_events(file: Path, parser: "EventParser | None" = None) -> "tuple[list[
     from schema.event import EventParser
     from schema.item import Item
 
-    optional: dict[str, Any] = {"category": pl.String, "value": pl.Float64}
+    optional: dict[str, Any] = dict.fromkeys(properties, pl.String) | {"category": pl.String, "value": pl.Float64}
     text = {"user_id": pl.String, "item_id": pl.String, "event_type": pl.String}
     frame = pl.read_parquet(file) if file.suffix == ".parquet" else pl.read_csv(file, schema_overrides=text | optional)
     missing = {*text, "timestamp"} - set(frame.columns)
@@ -44,6 +48,8 @@ def read_events(file: Path, parser: "EventParser | None" = None) -> "tuple[list[
     catalogue: dict[str, Item] = {}
     for number, row in enumerate(frame.iter_rows(named=True)):
         fields = {name: row[name] for name in (*text, "timestamp", "value", "consent") if row.get(name) is not None}
+        if told := {name: str(row[name]) for name in properties if row.get(name) is not None}:
+            fields["properties"] = told
         try:
             event = parser.parse(msgspec.json.encode({"event_id": str(number), **fields}), now)
         except MessageError as error:
@@ -85,7 +91,7 @@ def register(app: typer.Typer) -> None:
             settings = load_settings(config)
         except SettingsError as error:
             raise typer.BadParameter(str(error)) from error
-        events, catalogue = read_events(file, settings.events.parser()())
+        events, catalogue = read_events(file, settings.events.parser()(), settings.models.context)
         lines: list[str] = []
 
         def note(index: int, event: "Event", items: list[str]) -> None:

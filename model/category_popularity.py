@@ -36,7 +36,7 @@ class CategoryPopularity:
         if largest >= len(self.best):
             rows = max(2 * len(self.best), largest + 1)
             self.best = np.vstack([self.best, np.full((rows - len(self.best), self.options.items), -1, np.int64)])
-        _rise(items, sums, category, self.best)
+        rise(items, sums, category, self.best)
 
     def rebuild(self, sums: Weights, category: Categories) -> None:
         """Start again, as after a restart or when an item has moved to another category."""
@@ -56,9 +56,9 @@ def _before(item, other, sums):  # type: ignore[no-untyped-def]
 
 
 @numba.njit("(i8[:], f4[:], i4[:], i8[:,::1])", cache=True, nogil=True)
-def _rise(items, sums, category, best):  # type: ignore[no-untyped-def]
-    """Put each item into its category's row, if need be in the place of the last, and the row in order again: others of
-    it may have grown in the same batch."""
+def rise(items, sums, category, best):  # type: ignore[no-untyped-def]
+    """Put each of `items` int64 into its category's row of `best` int64 [categories, E], if need be in the place of the
+    last, and the row in the order of `sums` float32 [N] again: others of it may have grown in the same batch."""
     for item in items:
         if category[item] < 0:
             continue

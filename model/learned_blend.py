@@ -25,11 +25,11 @@ from model.category_popularity import Categories
 from model.exposure import Exposure
 from schema.event import EVENT_TYPES
 
-VERSION = 7
+VERSION = 8
 """The version byte of a packed blend; it counts the features' meanings too."""
 
 LEVELS = 5
-FEATURES = 38
+FEATURES = 40
 RECENT = 10
 """How many of the user's newest items the features of category look at."""
 
@@ -199,16 +199,18 @@ class LearnedBlend:
         state = msgspec.msgpack.decode(memoryview(packed)[1:], type=_Packed)
         blend = cls(options)
         # Version 1 had no signals, version 2 four of them and no popularity, version 3 no counts and ages of own items,
-        # version 4 no content, version 5 no sequence and no relations. Features that were not there begin as all did.
+        # version 4 no content, version 5 no sequence and no relations, version 7 no context. Features that were not
+        # there begin as all did.
         missing = {
-            1: [16] * 22,
-            2: [22, 22, *[24] * 12],
-            3: [*[26] * 8, 27, 27, 27],
-            4: [26] * 8,
-            5: [30] * 4,
-            6: [],
+            1: [16] * 24,
+            2: [22, 22, *[24] * 14],
+            3: [*[26] * 10, 27, 27, 27],
+            4: [26] * 10,
+            5: [26, 26, *[30] * 4],
+            6: [26, 26],
             # Version 6 knew no exposure.
-            7: [],
+            7: [26, 26],
+            8: [],
         }[packed[0]]
         known = FEATURES - len(missing)
         weights = np.insert(unpack_array(state.weights, np.float32).reshape(-1, known), missing, 0, axis=1)
@@ -234,8 +236,9 @@ def features_of(
     category: Categories,
 ) -> Weights:
     """Features float32 [B, C, FEATURES] of the candidates: from their shares; from other models' scores `signals`
-    float32 [9, B, C]; from how often each was interacted with, `popularity` float32 [B, C]; from what the user did last
-    with their own items, how often and how long ago; and from each item's `category` int32 [N], -1 where it has none.
+    float32 [10, B, C]; from how often each was interacted with, `popularity` float32 [B, C]; from what the user did
+    last with their own items, how often and how long ago; and from each item's `category` int32 [N], -1 where it has
+    none.
     """
     weights = np.array(blend_weights, np.float32)
     own = (batch.items, batch.types, batch.counts, batch.ages)

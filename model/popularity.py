@@ -35,7 +35,8 @@ class PopularityDelta(msgspec.Struct, array_like=True):
 
 
 class Popularity:
-    """`sums` float32 [N]: the decayed number of interactions of each item, relative to `landmark`."""
+    """`sums` float32 [N]: the decayed number of interactions of each item, relative to `landmark`; `largest` of them,
+    and the `rate` of the decay, a millisecond."""
 
     name = "popularity"
 
@@ -43,8 +44,8 @@ class Popularity:
         self.device = device
         self.sums = torch.empty(0, device=device)
         self.landmark = 0
-        self._largest = 0.0
-        self._rate = math.log(2) / options.half_life_ms
+        self.largest = 0.0
+        self.rate = math.log(2) / options.half_life_ms
         self._bind()
 
     def resize(self, items: int) -> None:
@@ -55,7 +56,7 @@ class Popularity:
     def retain(self, rows: Rows) -> None:
         """Keep only these items, as rows 0, 1, 2."""
         self.sums = self.sums[torch.from_numpy(rows).to(self.device)]
-        self._largest = float(self.sums.max()) if len(rows) else 0.0
+        self.largest = float(self.sums.max()) if len(rows) else 0.0
         self._bind()
 
     def _bind(self) -> None:
@@ -65,27 +66,31 @@ class Popularity:
 
     def learn(self, batch: Batch) -> PopularityDelta:
         """Add the batch's interactions."""
-        times = batch.timestamps[batch.event_index >= 0]
-        if not len(times):
+        return self.add(batch.items, batch.event_index, batch.timestamps)
+
+    def add(self, histories: Rows, at: Rows, times: Rows) -> PopularityDelta:
+        """Add the item in column `at` int64 [B], -1 for none, of each of the `histories` int64 [B, H], taken at `times`
+        int64 [B], in epoch milliseconds."""
+        taken = times[at >= 0]
+        if not len(taken):
             return PopularityDelta(self.landmark, b"", b"")
-        newest = int(times.max())
-        if self.landmark == 0 or (newest - self.landmark) * self._rate > _MAX_EXPONENT:
+        newest = int(taken.max())
+        if self.landmark == 0 or (newest - self.landmark) * self.rate > _MAX_EXPONENT:
             self._move_landmark(newest)
-        of_batch = (batch.items, batch.event_index, batch.timestamps)
-        targets, changed, largest = _add(*of_batch, self.landmark, self._rate, self._array)
-        self._largest = max(self._largest, largest)
+        targets, changed, largest = _add(histories, at, times, self.landmark, self.rate, self._array)
+        self.largest = max(self.largest, largest)
         return PopularityDelta(self.landmark, pack_array(targets), pack_array(changed))
 
     def replace(self, sums: Weights) -> PopularityDelta:
         """Take undecayed sums float32 [N] that were made elsewhere in the place of what was learned."""
         self._array[: len(sums)] = sums
-        self._largest = float(self._array.max(initial=0))
+        self.largest = float(self._array.max(initial=0))
         return PopularityDelta(self.landmark, pack_array(np.arange(len(sums))), pack_array(sums))
 
     def _move_landmark(self, landmark: int) -> None:
         if self.landmark:
-            self.sums *= math.exp((self.landmark - landmark) * self._rate)
-            self._largest = float(self.sums.max())
+            self.sums *= math.exp((self.landmark - landmark) * self.rate)
+            self.largest = float(self.sums.max())
         self.landmark = landmark
 
     def apply(self, delta: PopularityDelta) -> None:
@@ -93,12 +98,12 @@ class Popularity:
         if delta.landmark != self.landmark:
             self._move_landmark(delta.landmark)
         sums = unpack_array(delta.sums, np.float32)
-        self._largest = max(self._largest, float(sums.max(initial=0)))
+        self.largest = max(self.largest, float(sums.max(initial=0)))
         self.sums[unpack_tensor(delta.items, np.int64, self.device)] = torch.from_numpy(sums).to(self.device)
 
     def score(self, weight: float) -> torch.Tensor:
         """Scores float32 [N]: the share of the most popular item's, times `weight`."""
-        scale = weight / max(self._largest, 1e-30)
+        scale = weight / max(self.largest, 1e-30)
         if devices.read_by_numba(self.device):
             return torch.from_numpy(self._array * np.float32(scale))
         return self.sums * scale
@@ -110,7 +115,7 @@ class Popularity:
     def load(self, arrays: dict[str, bytes]) -> None:
         """The inverse of `snapshot`."""
         self.sums = unpack_tensor(arrays["sums"], np.float32, self.device)
-        self._largest = float(self.sums.max()) if len(self.sums) else 0.0
+        self.largest = float(self.sums.max()) if len(self.sums) else 0.0
         self._bind()
         self.landmark = int(arrays["landmark"])
 

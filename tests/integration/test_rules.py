@@ -36,7 +36,11 @@ class Told:
         self._consumer.close()
 
 
-def test_a_rule_is_in_force_within_two_seconds_and_stays_over_a_savepoint(job_stack: Stack) -> None:
+def test_a_rule_is_in_force_within_two_seconds_and_stays_over_a_savepoint(
+    job_stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # What the rules ask of an event is a context too: it goes with the deltas and over the savepoint.
+    monkeypatch.setenv("HEADRACE_MODELS__CONTEXT", '["page"]')
     job = job_stack.submit(Path("jobs/recommend.py"))
     topics, taken = Topics(job_stack.bootstrap_servers), 0
     queue, forbidden = (Told(job_stack.bootstrap_servers, topic) for topic in ("review-queue", "forbidden-items"))

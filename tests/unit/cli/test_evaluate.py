@@ -54,6 +54,17 @@ def test_values_may_be_whole_first_and_fractions_later(tmp_path: Path) -> None:
     assert (events[0].value, events[-1].value) == (5.0, 4.5)
 
 
+@pytest.mark.parametrize("parquet", [False, True])
+def test_columns_that_are_a_context_are_properties_of_the_events(tmp_path: Path, parquet: bool) -> None:
+    rows = [("u", "i", "view", START, "", "", 7, "de"), ("v", "i", "view", START, "", "", "", "")]
+    file = written(tmp_path, rows, (*COLUMNS, "age", "country"))
+    if parquet:
+        pl.read_csv(file, schema_overrides={"value": pl.Float64}).write_parquet(file.with_suffix(".parquet"))
+        file = file.with_suffix(".parquet")
+    events, _ = read_events(file, properties=["country", "age", "device"])
+    assert [event.properties for event in events] == [{"country": "de", "age": "7"}, None]
+
+
 def test_it_takes_what_the_configured_job_takes(tmp_path: Path) -> None:
     file, config = written(tmp_path, [("u", "i", "pv", START, "", "")]), tmp_path / "job.toml"
     refused = CliRunner().invoke(app, ["evaluate", str(file), "--json"])

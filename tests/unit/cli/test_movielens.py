@@ -17,6 +17,7 @@ def data(tmp_path: Path) -> Path:
     (folder / "ml-100k.item").write_text(
         "head\n1\tToy Story\t1995\tAnimation Children's\n267\tunkonwn\tunkonwn\tunknown\n"
     )
+    (folder / "ml-100k.user").write_text("head\n8\t24\tM\ttechnician\t85711\n9\t53\tF\tother\t94043\n")
     return tmp_path
 
 
@@ -43,6 +44,10 @@ def test_items_leave_out_what_is_not_known(data: Path) -> None:
         },
         {"item_id": "267", "title": "unkonwn"},
     ]
+
+
+def test_people_are_known_by_gender_and_roughly_by_age(data: Path) -> None:
+    assert movielens.people(data) == {"8": {"age": "20", "gender": "M"}, "9": {"age": "50", "gender": "F"}}
 
 
 def test_the_csv_is_what_evaluate_reads(data: Path) -> None:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from model.arrays import largest_of, pack_array
 from model.blend import BlendOptions, CatalogueChange, Recommender, change_of, pack_delta, unpack_delta
 from model.content import ContentOptions, tokens_of
+from model.context_popularity import ContextPopularityOptions
 from model.learned_blend import LearnedBlend, LearnedBlendOptions
 from model.linear_item_model import LinearItemModelOptions
 from model.matrix_factorization import MatrixFactorizationOptions
@@ -40,6 +41,7 @@ streams = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 12)), min_size=1,
 
 ALL_SOURCES = replace(
     SOLVED_OFTEN,
+    context=ContextPopularityOptions(("country",), contexts=2),
     user_neighbours=UserNeighboursOptions(3),
     user_segments=UserSegmentsOptions(2, after=5),
     learned=LearnedBlendOptions(clusters=2),
@@ -338,7 +340,7 @@ def test_lists_go_on_where_the_network_fails_and_both_sides_begin_it_anew(monkey
     expected = plain.recommend(query, 20)
     blend = LearnedBlend(WITH_SEQUENCE.learned)
     # Were the network not there, its two features would be alike for all.
-    blend.weights[0, 30:32] = 1
+    blend.weights[0, 32:34] = 1
     assert replica.recommend(query, 20, blend, sequence=True) != replica.recommend(query, 20, blend, sequence=False)
     assert replica.recommend(query, 20, blend, sequence=False) == expected
 
@@ -370,7 +372,7 @@ def test_what_only_the_network_thinks_of_may_lead_a_list_and_says_so(whole_catal
     recommender.learn(snapshots([(number % 5, number * 7 % 13) for number in range(60)]))
     # Its share alone counts.
     blend.weights[0] = 0
-    blend.weights[0, 30] = 1
+    blend.weights[0, 32] = 1
     people = snapshots([(5 + n, n) for n in range(13)])
     without = recommender.recommend(people, 1, blend, sequence=False)
     led = [ranked.sources[0] == "sequence" for ranked in recommender.recommend(people, 1, blend)]
