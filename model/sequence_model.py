@@ -28,6 +28,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any, cast
 from zlib import crc32
 
 import msgspec
@@ -50,6 +51,7 @@ _GAPS = 64
 _BLOCK = 256
 _FIRST, _SECOND = 0.9, 0.98
 _CONTRAST_TEMPERATURE = 0.2
+_AT_ONCE = 256
 
 
 def _no_pairs() -> Rows:
@@ -367,7 +369,7 @@ class SequenceModel:
         person, place = held[:, 1:].nonzero(as_tuple=True)
         queries = read[person, place]
         among = vectors if everything else vectors[torch.from_numpy(np.searchsorted(rows, negatives))]
-        normaliser = functional.linear(queries, among[:, :-1], among[:, -1]).logsumexp(1)
+        normaliser = log_sum_exp(queries, among)
         loss, taught = queries.new_zeros(()), 0
         for ahead in range(options.ahead):
             there = place >= ahead
@@ -493,6 +495,38 @@ class SequenceModel:
         self._open, self.updates = unpack_array(arrays["counts"], np.int64).tolist()
         self._known = len(self.items.vectors)
         self._version, self._trained = self._version + 1, self.updates > 0
+
+
+class _LogSumExp(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, queries: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
+        parts = [_logits(block, items).logsumexp(1) for block in queries.split(_AT_ONCE)]
+        found = torch.cat(parts) if parts else queries.new_empty(0)
+        ctx.save_for_backward(queries, items, found)
+        return found
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        queries, items, found = ctx.saved_tensors
+        of_queries, of_items = torch.empty_like(queries), torch.zeros_like(items)
+        for begin in range(0, len(queries), _AT_ONCE):
+            part = slice(begin, begin + _AT_ONCE)
+            shares = _logits(queries[part], items).sub_(found[part, None]).exp_().mul_(gradient[part, None])
+            torch.mm(shares, items[:, :-1], out=of_queries[part])
+            of_items[:, :-1].addmm_(shares.T, queries[part])
+            of_items[:, -1] += shares.sum(0)
+        return of_queries, of_items
+
+
+def _logits(queries: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
+    return functional.linear(queries, items[:, :-1], items[:, -1])
+
+
+def log_sum_exp(queries: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
+    """The logarithm of the sum over all `items` float32 [N, D + 1] of the exponentials of their logits, the product of
+    each of `queries` float32 [P, D] with an item, and its last number: float32 [P]. A block of queries at a time, whose
+    logits stay in a cache and are made again for the gradient: no [P, N] has to be in memory."""
+    return cast(torch.Tensor, _LogSumExp.apply(queries, items))
 
 
 def _gradient(values: torch.Tensor) -> torch.Tensor:

@@ -13,11 +13,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from model import sequence_model
 from model.arrays import pack_array
 from model.batch import Batch, Rows, to_batch
 from model.content import Content, ContentOptions
 from model.item_index import ItemIndex
-from model.sequence_model import SequenceDelta, SequenceModel, SequenceOptions, _adam, _contrast
+from model.sequence_model import SequenceDelta, SequenceModel, SequenceOptions, _adam, _contrast, log_sum_exp
 from model.sequence_networks import NETWORKS, Recurrent, Transformer
 from model.snapshot import Snapshot
 
@@ -224,6 +225,23 @@ def test_people_of_rare_kinds_are_replayed_more_often() -> None:
         chances = [np.random.default_rng(seed) for seed in range(300)]
         drawn[balance] = sum(rows[5] in model._drawn(chance, content) for chance in chances)
     assert 60 < drawn[0.0] < 140 < 200 < drawn[1.0]
+
+
+@pytest.mark.parametrize("queries", [0, 1, 5])
+def test_the_sum_over_all_items_and_its_gradient_are_those_of_all_at_once(
+    queries: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sequence_model, "_AT_ONCE", 2)
+    torch.manual_seed(1)
+    given, items = torch.randn(queries, 3, dtype=torch.float64), torch.randn(7, 4, dtype=torch.float64)
+    at_once = (given @ items[:, :-1].T + items[:, -1]).logsumexp(1)
+    torch.testing.assert_close(log_sum_exp(given, items), at_once)
+    # What is large neither overflows nor is lost.
+    torch.testing.assert_close(
+        log_sum_exp(1e4 * given, items), (1e4 * given @ items[:, :-1].T + items[:, -1]).logsumexp(1)
+    )
+    if queries:
+        assert torch.autograd.gradcheck(log_sum_exp, (given.requires_grad_(), items.requires_grad_()))
 
 
 def test_the_step_is_that_of_adam() -> None:
