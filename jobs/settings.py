@@ -11,6 +11,7 @@ from config.kafka import Kafka
 from config.loading import FileSettings, Section, load
 from config.privacy import Privacy
 from model.blend import BlendOptions
+from model.category_popularity import CategoryPopularityOptions
 from model.content import ContentOptions
 from model.context_popularity import ContextPopularityOptions
 from model.cooccurrence import CooccurrenceOptions
@@ -79,6 +80,7 @@ class Models(Section):
     linear_items: PositiveInt = 2048
     linear_regularization: PositiveFloat = 100.0
     popularity_weight: Annotated[float, Field(gt=0)] = 0.01
+    category_items: Annotated[int, Field(ge=1, le=1000)] = 50
     context: list[Annotated[str, Field(min_length=1)]] = []
     user_neighbours: NonNegativeInt = 0
     user_segments: Annotated[int, Field(ge=0, le=256)] = 0
@@ -219,6 +221,7 @@ class Settings(FileSettings):
                 0.0 if private else models.factorization_weight,
                 models.popularity_weight,
             ),
+            category_popularity=CategoryPopularityOptions(items=models.category_items),
             context=ContextPopularityOptions(properties=() if private else tuple(models.context)),
             user_neighbours=UserNeighboursOptions(nearest=0 if private else models.user_neighbours),
             user_segments=UserSegmentsOptions(segments=models.user_segments),

@@ -374,7 +374,7 @@ class Recommender:
             {} if self.options.privacy.noise else self.context.learn(batch, self.context.of(snapshots)),
         )
         self.user_neighbours.apply(delta.factorization)
-        self._follow_popularity(delta.popularity)
+        self._follow_popularity(delta)
         return delta
 
     def _learn(self, batch: Batch) -> tuple[MatrixFactorizationDelta, PopularityDelta]:
@@ -443,7 +443,7 @@ class Recommender:
                 self.sequence.apply(delta.sequence)
         self.popularity.apply(delta.popularity)
         self.context.apply(delta.contexts)
-        self._follow_popularity(delta.popularity)
+        self._follow_popularity(delta)
         self.version = delta.after
 
     def _worth_keeping(self) -> Rows:
@@ -471,7 +471,7 @@ class Recommender:
         self.blocked = torch.from_numpy(blocked[rows]).to(self.device)
         self._blocks = bool(self.blocked.any())
         self.category = self.category[rows]
-        self.category_popularity.rebuild(self.popularity.sums.cpu().numpy(), self.category)
+        self.category_popularity.rebuild(self._people, self.category)
         self._parts.clear()
 
     def _follow_catalogue(self, catalogue: Sequence[CatalogueChange]) -> None:
@@ -493,10 +493,10 @@ class Recommender:
             if change.category is not None:
                 item, category = self.index.add(change.item_id), self.categories.add(change.category)
                 if self.category[item] != category:
-                    moved |= self.category[item] >= 0 or bool(self.popularity.sums[item] > 0)
+                    moved |= self.category[item] >= 0 or bool(self._people[item] > 0)
                     self.category[item] = category
         if moved:
-            self.category_popularity.rebuild(self.popularity.sums.cpu().numpy(), self.category)
+            self.category_popularity.rebuild(self._people, self.category)
 
     def _steer(self, messages: Sequence[Steering]) -> None:
         for message in messages:
@@ -515,10 +515,16 @@ class Recommender:
         except MessageError as error:
             _log.error("The experiment %s is left out: %s", experiment_id, error)
 
-    def _follow_popularity(self, delta: PopularityDelta) -> None:
-        if len(self.categories):
-            sums = self.popularity.sums.cpu().numpy()
-            self.category_popularity.follow(unpack_array(delta.items, np.int64), sums, self.category)
+    def _follow_popularity(self, delta: Delta) -> None:
+        taken = delta.popularity if self.options.privacy.noise else delta.contexts.get("")
+        if len(self.categories) and taken is not None:
+            items = unpack_array(taken.items, np.int64)
+            self.category_popularity.follow(items, self._people, self.category)
+
+    @property
+    def _people(self) -> Weights:
+        """How many people took each item lately, float32 [N]; under differential privacy, what of that was released."""
+        return (self.popularity if self.options.privacy.noise else self.context.everybody).sums.cpu().numpy()
 
     def recommend(
         self,
@@ -636,7 +642,8 @@ class Recommender:
             [
                 self.cooccurrence.score_candidates(*asked),
                 self.linear.score_candidates(*asked)[None],
-                self.context.score_candidates(contexts, batch.timestamps, candidates.items, self.popularity)[None],
+                self.context.score_candidates(contexts, batch.timestamps, candidates.items)[None],
+                self.category_popularity.score_candidates(candidates.items, self._people, self.category)[None],
                 self.content.score_candidates(*asked)[None],
                 self.content.score_embeddings(*asked)[None],
                 self._sequence_scores(reading, candidates)[None],
@@ -861,9 +868,9 @@ class Recommender:
         items, allowed = items[items >= 0], ~(self.blocked.numpy() | self.rules.nowhere)
         if not allowed[items].all():
             # The most popular are sold out: those after them are known of no category.
-            items = np.flatnonzero(np.isin(self.category, leaves) & (self.popularity.sums.numpy() > 0))
+            items = np.flatnonzero(np.isin(self.category, leaves) & (self._people > 0))
         items = items[allowed[items]]
-        sums = self.popularity.sums.numpy()[items]
+        sums = self._people[items]
         order = np.argsort(-sums, kind="stable")[:k]
         scores = sums[order] / max(sums.max(initial=0), np.finfo(np.float32).tiny)
         return [self.index.ids[row] for row in items[order].tolist()], scores.astype(np.float64).round(5).tolist()
@@ -930,6 +937,6 @@ class Recommender:
                     recommender.sequence.load(arrays)
             if state.user_segments:
                 recommender.user_segments.load(state.user_segments)
-            recommender.context.load(state.contexts)
-        recommender.category_popularity.rebuild(recommender.popularity.sums.cpu().numpy(), recommender.category)
+            recommender.context.load(state.contexts, recommender.popularity)
+        recommender.category_popularity.rebuild(recommender._people, recommender.category)
         return recommender

@@ -15,7 +15,7 @@ Categories = npt.NDArray[np.int32]
 class CategoryPopularityOptions:
     """The `items` most popular of each of the `categories` that come first among a person's `recent` newest items."""
 
-    items: int = 20
+    items: int = 50
     categories: int = 3
     recent: int = 10
 
@@ -48,6 +48,14 @@ class CategoryPopularity:
         if not len(self.best):
             return np.empty((len(histories), 0), np.int64)
         return _near(histories[:, : self.options.recent], self.options.categories, category, self.best)
+
+    def score_candidates(self, candidates: Rows, sums: Weights, category: Categories) -> Weights:
+        """The sum of each of `candidates` int64 [B, C] (-1 for none) as a share of the most popular's of its category:
+        float32 [B, C], 0 where it has none."""
+        scores = np.zeros(candidates.shape, np.float32)
+        if len(self.best):
+            _shares(candidates, sums, category, self.best, scores)
+        return scores
 
 
 @numba.njit("b1(i8, i8, f4[:])", cache=True, nogil=True)
@@ -104,3 +112,12 @@ def _near(histories, limit, category, best):  # type: ignore[no-untyped-def]
                 if count == limit:
                     break
     return found
+
+
+@numba.njit("(i8[:,:], f4[:], i4[:], i8[:,::1], f4[:,::1])", cache=True, nogil=True)
+def _shares(candidates, sums, category, best, scores):  # type: ignore[no-untyped-def]
+    for n in range(len(candidates)):
+        for c in range(candidates.shape[1]):
+            item = candidates[n, c]
+            if item >= 0 and category[item] >= 0 and category[item] < len(best) and best[category[item], 0] >= 0:
+                scores[n, c] = sums[item] / max(sums[best[category[item], 0]], np.float32(1e-30))

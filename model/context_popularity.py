@@ -1,16 +1,16 @@
-"""What is popular among people in the same context, as a country, a device or an age: candidates, and a signal where a
-history says little.
+"""How many people took an item lately, of all and of those in the same context, as a country, a device or an age:
+candidates, and a signal where a history says little.
 
-How popular an item is in a context is drawn towards how popular it is with everybody, the more the less is known of the
-context: smoothing as in Jelinek, Mercer, "Interpolated estimation of Markov source parameters from sparse data", 1980,
-with a share that grows with the counts.
+Each person counts once for an item, however often they take it: what few people take again and again says little of
+what others will. How popular an item is in a context is drawn towards how popular it is with everybody, the more the
+less is known of the context: smoothing as in Jelinek, Mercer, "Interpolated estimation of Markov source parameters from
+sparse data", 1980, with a share that grows with the counts.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 import torch
 
@@ -21,13 +21,14 @@ from model.popularity import Popularity, PopularityDelta, PopularityOptions
 from model.snapshot import Snapshot
 
 _CPU = torch.device("cpu")
+_ALL = ""
 
 
 @dataclass(frozen=True)
 class ContextPopularityOptions:
     """A person's context is what the newest event's `properties` say together; none where there are no such. The first
     `contexts` that come are told apart. Of each the `items` most popular are candidates. A context whose most popular
-    item has `prior` interactions counts as much as everybody."""
+    item has `prior` people counts as much as everybody."""
 
     properties: tuple[str, ...] = ()
     contexts: int = 64
@@ -36,25 +37,30 @@ class ContextPopularityOptions:
 
 
 class ContextPopularity:
-    """`popularity` of each context, and the `best` items int64 [items] of each, best first, -1 where there are no more.
-    On the CPU whatever the device is: a list asks for a few hundred items."""
+    """`popularity` in each context, that of everybody under "", and the `best` items int64 [items] of each context,
+    best first, -1 where there are no more. On the CPU whatever the device is: a list asks for a few hundred items."""
 
     name = "context"
 
     def __init__(self, options: ContextPopularityOptions, popularity: PopularityOptions) -> None:
         self.options = options
-        self.popularity: dict[str, Popularity] = {}
+        self.popularity = {_ALL: Popularity(popularity, _CPU)}
         self.best: dict[str, Rows] = {}
-        self._popularity_options, self._items = popularity, 0
+        self._popularity_options = popularity
         self._one = np.zeros(0, np.int32)
+
+    @property
+    def everybody(self) -> Popularity:
+        """How many people took each item."""
+        return self.popularity[_ALL]
 
     def of(self, snapshots: Sequence[Snapshot]) -> list[str]:
         """The people's contexts, "" for none."""
         names = self.options.properties
         if not names:
-            return [""] * len(snapshots)
+            return [_ALL] * len(snapshots)
         told = [[str(s.properties.get(name, "")) for name in names] for s in snapshots]
-        return ["|".join(values) if any(values) else "" for values in told]
+        return ["|".join(values) if any(values) else _ALL for values in told]
 
     def resize(self, items: int) -> None:
         """Make room for `items` rows."""
@@ -65,27 +71,31 @@ class ContextPopularity:
     def retain(self, rows: Rows) -> None:
         """Keep only these items, as rows 0, 1, 2."""
         self._one = np.zeros(len(rows), np.int32)
-        for context, popularity in self.popularity.items():
+        for popularity in self.popularity.values():
             popularity.retain(rows)
+        for context in self.best:
             self._rank(context)
 
     def learn(self, batch: Batch, contexts: list[str]) -> dict[str, PopularityDelta]:
-        """Add the batch's interactions to those of the people's `contexts`. Returns what changed, by context."""
+        """Count who took something for the first time, with all and in their context. Returns what changed, by
+        context."""
+        first = np.where(batch.repeated, -1, batch.event_index)
+        found = {_ALL: self.everybody.add(batch.items, first, batch.timestamps)}
         rows: dict[str, list[int]] = {}
-        for row, (context, at) in enumerate(zip(contexts, batch.event_index.tolist(), strict=True)):
-            if context and at >= 0 and self._room(context):
-                rows.setdefault(context, []).append(row)
-        found = {}
+        for row in np.flatnonzero(first >= 0).tolist() if self.options.properties else ():
+            if contexts[row] != _ALL and self._room(contexts[row]):
+                rows.setdefault(contexts[row], []).append(row)
         for context, there in rows.items():
-            parts = batch.items[there], batch.event_index[there], batch.timestamps[there]
-            found[context] = delta = self.popularity[context].add(*parts)
-            self._follow(context, delta)
+            found[context] = self.popularity[context].add(batch.items[there], first[there], batch.timestamps[there])
+            self._follow(context, found[context])
         return found
 
     def apply(self, deltas: dict[str, PopularityDelta]) -> None:
         """Follow the learner."""
         for context, delta in deltas.items():
-            if self._room(context):
+            if context == _ALL:
+                self.everybody.apply(delta)
+            elif self._room(context):
                 self.popularity[context].apply(delta)
                 self._follow(context, delta)
 
@@ -96,28 +106,27 @@ class ContextPopularity:
         nothing = np.full(self.options.items, -1)
         return np.stack([self.best.get(context, nothing) for context in contexts])
 
-    def score_candidates(self, contexts: list[str], times: Rows, candidates: Rows, everybody: Popularity) -> Weights:
-        """How popular each of `candidates` int64 [B, C] (-1 for none) is in its person's context, as a share of the
-        most popular: float32 [B, C], 0 where there is no context. `times` int64 [B] are now, in epoch milliseconds."""
-        scores = np.zeros(candidates.shape, np.float32)
-        if not self.popularity:
-            return scores
-        sums, most = everybody.sums.cpu().numpy(), max(everybody.largest, 1e-30)
-        for row, (context, now_ms) in enumerate(zip(contexts, times.tolist(), strict=True)):
-            if (popularity := self.popularity.get(context)) is not None:
-                known = popularity.largest * math.exp((popularity.landmark - now_ms) * popularity.rate)
-                share = known / (known + self.options.prior)
-                own = popularity.sums.numpy(), share / max(popularity.largest, 1e-30)
-                _mix(candidates[row], *own, sums, (1 - share) / most, scores[row])
+    def score_candidates(self, contexts: list[str], times: Rows, candidates: Rows) -> Weights:
+        """How popular each of `candidates` int64 [B, C] (-1 for none) is in its person's context, with everybody where
+        there is none, as a share of the most popular: float32 [B, C]. `times` int64 [B] are now, in epoch ms."""
+        scores = self.everybody.shares_of(candidates)
+        for row, context in enumerate(contexts if self.best else ()):
+            if context in self.best:
+                popularity = self.popularity[context]
+                # Who is late is told what is known today.
+                age = max(int(times[row]) - popularity.landmark, 0)
+                known = popularity.largest * math.exp(-age * popularity.rate)
+                share = np.float32(known / (known + self.options.prior))
+                scores[row] += share * (popularity.shares_of(candidates[row]) - scores[row])
         return scores
 
     def _room(self, context: str) -> bool:
         """Whether the context is told apart, from now on if there is room."""
-        if context not in self.popularity and len(self.popularity) < self.options.contexts:
+        if context not in self.best and len(self.best) < self.options.contexts:
             self.popularity[context] = Popularity(self._popularity_options, _CPU)
             self.popularity[context].resize(len(self._one))
             self.best[context] = np.full(self.options.items, -1)
-        return context in self.popularity
+        return context in self.best
 
     def _follow(self, context: str, delta: PopularityDelta) -> None:
         items = unpack_array(delta.items, np.int64)
@@ -129,19 +138,19 @@ class ContextPopularity:
         rise(np.flatnonzero(sums > 0), sums, self._one, self.best[context][None])
 
     def snapshot(self) -> dict[str, dict[str, dict[str, bytes]]]:
-        """The parameters of each context as packed arrays, under the names of the properties."""
-        return {"|".join(self.options.properties): {name: one.snapshot() for name, one in self.popularity.items()}}
+        """The parameters as packed arrays: of everybody under "", of each context under the names of the properties."""
+        found = {_ALL: {_ALL: self.everybody.snapshot()}}
+        if self.best:
+            found["|".join(self.options.properties)] = {name: self.popularity[name].snapshot() for name in self.best}
+        return found
 
-    def load(self, packed: dict[str, dict[str, dict[str, bytes]]]) -> None:
-        """The inverse of `snapshot`. Contexts of other properties than are asked for now are not taken."""
+    def load(self, packed: dict[str, dict[str, dict[str, bytes]]], popularity: Popularity) -> None:
+        """The inverse of `snapshot`. Contexts of other properties than are asked for now are not taken. A state from
+        before people were counted begins with the interactions, which the model's `popularity` has."""
+        self.everybody.load(packed[_ALL][_ALL] if packed else popularity.snapshot())
         for context, arrays in packed.get("|".join(self.options.properties), {}).items():
+            if context == _ALL:
+                continue
             if self._room(context):
                 self.popularity[context].load(arrays)
                 self._rank(context)
-
-
-@numba.njit("(i8[:], f4[:], f8, f4[:], f8, f4[:])", cache=True, nogil=True)
-def _mix(candidates, sums, scale, others, other_scale, scores):  # type: ignore[no-untyped-def]
-    for c in range(len(candidates)):
-        if candidates[c] >= 0:
-            scores[c] = sums[candidates[c]] * scale + others[candidates[c]] * other_scale

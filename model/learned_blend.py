@@ -29,7 +29,7 @@ VERSION = 8
 """The version byte of a packed blend; it counts the features' meanings too."""
 
 LEVELS = 5
-FEATURES = 40
+FEATURES = 42
 RECENT = 10
 """How many of the user's newest items the features of category look at."""
 
@@ -199,17 +199,17 @@ class LearnedBlend:
         state = msgspec.msgpack.decode(memoryview(packed)[1:], type=_Packed)
         blend = cls(options)
         # Version 1 had no signals, version 2 four of them and no popularity, version 3 no counts and ages of own items,
-        # version 4 no content, version 5 no sequence and no relations, version 7 no context. Features that were not
+        # version 4 no content, version 5 no sequence and no relations, version 7 no people. Features that were not
         # there begin as all did.
         missing = {
-            1: [16] * 24,
-            2: [22, 22, *[24] * 14],
-            3: [*[26] * 10, 27, 27, 27],
-            4: [26] * 10,
-            5: [26, 26, *[30] * 4],
-            6: [26, 26],
+            1: [16] * 26,
+            2: [22, 22, *[24] * 16],
+            3: [*[26] * 12, 27, 27, 27],
+            4: [26] * 12,
+            5: [*[26] * 4, *[30] * 4],
+            6: [26] * 4,
             # Version 6 knew no exposure.
-            7: [26, 26],
+            7: [26] * 4,
             8: [],
         }[packed[0]]
         known = FEATURES - len(missing)
@@ -236,7 +236,7 @@ def features_of(
     category: Categories,
 ) -> Weights:
     """Features float32 [B, C, FEATURES] of the candidates: from their shares; from other models' scores `signals`
-    float32 [10, B, C]; from how often each was interacted with, `popularity` float32 [B, C]; from what the user did
+    float32 [11, B, C]; from how often each was interacted with, `popularity` float32 [B, C]; from what the user did
     last with their own items, how often and how long ago; and from each item's `category` int32 [N], -1 where it has
     none.
     """

@@ -34,3 +34,12 @@ def test_near_are_those_of_the_categories_that_come_first_in_the_history() -> No
     near = model.near(np.array([[7, 9, -1, 8, 5], [6, 0, 1, 8, -1], [7, -1, -1, -1, 5]]), CATEGORY)
     assert near.tolist() == [[9, 8, -1, -1, -1, -1], [5, -1, -1, 1, 3, 4], [-1] * 6]
     assert CategoryPopularity(OPTIONS).near(np.array([[1, 2]]), CATEGORY).shape == (1, 0)
+
+
+def test_an_item_is_known_by_its_share_of_the_most_popular_of_its_category() -> None:
+    model, candidates = CategoryPopularity(OPTIONS), np.array([[0, 1, 6, 7], [8, 9, 5, -1]])
+    sums = np.array([1, 5, 2, 4, 3, 1, 0, 9, 1, 2], np.float32)
+    assert not model.score_candidates(candidates, sums, CATEGORY).any()
+    model.rebuild(sums, CATEGORY)
+    found = model.score_candidates(candidates, sums, CATEGORY)
+    assert found == pytest.approx(np.array([[0.2, 1, 0, 0], [0.5, 1, 1, 0]]))

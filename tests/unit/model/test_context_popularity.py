@@ -1,6 +1,5 @@
 """Popularity in a context: each context's own items come first, drawn towards everybody's where little is known."""
 
-import math
 from dataclasses import replace
 
 import msgspec
@@ -9,7 +8,7 @@ import pytest
 import torch
 
 from model.batch import Batch, batch_of
-from model.blend import BlendOptions, Recommender, pack_delta, unpack_delta
+from model.blend import BlendOptions, CatalogueChange, Recommender, pack_delta, unpack_delta
 from model.context_popularity import ContextPopularity, ContextPopularityOptions
 from model.learned_blend import LearnedBlend, LearnedBlendOptions
 from model.popularity import Popularity, PopularityOptions
@@ -52,25 +51,29 @@ def test_a_context_is_what_the_properties_say_together() -> None:
 def test_each_context_has_its_own_best_and_there_are_so_many_contexts() -> None:
     context = model()
     deltas = context.learn(taken(1, 2, 2, 3, 4, 4), ["a", "b", "a", "a", "", "c"])
-    assert list(deltas) == ["a", "b"]
+    assert list(deltas) == ["", "a", "b"]
+    assert context.everybody.sums.tolist() == [0, 1, 2, 1, 2]
     assert context.near(["b", "a", "", "c"]).tolist() == [[2, -1, -1], [1, 2, 3], [-1] * 3, [-1] * 3]
     context.learn(taken(3), ["a"])
     assert context.near(["a"]).tolist() == [[3, 1, 2]]
+    # Who takes it again was counted before.
+    context.learn(replace(taken(2, 2), repeated=np.array([True, True])), ["a", "a"])
+    assert (context.near(["a"]).tolist(), context.everybody.sums[2]) == ([[3, 1, 2]], 2)
     assert model().near(["a"]).shape == (1, 0)
 
 
 def test_what_is_popular_in_a_context_is_drawn_towards_what_everybody_takes() -> None:
-    context, everybody = model(), Popularity(DAYS, torch.device("cpu"))
-    everybody.resize(5)
+    context = model()
     # Three and one of the four in "a", a half-life ago.
-    everybody.learn(taken(1, 1, 1, 2, 4, 4, 4, 4, 4, 4))
-    context.learn(taken(1, 1, 1, 2), ["a"] * 4)
+    context.learn(taken(1, 1, 1, 2, *[4] * 6), [*["a"] * 4, *[""] * 6])
     candidates = np.array([[1, 2, 4, -1], [1, 2, 4, -1], [1, 2, 4, -1]])
-    scores = context.score_candidates(["a", "", "b"], np.full(3, 2000), candidates, everybody)
+    scores = context.score_candidates(["a", "", "b"], np.full(3, 2000), candidates)
     share = 1.5 / (1.5 + 4)
     expected = [share * own + (1 - share) * all_of for own, all_of in ((1, 0.5), (1 / 3, 1 / 6), (0, 1))]
     assert scores[0] == pytest.approx([*expected, 0], abs=1e-6)
-    assert not scores[1:].any()
+    long_ago = context.score_candidates(["a"], np.array([-(10**13)]), candidates[:1])
+    assert long_ago[0, 0] == pytest.approx((3 + 4 * 0.5) / 7)
+    assert scores[1:] == pytest.approx(np.array([[0.5, 1 / 6, 1, 0]] * 2), abs=1e-6)
 
 
 def test_a_replica_follows_and_state_comes_back_unless_other_properties_are_asked_for() -> None:
@@ -78,15 +81,16 @@ def test_a_replica_follows_and_state_comes_back_unless_other_properties_are_aske
     for start in range(0, 30, 4):
         items = [n * n % 5 for n in range(start, start + 4)]
         replica.apply(context.learn(taken(*items, at=1000 + start), [f"{n % 3}" for n in range(4)]))
-    restored.load(context.snapshot())
+    restored.load(context.snapshot(), Popularity(DAYS, torch.device("cpu")))
     for other in (replica, restored):
-        assert list(other.popularity) == list(context.popularity) == ["0", "1"]
+        assert list(other.popularity) == list(context.popularity) == ["", "0", "1"]
         np.testing.assert_array_equal(other.near(["0", "1"]), context.near(["0", "1"]))
         for name, popularity in context.popularity.items():
             np.testing.assert_array_equal(other.popularity[name].sums, popularity.sums)
     elsewhere = ContextPopularity(replace(OPTIONS, properties=("country",)), DAYS)
-    elsewhere.load(context.snapshot())
-    assert not elsewhere.popularity
+    elsewhere.load(context.snapshot(), Popularity(DAYS, torch.device("cpu")))
+    assert list(elsewhere.popularity) == [""]
+    np.testing.assert_array_equal(elsewhere.everybody.sums, context.everybody.sums)
 
 
 def test_items_that_are_forgotten_leave_their_rows() -> None:
@@ -117,11 +121,16 @@ def test_a_newcomer_is_listed_what_their_context_takes_and_the_order_learns_to_p
     assert [ranked.item_ids[0] for ranked in listed] == ["i3", "i4"]
 
 
-def test_a_recommender_packed_before_there_were_contexts_begins_them() -> None:
-    packed = Recommender(BlendOptions()).pack()
+def test_a_recommender_packed_before_people_were_counted_begins_with_its_interactions() -> None:
+    before = Recommender(BlendOptions())
+    before.learn([], [CatalogueChange("i3", True, "c")])
+    before.learn(snapshots([(1, 3), (1, 3), (2, 4)]))
+    packed = before.pack()
     fields = msgspec.msgpack.decode(packed[1:])[:-1]
     restored = Recommender.unpack(packed[:1] + msgspec.msgpack.encode(fields), BY_COUNTRY)
-    assert not restored.context.popularity
+    assert list(restored.context.popularity) == [""]
+    assert restored.context.everybody.sums.tolist() == pytest.approx([2, 1], abs=1e-3)
     restored.learn(snapshots([(1, 3)]))
-    assert list(restored.context.popularity) == ["c1"]
-    assert math.isfinite(restored.context.popularity["c1"].largest)
+    assert restored.context.popularity["c1"].sums.tolist() == pytest.approx([1, 0], abs=1e-3)
+    assert restored.context.everybody.sums[0] == pytest.approx(3, abs=1e-3)
+    assert restored.popular_in("c", 3)[0] == ["i3"]

@@ -14,7 +14,7 @@ from schema.event import EVENT_TYPES
 
 pytestmark = pytest.mark.unit
 ITEMS = np.arange(6)[None]
-SIGNALS = np.array([[[1, 2, 3, 4, 0, 6]], *[[[0] * 6]] * 3, [[1] * 6], *[[[0] * 6]] * 5], np.float32)
+SIGNALS = np.array([[[1, 2, 3, 4, 0, 6]], *[[[0] * 6]] * 3, [[1] * 6], *[[[0] * 6]] * 6], np.float32)
 NOBODY = np.array([-1])
 COUNTS = np.array([[0, 1, 2, 3, 4, 5]], np.float32)
 
@@ -57,11 +57,11 @@ def test_signals_are_shares_of_the_largest_that_is_not_the_user_s_own() -> None:
 
 def test_popularity_is_a_feature_of_its_own() -> None:
     found = features(random_shares(np.random.default_rng(7)))[0]
-    assert found[:, 36] == pytest.approx(np.log1p(COUNTS[0]))
+    assert found[:, 38] == pytest.approx(np.log1p(COUNTS[0]))
 
 
 def test_an_own_item_is_known_by_how_often_and_how_long_ago_it_was_taken() -> None:
-    found = features(random_shares(np.random.default_rng(8)))[0, :, 37:]
+    found = features(random_shares(np.random.default_rng(8)))[0, :, 39:]
     assert found[5] == pytest.approx([np.log(3), 20 / 16, 400 / 256])
     assert not found[:5].any()
 
@@ -114,7 +114,7 @@ def test_it_takes_back_what_scores_make_of_popularity() -> None:
         return first
 
     hits(blend, 1000)
-    assert blend.weights[0, 36] + blend.weights[1, 36] < -0.5
+    assert blend.weights[0, 38] + blend.weights[1, 38] < -0.5
     assert hits(blend, 300) > 1.2 * hits(LearnedBlend(LearnedBlendOptions(learning_rate=0.0)), 300)
 
 
@@ -159,10 +159,10 @@ def test_state_comes_back_and_an_unknown_version_is_refused() -> None:
     [
         (1, [*range(16)]),
         (2, [*range(22), 24, 25]),
-        (3, [*range(26), 36]),
-        (4, [*range(26), *range(36, 40)]),
-        (5, [*range(26), *range(28, 32), *range(36, 40)]),
-        (7, [*range(26), *range(28, 40)]),
+        (3, [*range(26), 38]),
+        (4, [*range(26), *range(38, 42)]),
+        (5, [*range(26), *range(30, 34), *range(38, 42)]),
+        (7, [*range(26), *range(30, 42)]),
     ],
     ids=[
         "no signals",
@@ -170,7 +170,7 @@ def test_state_comes_back_and_an_unknown_version_is_refused() -> None:
         "no counts of own items",
         "no content",
         "no sequence, no relations",
-        "no context",
+        "no people",
     ],
 )
 def test_state_written_before_there_were_all_features_is_read(version: int, kept: list[int]) -> None:

@@ -340,7 +340,7 @@ def test_lists_go_on_where_the_network_fails_and_both_sides_begin_it_anew(monkey
     expected = plain.recommend(query, 20)
     blend = LearnedBlend(WITH_SEQUENCE.learned)
     # Were the network not there, its two features would be alike for all.
-    blend.weights[0, 32:34] = 1
+    blend.weights[0, 34:36] = 1
     assert replica.recommend(query, 20, blend, sequence=True) != replica.recommend(query, 20, blend, sequence=False)
     assert replica.recommend(query, 20, blend, sequence=False) == expected
 
@@ -372,7 +372,7 @@ def test_what_only_the_network_thinks_of_may_lead_a_list_and_says_so(whole_catal
     recommender.learn(snapshots([(number % 5, number * 7 % 13) for number in range(60)]))
     # Its share alone counts.
     blend.weights[0] = 0
-    blend.weights[0, 32] = 1
+    blend.weights[0, 34] = 1
     people = snapshots([(5 + n, n) for n in range(13)])
     without = recommender.recommend(people, 1, blend, sequence=False)
     led = [ranked.sources[0] == "sequence" for ranked in recommender.recommend(people, 1, blend)]
