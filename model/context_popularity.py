@@ -40,8 +40,6 @@ class ContextPopularity:
     """`popularity` in each context, that of everybody under "", and the `best` items int64 [items] of each context,
     best first, -1 where there are no more. On the CPU whatever the device is: a list asks for a few hundred items."""
 
-    name = "context"
-
     def __init__(self, options: ContextPopularityOptions, popularity: PopularityOptions) -> None:
         self.options = options
         self.popularity = {_ALL: Popularity(popularity, _CPU)}
@@ -109,7 +107,7 @@ class ContextPopularity:
     def score_candidates(self, contexts: list[str], times: Rows, candidates: Rows) -> Weights:
         """How popular each of `candidates` int64 [B, C] (-1 for none) is in its person's context, with everybody where
         there is none, as a share of the most popular: float32 [B, C]. `times` int64 [B] are now, in epoch ms."""
-        scores = self.everybody.shares_of(candidates)
+        scores = _shares_of(self.everybody, candidates)
         for row, context in enumerate(contexts if self.best else ()):
             if context in self.best:
                 popularity = self.popularity[context]
@@ -117,7 +115,7 @@ class ContextPopularity:
                 age = max(int(times[row]) - popularity.landmark, 0)
                 known = popularity.largest * math.exp(-age * popularity.rate)
                 share = np.float32(known / (known + self.options.prior))
-                scores[row] += share * (popularity.shares_of(candidates[row]) - scores[row])
+                scores[row] += share * (_shares_of(popularity, candidates[row]) - scores[row])
         return scores
 
     def _room(self, context: str) -> bool:
@@ -154,3 +152,9 @@ class ContextPopularity:
             if self._room(context):
                 self.popularity[context].load(arrays)
                 self._rank(context)
+
+
+def _shares_of(popularity: Popularity, items: Rows) -> Weights:
+    """The sum of each of `items` int64, of any shape, as a share of the largest: float32, 0 for -1."""
+    shares = popularity.sums.numpy()[items] / np.float32(max(popularity.largest, 1e-30))
+    return np.where(items >= 0, shares, np.float32(0))

@@ -108,14 +108,6 @@ class Popularity:
             return torch.from_numpy(self._array * np.float32(scale))
         return self.sums * scale
 
-    def shares_of(self, items: Rows) -> Weights:
-        """The same, of weight 1, of each of `items` int64, of any shape: float32, 0 for -1."""
-        scale = 1 / max(self.largest, 1e-30)
-        if devices.read_by_numba(self.device):
-            return np.where(items >= 0, self._array[items] * np.float32(scale), np.float32(0))
-        asked = torch.from_numpy(items).to(self.device)
-        return (self.sums[asked.clamp(min=0)] * scale).where(asked >= 0, 0).cpu().numpy()
-
     def snapshot(self) -> dict[str, bytes]:
         """The parameters as packed arrays."""
         return {"sums": pack_array(self.sums.cpu().numpy()), "landmark": str(self.landmark).encode()}
