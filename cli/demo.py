@@ -30,7 +30,7 @@ from cli.common import DATA, Data, Json, console, progress
 from cli.freshness import AppendedEvent, AppendedList, freshness, percentile, prequential
 from deploy.local.stack import Stack, StackError
 from deploy.local.topics import create_topics, default_topics
-from schema.recommendation import DEFAULT_USER
+from schema.recommendation import is_default
 
 K = 20
 _START_S = 180.0
@@ -114,7 +114,7 @@ class Observer:
     def _show(self, published: AppendedList) -> None:
         """Keep a few users on screen; one gives way only when idle, else the screen would flicker at 500 lists/s."""
         user = published.user_id
-        if user == DEFAULT_USER:
+        if is_default(user):
             return
         if user not in self._shown and len(self._shown) >= _SHOWN_USERS:
             oldest = min(self._shown.values(), key=lambda other: other.appended_ms)

@@ -45,6 +45,7 @@ from model.user_segments import UserSegments, UserSegmentsOptions
 from schema.errors import MessageError
 from schema.experiment import encode_experiment, parse_experiment
 from schema.item import Item
+from schema.recommendation import DEFAULT_USER, default_user
 from schema.review import parse_decision
 
 _log = logging.getLogger(__name__)
@@ -881,7 +882,10 @@ class Recommender:
         fixed blend."""
         if snapshot.event_index >= 0 and self.options.horizon == "next":
             (row,) = self.index.rows([snapshot.history[snapshot.event_index]])
-            blend.learn(snapshot.user_id, row, place)
+            if not blend.learn(snapshot.user_id, row, place) and snapshot.profile_version == 1:
+                # Who is new had a list for people without history.
+                stranger = default_user(self.context.said_in(snapshot.properties))
+                _ = blend.learn(stranger, row) or blend.learn(DEFAULT_USER, row)
 
     def forget_people(self) -> None:
         """Drop what only a learner needs: people's histories, and sums that are not released."""

@@ -20,6 +20,7 @@ from model.category_popularity import rise
 from model.popularity import Popularity, PopularityDelta, PopularityOptions
 from model.snapshot import Snapshot
 
+Properties = dict[str, str | bool | float]
 _CPU = torch.device("cpu")
 _ALL = ""
 
@@ -59,6 +60,19 @@ class ContextPopularity:
             return [_ALL] * len(snapshots)
         told = [[str(s.properties.get(name, "")) for name in names] for s in snapshots]
         return ["|".join(values) if any(values) else _ALL for values in told]
+
+    def said_in(self, properties: Properties) -> Properties:
+        """What the `properties` of an event say of the context."""
+        return {name: properties[name] for name in self.options.properties if name in properties}
+
+    def well_known(self, snapshots: Sequence[Snapshot]) -> dict[str, Properties]:
+        """The people's contexts, each once, that count for as much as everybody does or for more, and what is said
+        there."""
+        found: dict[str, Properties] = {}
+        for context, one in zip(self.of(snapshots), snapshots, strict=True) if self.best else ():
+            if context not in found and context in self.best and self._share(context, one.event_timestamp) >= 1 / 2:
+                found[context] = self.said_in(one.properties)
+        return found
 
     def resize(self, items: int) -> None:
         """Make room for `items` rows."""
@@ -110,13 +124,17 @@ class ContextPopularity:
         scores = _shares_of(self.everybody, candidates)
         for row, context in enumerate(contexts if self.best else ()):
             if context in self.best:
-                popularity = self.popularity[context]
-                # Who is late is told what is known today.
-                age = max(int(times[row]) - popularity.landmark, 0)
-                known = popularity.largest * math.exp(-age * popularity.rate)
-                share = np.float32(known / (known + self.options.prior))
-                scores[row] += share * (_shares_of(popularity, candidates[row]) - scores[row])
+                share = np.float32(self._share(context, int(times[row])))
+                scores[row] += share * (_shares_of(self.popularity[context], candidates[row]) - scores[row])
         return scores
+
+    def _share(self, context: str, now_ms: int) -> float:
+        """For how much the context counts beside everybody, from 0 to 1."""
+        popularity = self.popularity[context]
+        # Who is late is told what is known today.
+        age = max(now_ms - popularity.landmark, 0)
+        known = popularity.largest * math.exp(-age * popularity.rate)
+        return known / (known + self.options.prior)
 
     def _room(self, context: str) -> bool:
         """Whether the context is told apart, from now on if there is room."""

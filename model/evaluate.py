@@ -14,10 +14,11 @@ from typing import Any
 
 from model.blend import BlendOptions, CatalogueChange, Recommender, Steering, change_of
 from model.learned_blend import LearnedBlend
-from model.profile import Profile, ProfileOptions, apply_event, erasure, snapshot
+from model.profile import Profile, ProfileOptions, apply_event, erasure, plain_properties, snapshot
 from model.snapshot import Snapshot
 from schema.event import Event
 from schema.item import Item
+from schema.recommendation import default_user
 
 
 @dataclass
@@ -97,9 +98,6 @@ class Freshness:
     profile_ms: float = 0.0
 
 
-_NOBODY = Snapshot("", "", 0, 0, [], [])
-
-
 def evaluate(
     events: list[Event],
     k: int,
@@ -138,7 +136,11 @@ def evaluate(
             visible |= to_show
             to_show = {}
         before_ms = event.timestamp
-        query = visible.get(event.user_id, _NOBODY)
+        # Of somebody new the context alone is known, as it is of who opens a page.
+        query = visible.get(event.user_id)
+        if query is None:
+            said = recommender.context.said_in(plain_properties(event))
+            query = Snapshot(default_user(said), "", 0, 0, [], [], properties=said)
         before = seen[event.user_id]
         if exclude_seen:
             query.excluded = list(before)

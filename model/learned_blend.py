@@ -132,20 +132,15 @@ class LearnedBlend:
         their chances among the row's candidates float32 [B, k].
 
         `features` is float32 [B, C, FEATURES], `events` how many events each user has, `clusters` int64 [B] which
-        cluster each is of, -1 for none. Who is `fixed` bool [B] gets the order of the fixed blend. Users with a history
-        are remembered until their next event.
+        cluster each is of, -1 for none. Who is `fixed` bool [B] gets the order of the fixed blend. What a user's list
+        is made of is remembered until their next event.
         """
         parts = self._parts(events, clusters)
         by = parts.copy()
         if fixed is not None and fixed.any():
             by[fixed, 0] = _FIXED
         chosen, chances = _order(candidates.items, features, self.weights, by, k)
-        told = np.flatnonzero(events)
-        if len(told) == len(users):
-            self._shown.put(users, candidates.items, features, parts)
-        else:
-            shown = candidates.items[told], features[told], parts[told]
-            self._shown.put([users[n] for n in told.tolist()], *shown)
+        self._shown.put(users, candidates.items, features, parts)
         return chosen, chances
 
     def beliefs(self, events: list[int], clusters: Rows, features: Weights) -> tuple[Weights, Weights]:
@@ -169,14 +164,15 @@ class LearnedBlend:
         known = (clusters >= 0) & (clusters < self.options.clusters)
         return np.stack([levels, np.where(known, 1 + LEVELS + clusters, -1)], 1)
 
-    def learn(self, user: str, item: int, place: int = -1) -> None:
+    def learn(self, user: str, item: int, place: int = -1) -> bool:
         """Learn from the item's row that the user took next, at this `place` of the list, -1 where they did not find it
-        there; nothing where it was no candidate of the user's last list, or no list is remembered. A list teaches
-        once."""
+        there; nothing where it was no candidate of the user's last list. Returns whether that list is remembered: a
+        list teaches once."""
         shown = self._shown.pop(user)
         if shown is not None:
             weight = self.exposure.weight(place) if self.options.position_bias else 1.0
             _learn(*shown, item, weight, self.options.learning_rate, self.weights, self._squares)
+        return shown is not None
 
     def forget(self, user: str) -> None:
         """Drop what is remembered of the user's last list."""

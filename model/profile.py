@@ -221,6 +221,11 @@ def _gaps(times: list[int]) -> bytes:
     return bytes([max(newer - older, 0).bit_length() for newer, older in pairwise([*times, *times[-1:]])])
 
 
+def plain_properties(event: Event) -> dict[str, str | bool | float]:
+    """The properties of an event as far as anything may ask for them."""
+    return dict(islice(_plain(event.properties), _PROPERTIES)) if event.properties else {}
+
+
 def _plain(properties: Mapping[str, Any]) -> Iterator[tuple[str, str | bool | float]]:
     """The properties that are a short text, a number, or true or false: every number as a fraction, so that one
     expression holds for 2 and for 2.5."""
@@ -273,7 +278,7 @@ def snapshot(profile: Profile, event: Event, outcome: Outcome, appended_at: int,
         list_id=event.list_id,
         impression=event.event_type == "impression",
         event_type=event.event_type,
-        properties=dict(islice(_plain(event.properties), _PROPERTIES)) if event.properties else {},
+        properties=plain_properties(event),
         behaviour=profile.segment,
         price_sensitive=profile.price_sensitive,
     )

@@ -11,7 +11,7 @@ from model.outcomes import Change, Outcomes, pack, show, take, unpack_outcomes
 from operators.state import kept_for
 from schema.errors import MessageError
 from schema.event import EventParser
-from schema.recommendation import DEFAULT_USER, decode_recommendation
+from schema.recommendation import decode_recommendation, is_default
 
 CHANGE = Types.ROW_NAMED(["change"], [Types.PICKLED_BYTE_ARRAY()])
 CHANGES = Types.ROW([Types.STRING(), CHANGE])
@@ -49,7 +49,7 @@ class OutcomesFunction(KeyedProcessFunction):
                 listed = decode_recommendation(payload)
                 # A list of a session without consent says nothing of what the person is in.
                 session = listed.experiments is None and not listed.profile_version
-                if user_id == DEFAULT_USER or session or not (listed.experiments or person.arms):
+                if is_default(user_id) or session or not (listed.experiments or person.arms):
                     return
                 changes = show(person, user_id, listed.experiments or {}, listed.generated_at)
             else:

@@ -21,7 +21,14 @@ from operators.receipts import RECEIPTS
 from operators.taste_segments import TASTE_SEGMENTS
 from operators.waiting_people import Request, Waiting, WaitingPeople
 from schema.erasure import receipt
-from schema.recommendation import DEFAULT_USER, Recommendation, ScoredItem, encode_recommendation
+from schema.recommendation import (
+    DEFAULT_USER,
+    Recommendation,
+    ScoredItem,
+    default_user,
+    encode_recommendation,
+    is_default,
+)
 from schema.taste_segment import TasteSegment, encode_taste_segment
 
 LISTS = Types.ROW_NAMED(["user_id", "payload"], [Types.STRING(), Types.PRIMITIVE_ARRAY(Types.BYTE())])
@@ -30,6 +37,8 @@ _RETRY_MS = 20
 # come meanwhile is read.
 _PEOPLE, _TURN_S, _PAUSE_MS, _LONGEST_PAUSE_MS = LOOKED_UP - 1, 0.05, 10, 100
 _SMOOTHING = 0.001
+# How often at most the list for people without history in a context is made.
+_CONTEXT_S = 1.0
 # What part of the target the network may take.
 _SEQUENCE_SHARE = 0.5
 
@@ -98,6 +107,8 @@ class ScorerFunction(KeyedCoProcessFunction):
         self._came: dict[int, Came] = {}
         self._due: set[int] = set()
         self._sent: OrderedDict[str, SentList] = OrderedDict()
+        # When the list of each context was last made, of those that the model tells apart.
+        self._context_lists: dict[str, float] = {}
         # The segment that was last told of each person.
         self._segments: OrderedDict[str, int] = OrderedDict()
         metrics = runtime_context.get_metrics_group().add_group("headrace")
@@ -235,21 +246,20 @@ class ScorerFunction(KeyedCoProcessFunction):
         self._prequential_ndcg.update(int(self._ndcg * 1_000_000))
 
     def _lists(self, shard: int, people: list[Waiting]) -> Iterator[Row]:
-        """The lists of people, and that for people without history."""
+        """The lists of people, and those for people without history."""
         assert self._replica is not None
         blend, started, made = self._restored(shard), time.perf_counter(), self._lists_made
         oldest = min(waiting.since for waiting in people)
         snapshots = [unpack_snapshot(waiting.packed) for waiting in people]
-        last = snapshots[-1]
-        default = Snapshot(DEFAULT_USER, last.event_id, last.event_timestamp, 0, [], [])
+        strangers = self._strangers(snapshots)
         # Late lists are not to wait for the network, and none is to be late by it alone.
         network = bool(self._options.sequence.network)
         if network and self._too_slow(oldest, len(snapshots)):
             self._without_sequence.inc(len(snapshots))
             network = False
-        ranked = self._ranked([*snapshots, default], blend, sequence=network)
+        ranked = self._ranked([*snapshots, *strangers], blend, sequence=network)
         now = int(time.time() * 1000)
-        for snapshot in [*snapshots, default]:
+        for snapshot in [*snapshots, *strangers]:
             user_id, result = snapshot.user_id, ranked[snapshot.user_id]
             if isinstance(result, Exception):
                 yield self._dead_letters.of_failure("scorer_failed", result, self._events_topic, snapshot)
@@ -269,6 +279,19 @@ class ScorerFunction(KeyedCoProcessFunction):
         self._scorer_ms.update(int((time.perf_counter() - started) * 1000))
         self._sequence_failures.update(self._replica.sequence_failures)
 
+    def _strangers(self, snapshots: list[Snapshot]) -> list[Snapshot]:
+        """People without history: anybody, and somebody in each context of these people of which enough is known and
+        whose list is not of just now."""
+        assert self._replica is not None
+        last, now = snapshots[-1], time.monotonic()
+        anybody = Snapshot(DEFAULT_USER, last.event_id, last.event_timestamp, 0, [], [])
+        found = [anybody]
+        for context, said in self._replica.context.well_known(snapshots).items():
+            if now - self._context_lists.get(context, -math.inf) >= _CONTEXT_S:
+                self._context_lists[context] = now
+                found.append(msgspec.structs.replace(anybody, user_id=default_user(said), properties=said))
+        return found
+
     def _too_slow(self, oldest_ms: int, people: int) -> bool:
         """Whether the network would make lists late, or they are. Each time that it is left out it is thought a little
         faster, so that it is tried again."""
@@ -283,7 +306,7 @@ class ScorerFunction(KeyedCoProcessFunction):
     def _ranked(
         self, snapshots: list[Snapshot], blend: LearnedBlend, sequence: bool
     ) -> dict[str, RankedList | Exception]:
-        """Each user's list, or what its making failed with. Raises that where the list for people without history
+        """Each user's list, or what its making failed with. Raises that where a list for people without history
         fails too: then the fault is in no event, and the job starts again."""
         assert self._replica is not None
         users, now = [snapshot.user_id for snapshot in snapshots], int(time.time() * 1000)
@@ -295,7 +318,7 @@ class ScorerFunction(KeyedCoProcessFunction):
                 try:
                     (ranked[user_id],) = self._replica.recommend([snapshot], self._k, blend, sequence, now)
                 except Exception as error:
-                    if user_id == DEFAULT_USER:
+                    if is_default(user_id):
                         raise
                     ranked[user_id] = error
             return ranked
@@ -304,7 +327,11 @@ class ScorerFunction(KeyedCoProcessFunction):
         """Prequential quality: the list that the user has against the event that came."""
         if snapshot.item_id is None or snapshot.impression:
             return
-        sent = self._sent.get(snapshot.user_id) or self._sent.get(DEFAULT_USER)
+        sent = self._sent.get(snapshot.user_id)
+        if sent is None:
+            assert self._replica is not None
+            context = default_user(self._replica.context.said_in(snapshot.properties))
+            sent = self._sent.get(context) or self._sent.get(DEFAULT_USER)
         items = sent.items if sent else []
         hit = snapshot.item_id in items
         gain = 1 / math.log2(items.index(snapshot.item_id) + 2) if hit else 0.0

@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 import msgspec
 
 from schema.errors import MessageError, shown
-from schema.recommendation import DEFAULT_USER
+from schema.recommendation import is_default
 from schema.wire import Amount, Id, Millis, Number, decode, epoch_ms, id_text
 
 # Stored states hold the index: append only.
@@ -90,7 +90,7 @@ class EventParser:
         longest = self._max_id_length
         event.event_id = id_text("event_id", event.event_id, longest)
         event.user_id = id_text("user_id", event.user_id, longest)
-        if event.user_id == DEFAULT_USER:
+        if is_default(event.user_id):
             raise MessageError("reserved_id", "user_id", shown(event.user_id), "names the list for new people")
 
         event_type = self._types.get(event.event_type)

@@ -1,6 +1,8 @@
 """What a person should see next: the compacted topic `recommendations`."""
 
 import sys
+from collections.abc import Mapping
+from urllib.parse import urlencode
 
 import msgspec
 
@@ -8,6 +10,25 @@ from schema.wire import decode
 
 # The key of the list for people with no history.
 DEFAULT_USER = "__default__"
+
+
+def default_user(context: Mapping[str, object]) -> str:
+    """The key of the list for people with no history in a context, as `__default__?country=DE&device=phone`: what it
+    says by name, in the order of the names and encoded as in the query of a URL, without what is empty. Numbers are
+    written without a fraction where they have none."""
+    told = urlencode([(name, text) for name in sorted(context) if (text := _text(context[name]))])
+    return f"{DEFAULT_USER}?{told}" if told else DEFAULT_USER
+
+
+def is_default(user_id: str) -> bool:
+    """Whether the key is of a list for people with no history, in a context or in none."""
+    return user_id == DEFAULT_USER or user_id.startswith(f"{DEFAULT_USER}?")
+
+
+def _text(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 class ScoredItem(msgspec.Struct, gc=False, omit_defaults=True):

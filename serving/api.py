@@ -43,7 +43,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from schema.errors import MessageError
 from schema.event import EARLIEST_MS, EVENT_TYPES, ITEM_EVENT_TYPES
 from schema.item import Item
-from schema.recommendation import DEFAULT_USER
+from schema.recommendation import DEFAULT_USER, default_user
 from schema.similar_items import decode_similar_items
 from schema.wire import ABSURD_NUMBER
 from serving.desk import SegmentCounts, Steered, Table
@@ -70,6 +70,14 @@ _DESK_LINK = '<a href="desk">Desk</a> · '
 Id = Annotated[str, Parameter(min_length=1, max_length=256)]
 Count = Annotated[int, Parameter(ge=1, le=1000)]
 Price = Annotated[float | None, Parameter(ge=-ABSURD_NUMBER, le=ABSURD_NUMBER)]
+Context = Annotated[
+    tuple[Annotated[str, msgspec.Meta(pattern="^[^=]+=.", max_length=1000)], ...],
+    Parameter(
+        max_items=16,
+        description="What is known of somebody of whom nothing else is, once for each: `country=DE`. Together they "
+        "choose the list for people with no history in that context, where the job makes one (`models.context`).",
+    ),
+]
 IfNoneMatch = Annotated[
     str | None, Parameter(header="If-None-Match", description="The ETag of an answer that is held.")
 ]
@@ -104,25 +112,26 @@ async def recommendations(
             "nothing of what this person has bought or disliked."
         ),
     ] = False,
+    context: Context = (),
     if_none_match: IfNoneMatch = None,
 ) -> Response[UserList]:
     """The newest list, best first; `strategy` says whether it is their own. Unavailable items are left out, so it may
     hold fewer than k."""
     service: Service = request.app.state.service
-    wanted = Wanted(k, category, frozenset(exclude), min_price, max_price, details, fill)
+    wanted = Wanted(k, category, frozenset(exclude), min_price, max_price, details, fill, _named(context))
     return _tagged(list_of(service.view, user_id, service.key(user_id), wanted), if_none_match)
 
 
 @get("/users/{user_id:str}/stream", responses=_refused, summary="A person's lists as they come")
-async def stream(request: Request[Any, Any, Any], user_id: Id, k: Count = 20) -> ServerSentEvent:
+async def stream(request: Request[Any, Any, Any], user_id: Id, k: Count = 20, context: Context = ()) -> ServerSentEvent:
     """Server-sent events named `list`: the list that is held, with details, and each one that takes its place."""
     service: Service = request.app.state.service
-    key, wanted = service.key(user_id), Wanted(k, details=True)
+    key, wanted = service.key(user_id), Wanted(k, details=True, context=_named(context))
 
     async def lists() -> AsyncIterator[ServerSentEventMessage]:
         sent = None
         # The default list is theirs for as long as they have none.
-        with service.live.waiting_for(key, DEFAULT_USER) as changed:
+        with service.live.waiting_for(key, DEFAULT_USER, default_user(wanted.context)) as changed:
             while True:
                 changed.clear()
                 held = list_of(service.view, user_id, key, wanted)
@@ -133,6 +142,10 @@ async def stream(request: Request[Any, Any, Any], user_id: Id, k: Count = 20) ->
                     yield ServerSentEventMessage(data=None, comment="still here")
 
     return ServerSentEvent(lists())
+
+
+def _named(context: tuple[str, ...]) -> dict[str, str]:
+    return dict(told.split("=", 1) for told in context)
 
 
 @get("/items/{item_id:str}/similar", responses=_refused | _unchanged, summary="What goes with an item")
@@ -211,7 +224,7 @@ class _EventOperation(Operation):
                 "consent": Schema(type=OpenAPIType.BOOLEAN, description="False: for this session only."),
             },
             all_of=[
-                Schema(properties={"user_id": Schema(schema_not=Schema(const=DEFAULT_USER))}),
+                Schema(properties={"user_id": Schema(schema_not=Schema(pattern=rf"^{DEFAULT_USER}(\?|$)"))}),
                 _required_by(sorted(ITEM_EVENT_TYPES), "item_id", OpenAPIType.STRING),
                 _required_by(["rating"], "value", OpenAPIType.NUMBER),
             ],

@@ -1,12 +1,13 @@
 """From the list that is held to the one that is asked for."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 
 import msgspec
 
 from schema.category_items import decode_category_items
 from schema.item import Item
-from schema.recommendation import DEFAULT_USER, Recommendation, ScoredItem
+from schema.recommendation import DEFAULT_USER, Recommendation, ScoredItem, default_user
 from serving.messages import ListedItem, UserList
 from serving.view import View
 
@@ -15,7 +16,8 @@ _decoder = msgspec.json.Decoder(Recommendation)
 
 class Wanted(msgspec.Struct, frozen=True):
     """What is asked of a list: at most k items, of the category (at any depth), within the prices, in stock, none of
-    the excluded; filled up, where so said, from the list for people with no history."""
+    the excluded; filled up, where so said, from the list for people with no history. What the `context` says by name
+    chooses among those lists."""
 
     k: int = 20
     category: str | None = None
@@ -24,6 +26,7 @@ class Wanted(msgspec.Struct, frozen=True):
     max_price: float | None = None
     details: bool = False
     fill: bool = False
+    context: Mapping[str, str] = MappingProxyType({})
 
     def asks_catalogue(self) -> bool:
         """Whether items must be looked up to tell which are wanted."""
@@ -35,7 +38,7 @@ def list_of(view: View, user_id: str, key: str, wanted: Wanted) -> UserList:
     what is popular in the category where one is asked for."""
     held = own = _held(view, key)
     if held is None:
-        held = _held(view, DEFAULT_USER)
+        held = _default(view, wanted)
         if held is None:
             return UserList(user_id, None, None, None, 0, 0, "default", [])
         held.strategy, held.event_id, held.experiments = "default", None, None
@@ -45,7 +48,7 @@ def list_of(view: View, user_id: str, key: str, wanted: Wanted) -> UserList:
         list_id, held.items = None, _without_repetition(popular + held.items)
     items = _filtered(view, held.items, wanted)
     if wanted.fill and own is not None and len(items) < wanted.k:
-        default = _held(view, DEFAULT_USER)
+        default = _default(view, wanted)
         more = popular + (default.items if default is not None else [])
         items = _filtered(view, _without_repetition(held.items + more), wanted)
     return UserList(
@@ -59,6 +62,10 @@ def list_of(view: View, user_id: str, key: str, wanted: Wanted) -> UserList:
         _detailed(view, items[: wanted.k], wanted.details),
         held.experiments,
     )
+
+
+def _default(view: View, wanted: Wanted) -> Recommendation | None:
+    return _held(view, default_user(wanted.context)) or _held(view, DEFAULT_USER)
 
 
 def _popular(view: View, category: str | None) -> list[ScoredItem]:

@@ -14,7 +14,7 @@ from kafka.errors import KafkaError
 from config.kafka import Kafka
 from schema.errors import MessageError
 from schema.event import EventParser
-from schema.recommendation import DEFAULT_USER, decode_recommendation
+from schema.recommendation import DEFAULT_USER, decode_recommendation, is_default
 from serving.broker import reachable
 from serving.metrics import Metrics, follow
 from serving.view import View
@@ -91,7 +91,7 @@ class Pulse(threading.Thread):
         """Hear of records of the topic `recommendations`."""
         now = time.monotonic()
         for record in records:
-            if record.value is None or record.key == DEFAULT_USER.encode():
+            if record.value is None or is_default(record.key.decode(errors="replace")):
                 continue
             try:
                 cause = _cause.decode(record.value)

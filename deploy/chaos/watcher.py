@@ -4,7 +4,7 @@ import json
 import threading
 from typing import Any
 
-from schema.recommendation import DEFAULT_USER
+from schema.recommendation import is_default
 
 
 class Watcher(threading.Thread):
@@ -54,6 +54,6 @@ class Watcher(threading.Thread):
             return
         self.lists += 1
         user = record.key.decode()
-        if user != DEFAULT_USER:
+        if not is_default(user):
             self.versions[user] = max(self.versions.get(user, 0), message["profile_version"])
             self.newest_sent = max(self.newest_sent, self._sent_at.get(message["event_id"], 0.0))

@@ -133,6 +133,15 @@ def test_what_is_forbidden_leaves_lists_at_once_and_a_category_has_a_list_for_st
     shop.start()
     eventually(lambda: shop.items("ann") == "abc")
     eventually(lambda: shop.items("bob", category="things") == "badef")
+    # Of somebody of whom nothing is known but where and how they came.
+    phone = ["country=DE", "device=phone"]
+    assert shop.items("bob", context=phone) == "def"
+    shop.send("recommendations", "__default__?country=DE&device=phone", made("by context", 0, "fa", "popular"))
+    shop.flush()
+    eventually(lambda: shop.items("bob", context=phone[::-1]) == "fa")
+    assert (shop.items("bob", context=phone[:1]), shop.items("ann", context=phone)) == ("def", "abc")
+    refused = shop.get("/users/bob/recommendations", params={"context": "DE"})
+    assert (refused.status_code, "context" in refused.text) == (400, True)
     # Ann does nothing, so that the job makes her no other list.
     shop.send("forbidden-items", "b", encode_forbidden_item(ForbiddenItem("b", 1)))
     shop.flush()

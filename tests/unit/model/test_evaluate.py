@@ -3,17 +3,19 @@
 import math
 import random
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from model.blend import BlendOptions
+from model.context_popularity import ContextPopularityOptions
 from model.evaluate import Freshness, Report, evaluate, gini
 from model.profile import ProfileOptions
 from schema.event import Event
 
 pytestmark = pytest.mark.unit
-LIVE = Freshness()
+LIVE, NEXT = Freshness(), BlendOptions()
 
 
 def event(number: int, user: str, item: str, event_type: str = "view") -> Event:
@@ -21,7 +23,11 @@ def event(number: int, user: str, item: str, event_type: str = "view") -> Event:
 
 
 def replay(
-    events: list[Event], exclude_seen: bool = False, freshness: Freshness = LIVE, k: int = 5
+    events: list[Event],
+    exclude_seen: bool = False,
+    freshness: Freshness = LIVE,
+    k: int = 5,
+    options: BlendOptions = NEXT,
 ) -> tuple[Report, list[list[str]]]:
     """The report, and the list before each event."""
     lists: list[list[str]] = []
@@ -30,7 +36,7 @@ def replay(
         k,
         exclude_seen,
         ProfileOptions(),
-        BlendOptions(),
+        options,
         lambda _, __, items: lists.append(items),
         freshness=freshness,
     )
@@ -84,6 +90,18 @@ def test_a_stale_model_learns_at_the_full_hour_and_one_that_stands_still_not_in_
     for freshness, known in ((Freshness(model_ms=3_600_000), [0, 3, 9]), (Freshness(model_ms=math.inf), [2, 5, 6])):
         _, lists = replay(events, freshness=freshness, k=20)
         assert [len({item for items in lists[: n + 1] for item in items}) for n in (2, 5, 11)] == known
+
+
+def test_of_somebody_new_the_context_is_known_where_contexts_are_told_apart() -> None:
+    def told(at: int, user: str, item: str, country: str) -> Event:
+        return msgspec.structs.replace(event(at, user, item), properties={"country": country})
+
+    # Few take the first, and all of them are of one country.
+    events = [told(n, f"u{n}", "bread" if n % 4 == 0 else "milk", "de" if n % 4 == 0 else "fr") for n in range(80)]
+    events += [told(80 + n, country, "butter", country) for n, country in enumerate(("de", "fr"))]
+    by_country = BlendOptions(context=ContextPopularityOptions(("country",)))
+    assert [replay(events, options=by_country)[1][n][0] for n in (-2, -1)] == ["bread", "milk"]
+    assert [replay(events)[1][n][0] for n in (-2, -1)] == ["milk", "milk"]
 
 
 def test_a_stale_profile_gets_the_list_of_people_without_history() -> None:

@@ -11,10 +11,11 @@ import pytest
 from pyflink.common import Row
 
 from model.blend import BlendOptions, CatalogueChange, Recommender
+from model.context_popularity import ContextPopularityOptions
 from model.learned_blend import LearnedBlend
 from model.snapshot import Snapshot, pack_snapshot, unpack_snapshot
 from operators.scorer import ScorerFunction
-from schema.recommendation import DEFAULT_USER
+from schema.recommendation import DEFAULT_USER, decode_recommendation
 from tests.unit.operators.keyed import Keyed
 
 pytestmark = pytest.mark.unit
@@ -177,6 +178,45 @@ def test_a_batch_is_served_at_once_each_person_with_what_is_newest_of_them() -> 
     scorer = opened(flink)
     assert take(scorer, flink, clicked("u", "1"), clicked("v", "2"), clicked("u", "3")) == [("u", "3"), ("v", "2")]
     assert (flink.due, flink.waiting.entries) == ([], [])
+
+
+def test_people_without_history_have_a_list_by_context_each_second_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    def of(country: str, user: str, item: str) -> Snapshot:
+        said: dict[str, str | bool | float] = {"country": country, "page": "home"}
+        return Snapshot(user, "e", 1_600_000_000_000, 0, [item], [1.0], 0, item, profile_version=1, properties=said)
+
+    def lists(*people: Snapshot) -> dict[str, list[str]]:
+        """Those for people without history, once these people have come."""
+        requests = [pack_snapshot(one) for one in people]
+        rows = [row for row in scorer.process_element1(Row(0, requests), flink) if not isinstance(row, tuple)]
+        made = {row[0]: decode_recommendation(row[1]) for row in rows if row[0].startswith(DEFAULT_USER)}
+        assert {(made.strategy, made.profile_version) for made in made.values()} <= {("popular", 0)}
+        return {user: [item.item_id for item in one.items] for user, one in made.items()}
+
+    options = BlendOptions(context=ContextPopularityOptions(("country",)))
+    flink, scorer = Flink(), ScorerFunction(options, "events", 3, True, 10, 500)
+    scorer.open(flink)
+    recommender, now = Recommender(options), 1000.0
+    crowd = [of("fr", f"f{n}", "a") for n in range(9)] + [of("de", f"d{n}", "c") for n in range(6)]
+    recommender.learn([*crowd, of("it", "i", "b")])
+    list(scorer.process_element2(Row(True, 0, recommender.pack(learning=False)), flink))
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    german, anywhere = "__default__?country=de", of("it", "u", "b")
+    # Of a person the newest event counts.
+    assert list(lists(of("fr", "v", "a"), of("de", "v", "b"))) == [DEFAULT_USER, german]
+    # What people take who are new teaches how far the context is to be heard.
+    for n in range(40):
+        now += 1
+        found = lists(of("de", f"new {n}", "c"))
+    assert (found[DEFAULT_USER][0], found[german][0]) == ("a", "c")
+    scorer._ndcg = 0.0
+    scorer._test(of("de", "newer", "c"))
+    assert scorer._ndcg == pytest.approx(0.001)
+    now += 0.9
+    assert list(lists(of("de", "v", "b"))) == [DEFAULT_USER]
+    now += 0.2
+    assert list(lists(anywhere)) == [DEFAULT_USER]
+    assert list(lists(of("de", "v", "b"))) == [DEFAULT_USER, german]
 
 
 def test_what_comes_before_the_model_waits_in_the_state_and_an_erasure_among_it_is_carried_out() -> None:

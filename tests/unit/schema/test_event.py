@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from schema.errors import MessageError
 from schema.event import EVENT_TYPES, Event, EventParser, encode_event
-from schema.recommendation import DEFAULT_USER
+from schema.recommendation import is_default
 
 pytestmark = pytest.mark.unit
 
@@ -60,6 +60,7 @@ def with_raw(field: str, raw: bytes) -> bytes:
         (payload(list_id="l" * 257), "id_too_long", "list_id", "'lll"),
         (payload(event_id=""), "empty_id", "event_id", "''"),
         (payload(user_id="__default__"), "reserved_id", "user_id", "'__default__'"),
+        (payload(user_id="__default__?a=b"), "reserved_id", "user_id", "'__default__?a=b'"),
         (payload(item_id=""), "empty_id", "item_id", "''"),
         (payload(price=-1), "absurd_number", "price", "-1"),
         (payload(quantity=1e13), "absurd_number", "quantity", "10000000000000.0"),
@@ -160,7 +161,7 @@ EVENTS = st.builds(
     Event,
     event_id=IDS,
     # Hypothesis also draws from the constants of our own code.
-    user_id=IDS.filter(lambda user: user != DEFAULT_USER),
+    user_id=IDS.filter(lambda user: not is_default(user)),
     event_type=st.sampled_from(EVENT_TYPES),
     timestamp=st.integers(315_532_800_000, NOW + 86_400_000),
     item_id=IDS,

@@ -10,7 +10,15 @@ from hypothesis import strategies as st
 from schema.dead_letter import dead_letter, decode_dead_letter
 from schema.errors import MessageError
 from schema.experiment import parse_experiment
-from schema.recommendation import Recommendation, ScoredItem, decode_recommendation, encode_recommendation
+from schema.recommendation import (
+    DEFAULT_USER,
+    Recommendation,
+    ScoredItem,
+    decode_recommendation,
+    default_user,
+    encode_recommendation,
+    is_default,
+)
 from schema.similar_items import SimilarItem, SimilarItems, decode_similar_items, encode_similar_items
 from schema.taste_segment import TasteSegment, decode_taste_segment, encode_taste_segment
 
@@ -26,6 +34,22 @@ def test_a_recommendation_comes_back_as_it_was_encoded() -> None:
         "user_id", "list_id", "generated_at", "event_id", "event_timestamp", "model_version", "strategy", "items",
         "profile_version", "last_seen", "segment", "experiments",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("context", "key"),
+    [
+        ({}, DEFAULT_USER),
+        ({"country": ""}, DEFAULT_USER),
+        ({"device": "phone", "country": "DE"}, "__default__?country=DE&device=phone"),
+        ({"age": 30.0, "member": True, "share": 0.5, "town": "Bad Köln & Ümit=1"}, None),
+    ],
+)
+def test_people_without_history_have_a_list_by_context(context: dict[str, str | bool | float], key: str | None) -> None:
+    expected = key or "__default__?age=30&member=true&share=0.5&town=Bad+K%C3%B6ln+%26+%C3%9Cmit%3D1"
+    assert default_user(context) == expected
+    assert is_default(expected)
+    assert not is_default(f"{DEFAULT_USER}s")
 
 
 def test_only_items_that_another_led_to_say_so() -> None:

@@ -66,6 +66,17 @@ def test_in_a_category_people_without_a_list_get_what_is_popular_there(view: Vie
     assert ids(list_of(view, "bob", "bob", Wanted(category="even"))) == "cdef"
 
 
+def test_an_unknown_person_gets_the_list_of_their_context_where_there_is_one(view: View) -> None:
+    key = "__default__?country=DE&device=phone"
+    made = Recommendation(key, "by-context", 1, "e1", 1, 7, "popular", [ScoredItem("e", 0.5, "popularity")])
+    view.apply([Record("recommendations", 0, 0, key.encode(), encode_recommendation(made))])
+    asked = Wanted(context={"device": "phone", "country": "DE"})
+    found = list_of(view, "bob", "bob", asked)
+    assert (ids(found), found.strategy, found.list_id, found.user_id) == ("e", "default", "by-context", "bob")
+    assert ids(list_of(view, "bob", "bob", Wanted(context={"country": "DE"}))) == "cdef"
+    assert ids(list_of(view, "ann", "ann", msgspec.structs.replace(asked, fill=True))) == "abce"
+
+
 def test_without_any_list_there_is_an_empty_one(tmp_path: Path) -> None:
     empty = View(tmp_path / "empty", "recommendations", "items", "similar-items")
     assert list_of(empty, "ann", "ann", Wanted()) == UserList("ann", None, None, None, 0, 0, "default", [])
