@@ -70,10 +70,13 @@ _DESK_LINK = '<a href="desk">Desk</a> · '
 Id = Annotated[str, Parameter(min_length=1, max_length=256)]
 Count = Annotated[int, Parameter(ge=1, le=1000)]
 Price = Annotated[float | None, Parameter(ge=-ABSURD_NUMBER, le=ABSURD_NUMBER)]
+_SAID, _SAID_LENGTH = "^[^=]+=.", 1000
 Context = Annotated[
-    tuple[Annotated[str, msgspec.Meta(pattern="^[^=]+=.", max_length=1000)], ...],
+    tuple[Annotated[str, msgspec.Meta(pattern=_SAID, max_length=_SAID_LENGTH)], ...],
     Parameter(
         max_items=16,
+        # What each must be does not reach the description by itself.
+        schema_extra={"items": Schema(type=OpenAPIType.STRING, pattern=_SAID, max_length=_SAID_LENGTH)},
         description="What is known of somebody of whom nothing else is, once for each: `country=DE`. Together they "
         "choose the list for people with no history in that context, where the job makes one (`models.context`).",
     ),

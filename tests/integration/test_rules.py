@@ -1,4 +1,4 @@
-"""The shop's rules on the running job: in force a moment after their message, live, and kept by a savepoint."""
+"""The shop's rules and contexts on the running job: in force a moment after they come, kept by a savepoint."""
 
 import json
 import time
@@ -74,6 +74,18 @@ def test_a_rule_is_in_force_within_two_seconds_and_stays_over_a_savepoint(
         return newest["generated_at"] / 1000
 
     until(lambda listed: len(listed) == 20)
+
+    def landed(number: int) -> dict[str, Any] | None:
+        """Somebody new takes something on the landing page; the list for people who come there."""
+        user = f"landed {number}"
+        event = json.loads(topics.event(5000 + number, user, "i7")) | {"properties": {"page": "landing"}}
+        topics.send("events", json.dumps(event).encode())
+        topics.wait(lambda: user in topics.newest())
+        return topics.newest().get("__default__?page=landing")
+
+    of_landing = next(found for found in map(landed, range(200)) if found)
+    assert (of_landing["strategy"], len(of_landing["items"])) == ("popular", 20)
+
     sent = put("rules", "no b0", {"rule_id": "no b0", "action": "filter", "items": "item.brand == 'b0'"})
     waits = [until(lambda listed: not any(int(i["item_id"][1:]) % 3 == 0 for i in listed)) - sent]
     # Who does nothing keeps the list that they have: of these it is told.
