@@ -62,6 +62,23 @@ def read_events(
     return sorted(events, key=lambda event: event.timestamp), catalogue
 
 
+def read_items(file: Path) -> "dict[str, Item]":
+    """The catalogue of messages as on the topic `items`, one a line; of several of one item the last counts. Raises
+    typer.BadParameter naming the first bad line."""
+    from schema.errors import MessageError
+    from schema.item import parse_item
+
+    catalogue: dict[str, Item] = {}
+    for number, line in enumerate(file.read_bytes().splitlines(), 1):
+        try:
+            item_id, item = parse_item(None, line)
+        except MessageError as error:
+            raise typer.BadParameter(f"{file}, line {number}: {error}") from error
+        if item is not None:
+            catalogue[item_id] = item
+    return catalogue
+
+
 def register(app: typer.Typer) -> None:
     """Add the command."""
 
@@ -74,6 +91,14 @@ def register(app: typer.Typer) -> None:
         ] = False,
         dump: Annotated[
             Path | None, typer.Option(help="Write each event and the list before it, as JSON lines.")
+        ] = None,
+        items: Annotated[
+            Path | None,
+            typer.Option(
+                exists=True,
+                help="The catalogue, JSON lines like the messages of its topic. An item is known from its created_at, "
+                "or at the latest from its first event on.",
+            ),
         ] = None,
         config: Annotated[Path | None, typer.Option(exists=True, help="The job's configuration file.")] = None,
         as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of a table.")] = False,
@@ -92,6 +117,8 @@ def register(app: typer.Typer) -> None:
         except SettingsError as error:
             raise typer.BadParameter(str(error)) from error
         events, catalogue = read_events(file, settings.events.parser()(), settings.models.context)
+        if items is not None:
+            catalogue |= read_items(items)
         lines: list[str] = []
 
         def note(index: int, event: "Event", items: list[str]) -> None:

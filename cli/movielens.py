@@ -1,6 +1,7 @@
 """MovieLens-100k: the real ratings that the demo feeds, and `dataset`, which writes them for `evaluate`."""
 
 import csv
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -64,10 +65,19 @@ def write_csv(data: Path) -> Path:
     return path
 
 
+def write_items(data: Path) -> Path:
+    """Write the films as `ml-100k-items.jsonl` into `data`, as messages for the topic `items`, and return its path."""
+    path = data / "ml-100k-items.jsonl"
+    path.write_text("".join(json.dumps(film, ensure_ascii=False) + "\n" for film in items(data)), encoding="utf-8")
+    return path
+
+
 def movielens(data: Data = DATA) -> None:
-    """MovieLens-100k: write `ml-100k.csv` into the data folder and print its path."""
+    """MovieLens-100k: write `ml-100k.csv` into the data folder and print its path; beside it the films, as
+    `ml-100k-items.jsonl`."""
     with progress.status("MovieLens-100k"):
         path = write_csv(data)
+        write_items(data)
     # Not through rich: a path must stay one line, unstyled.
     typer.echo(path)
 

@@ -86,6 +86,7 @@ class Models(Section):
     user_segments: Annotated[int, Field(ge=0, le=256)] = 0
     sequence: Literal["", "transformer", "gru"] = ""
     sequence_dimensions: Annotated[int, Field(ge=2, le=512)] = 32
+    sequence_blocks: Annotated[int, Field(ge=1, le=16)] = 1
     sequence_trunk_every: PositiveInt = 1
     sequence_time_share: Annotated[float, Field(gt=0, le=1)] = 0.25
     sequence_candidates: Annotated[int, Field(ge=0, le=10_000)] = 40
@@ -247,6 +248,7 @@ class Settings(FileSettings):
             sequence=SequenceOptions(
                 network="" if private else models.sequence,
                 dimensions=models.sequence_dimensions,
+                blocks=models.sequence_blocks,
                 trunk_every=models.sequence_trunk_every,
                 history=self.profiles.history_length,
                 candidates=models.sequence_candidates,

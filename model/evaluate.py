@@ -112,9 +112,9 @@ def evaluate(
     """Replay `events`, which must be in time order, through the model of the job.
 
     `on_list` hears of every event with its index and the list before learning. What `catalogue` says of an item is
-    known from the item's first event on, who is erased is forgotten, and the shop's `steering` holds from the first
-    event. A list never depends on a later event. The weights of the learned blend follow every event, unless the model
-    stands still. The measured rate includes lists for all events.
+    known from when it was created, and at the latest from its first event on; who is erased is forgotten, and the
+    shop's `steering` holds from the first event. A list never depends on a later event. The weights of the learned
+    blend follow every event, unless the model stands still. The measured rate includes lists for all events.
     """
     # One recommender learns and makes lists, and learning is on the CPU.
     recommender, blend = Recommender(replace(options, device="cpu")), LearnedBlend(options.learned)
@@ -124,10 +124,14 @@ def evaluate(
     seen: dict[str, set[str]] = defaultdict(set)
     to_learn: list[Snapshot] = []
     to_list: list[CatalogueChange] = []
+    # The next to come is the last.
+    to_come = sorted((item.created_at, name) for name, item in catalogue.items() if item.created_at is not None)[::-1]
     to_show: dict[str, Snapshot] = {}
     report, listed, taken = Report(), Counter[str](), Counter[str]()
     started, before_ms, half = time.perf_counter(), 0, len(events) // 2
     for number, event in enumerate(events):
+        while to_come and to_come[-1][0] <= event.timestamp:
+            to_list.append(change_of(catalogue[to_come.pop()[1]], options.content)[0])
         if _due(freshness.model_ms, before_ms, event.timestamp, number <= half):
             if recommender.learn(to_learn, to_list).kept:
                 blend.forget_lists()

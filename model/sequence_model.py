@@ -60,7 +60,8 @@ def _no_pairs() -> Rows:
 
 @dataclass(frozen=True)
 class SequenceOptions:
-    """`network` is one of `NETWORKS`, or "" for none; it reads the `history` newest items. Every `step` interactions
+    """`network` is one of `NETWORKS`, or "" for none; it reads the `history` newest items, a transformer by so many
+    `blocks`. Every `step` interactions
     there are `updates` updates, each over the histories of `fresh` of the people who had one of them and `replay` of
     all in a reservoir of `reservoir` people, and over all items or `negatives` of them. Every place of a history learns
     the `ahead` next items. The items' and tokens' vectors move at each update, the network's weights at each
@@ -73,6 +74,7 @@ class SequenceOptions:
     network: str = ""
     dimensions: int = 32
     history: int = 50
+    blocks: int = 1
     reservoir: int = 4096
     step: int = 256
     updates: int = 4
@@ -204,7 +206,7 @@ class SequenceModel:
             return
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(options.seed)
-            self._network = NETWORKS[options.network](size, options.history, options.dropout)
+            self._network = NETWORKS[options.network](size, options.history, options.dropout, options.blocks)
         projected = sum(options.embedding_dimensions)
         for name, rows in (("types", len(EVENT_TYPES)), ("gaps", _GAPS), ("projection", projected)):
             self._network.register_parameter(name, Parameter(torch.zeros(rows, size)))

@@ -12,8 +12,8 @@ from torch import nn
 from torch.nn import functional
 
 
-class Transformer(nn.Module):
-    """One block of self-attention of one head over at most `history` items."""
+class Block(nn.Module):
+    """Self-attention of one head over at most `history` items, and what is made of it at each place."""
 
     def __init__(self, dimensions: int, history: int, dropout: float) -> None:
         super().__init__()
@@ -23,13 +23,10 @@ class Transformer(nn.Module):
         self.query, self.key, self.value, self.out = (nn.Linear(dimensions, dimensions, bias=False) for _ in range(4))
         self.between = nn.LayerNorm(dimensions)
         self.wide, self.narrow = nn.Linear(dimensions, 2 * dimensions), nn.Linear(2 * dimensions, dimensions)
-        self.after = nn.LayerNorm(dimensions)
 
     def forward(self, embedded: torch.Tensor, held: torch.Tensor, asked: int) -> torch.Tensor:
-        """What follows each of the `asked` newest of the items: float32 [B, asked, D] of `embedded` float32 [B, H, D],
-        newest first, which count where they are `held` bool [B, H]. None is told of a newer one."""
+        """As of `Transformer`."""
         length, device = embedded.shape[1], embedded.device
-        embedded = functional.dropout(embedded, self._dropout, self.training)
         normal = self.before(embedded)
         back = torch.arange(length, device=device) - torch.arange(asked, device=device)[:, None]
         # One's own place is always seen: a row that sees nothing would be no number.
@@ -40,14 +37,33 @@ class Transformer(nn.Module):
         )
         joined = embedded[:, :asked] + functional.dropout(self.out(found), self._dropout, self.training)
         deeper = self.narrow(functional.gelu(self.wide(self.between(joined))))
-        return self.after(joined + functional.dropout(deeper, self._dropout, self.training))
+        return joined + functional.dropout(deeper, self._dropout, self.training)
+
+
+class Transformer(nn.Module):
+    """`blocks` of self-attention, one on another."""
+
+    def __init__(self, dimensions: int, history: int, dropout: float, blocks: int) -> None:
+        super().__init__()
+        self._dropout = dropout
+        self.blocks = nn.ModuleList(Block(dimensions, history, dropout) for _ in range(blocks))
+        self.after = nn.LayerNorm(dimensions)
+
+    def forward(self, embedded: torch.Tensor, held: torch.Tensor, asked: int) -> torch.Tensor:
+        """What follows each of the `asked` newest of the items: float32 [B, asked, D] of `embedded` float32 [B, H, D],
+        newest first, which count where they are `held` bool [B, H]. None is told of a newer one."""
+        found = functional.dropout(embedded, self._dropout, self.training)
+        *lower, last = self.blocks
+        for block in lower:
+            found = block(found, held, found.shape[1])
+        return self.after(last(found, held, asked))
 
 
 class Recurrent(nn.Module):
     """One layer of gated recurrent units, without biases: so what is before the oldest item leaves the state at 0. It
     reads a history of any length."""
 
-    def __init__(self, dimensions: int, _history: int, dropout: float) -> None:
+    def __init__(self, dimensions: int, _history: int, dropout: float, _blocks: int) -> None:
         super().__init__()
         self._dropout = dropout
         self.cells = nn.GRU(dimensions, dimensions, bias=False, batch_first=True)

@@ -65,6 +65,22 @@ def test_columns_that_are_a_context_are_properties_of_the_events(tmp_path: Path,
     assert [event.properties for event in events] == [{"country": "de", "age": "7"}, None]
 
 
+def test_the_catalogue_may_be_given(tmp_path: Path) -> None:
+    file, items, dump = (tmp_path / name for name in ("events.csv", "items.jsonl", "lists.jsonl"))
+    written(tmp_path, [("u", "i", "view", START, "", ""), ("v", "i", "view", START + 1, "", "")]).rename(file)
+    told = [{"item_id": "early", "created_at": START - 1}, {"item_id": "late", "created_at": START + 2}]
+    items.write_text("".join(json.dumps(item) + "\n" for item in told))
+    asked = ["evaluate", str(file), "--dump", str(dump), "--items", str(items), "--json"]
+    done = CliRunner().invoke(app, asked)
+    assert done.exit_code == 0, done.output
+    lists = [set(json.loads(line)["items"]) for line in dump.read_text().splitlines()]
+    assert lists == [{"early"}, {"early", "i"}]
+    items.write_text('{"item_id": "a"}\n{"item_id": "b", "price": -1}\n')
+    refused = CliRunner().invoke(app, asked)
+    assert refused.exit_code == 2
+    assert "line 2" in refused.output
+
+
 def test_it_takes_what_the_configured_job_takes(tmp_path: Path) -> None:
     file, config = written(tmp_path, [("u", "i", "pv", START, "", "")]), tmp_path / "job.toml"
     refused = CliRunner().invoke(app, ["evaluate", str(file), "--json"])

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from cli import movielens
+from cli.evaluate import read_items
 
 pytestmark = pytest.mark.unit
 
@@ -54,3 +55,4 @@ def test_the_csv_is_what_evaluate_reads(data: Path) -> None:
     lines = movielens.write_csv(data).read_text().splitlines()
     assert lines[:2] == ["user_id,item_id,event_type,timestamp,value", "8,2,rating,800000,5.0"]
     assert len(lines) == 4
+    assert list(read_items(movielens.write_items(data))) == ["1", "267"]

@@ -13,6 +13,7 @@ from model.context_popularity import ContextPopularityOptions
 from model.evaluate import Freshness, Report, evaluate, gini
 from model.profile import ProfileOptions
 from schema.event import Event
+from schema.item import Item
 
 pytestmark = pytest.mark.unit
 LIVE, NEXT = Freshness(), BlendOptions()
@@ -90,6 +91,17 @@ def test_a_stale_model_learns_at_the_full_hour_and_one_that_stands_still_not_in_
     for freshness, known in ((Freshness(model_ms=3_600_000), [0, 3, 9]), (Freshness(model_ms=math.inf), [2, 5, 6])):
         _, lists = replay(events, freshness=freshness, k=20)
         assert [len({item for items in lists[: n + 1] for item in items}) for n in (2, 5, 11)] == known
+
+
+def test_an_item_of_the_catalogue_is_known_from_when_it_was_created_or_from_its_first_event() -> None:
+    events = [event(n, f"u{n}", item) for n, item in enumerate(["tea", "tea", "pot", "tea", "cup", "tea"])]
+    at = events[1].timestamp
+    catalogue = {name: Item(name, created_at=when) for name, when in (("pot", None), ("cup", at), ("jug", at + 1))}
+    lists: list[set[str]] = []
+    evaluate(
+        events, 5, False, ProfileOptions(), NEXT, lambda _, __, items: lists.append(set(items)), catalogue=catalogue
+    )
+    assert lists[:5] == [set(), {"tea", "cup"}, {"tea", "cup", "jug"}, *[{"tea", "cup", "jug", "pot"}] * 2]
 
 
 def test_of_somebody_new_the_context_is_known_where_contexts_are_told_apart() -> None:

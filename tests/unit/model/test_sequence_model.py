@@ -19,11 +19,12 @@ from model.batch import Batch, Rows, to_batch
 from model.content import Content, ContentOptions
 from model.item_index import ItemIndex
 from model.sequence_model import SequenceDelta, SequenceModel, SequenceOptions, _adam, _contrast, log_sum_exp
-from model.sequence_networks import NETWORKS, Recurrent, Transformer
+from model.sequence_networks import NETWORKS
 from model.snapshot import Snapshot
 
 pytestmark = pytest.mark.unit
 ITEMS, HISTORY = 9, 6
+EVERY_NETWORK = [("transformer", 1), ("transformer", 2), ("gru", 1)]
 SMALL = SequenceOptions(
     network="transformer",
     dimensions=8,
@@ -89,9 +90,9 @@ def walks(people: int, length: int) -> list[tuple[int, int]]:
 
 
 @pytest.mark.parametrize("negatives", [16, 4], ids=["all items", "some items"])
-@pytest.mark.parametrize("network", list(NETWORKS))
-def test_it_learns_an_order_that_counts_do_not_know(network: str, negatives: int) -> None:
-    options = replace(SMALL, network=network, negatives=negatives, ahead=1, dropout=0.0, updates=8)
+@pytest.mark.parametrize(("network", "blocks"), EVERY_NETWORK)
+def test_it_learns_an_order_that_counts_do_not_know(network: str, blocks: int, negatives: int) -> None:
+    options = replace(SMALL, network=network, blocks=blocks, negatives=negatives, ahead=1, dropout=0.0, updates=8)
     model, content = model_of(options), content_of()
     for _ in range(12):
         model.learn(batch_of(walks(9, 6)), content, train=True)
@@ -141,10 +142,10 @@ def test_wherever_batches_are_cut_a_replica_and_what_was_packed_agree(
         np.testing.assert_allclose(scores(whole, content, query)[0], expected[row], atol=1e-5)
 
 
-@pytest.mark.parametrize("network", [Transformer, Recurrent])
-def test_no_place_is_told_of_a_newer_one_nor_of_what_is_not_held(network: type[Transformer] | type[Recurrent]) -> None:
+@pytest.mark.parametrize(("network", "blocks"), EVERY_NETWORK)
+def test_no_place_is_told_of_a_newer_one_nor_of_what_is_not_held(network: str, blocks: int) -> None:
     torch.manual_seed(1)
-    read = network(4, HISTORY, 0.5).eval()
+    read = NETWORKS[network](4, HISTORY, 0.5, blocks).eval()
     embedded, held = torch.randn(2, HISTORY, 4), torch.arange(HISTORY) < torch.tensor([[HISTORY], [3]])
     embedded = embedded * held[..., None]
     found = read(embedded, held, HISTORY)
