@@ -12,8 +12,19 @@ from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
+    from jobs.settings import Settings
     from schema.event import Event, EventParser
     from schema.item import Item
+
+ItemsFile = Annotated[
+    Path | None,
+    typer.Option(
+        exists=True,
+        help="The catalogue, JSON lines like the messages of its topic. An item is known from its created_at, or at "
+        "the latest from its first event on.",
+    ),
+]
+"""Option `--items` of the commands that replay events."""
 
 _DELTA = 1e-6
 """The probability with which differential privacy may fail, in the epsilon that is printed."""
@@ -79,6 +90,12 @@ def read_items(file: Path) -> "dict[str, Item]":
     return catalogue
 
 
+def read_for(settings: "Settings", file: Path, items: Path | None) -> "tuple[list[Event], dict[str, Item]]":
+    """The events as the configured job takes them, and the catalogue, of which `items` says more where it is given."""
+    events, catalogue = read_events(file, settings.events.parser()(), settings.models.context)
+    return events, catalogue | (read_items(items) if items is not None else {})
+
+
 def register(app: typer.Typer) -> None:
     """Add the command."""
 
@@ -92,14 +109,7 @@ def register(app: typer.Typer) -> None:
         dump: Annotated[
             Path | None, typer.Option(help="Write each event and the list before it, as JSON lines.")
         ] = None,
-        items: Annotated[
-            Path | None,
-            typer.Option(
-                exists=True,
-                help="The catalogue, JSON lines like the messages of its topic. An item is known from its created_at, "
-                "or at the latest from its first event on.",
-            ),
-        ] = None,
+        items: ItemsFile = None,
         config: Annotated[Path | None, typer.Option(exists=True, help="The job's configuration file.")] = None,
         as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of a table.")] = False,
     ) -> None:
@@ -116,9 +126,7 @@ def register(app: typer.Typer) -> None:
             settings = load_settings(config)
         except SettingsError as error:
             raise typer.BadParameter(str(error)) from error
-        events, catalogue = read_events(file, settings.events.parser()(), settings.models.context)
-        if items is not None:
-            catalogue |= read_items(items)
+        events, catalogue = read_for(settings, file, items)
         lines: list[str] = []
 
         def note(index: int, event: "Event", items: list[str]) -> None:

@@ -7,7 +7,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from cli.common import console, progress
-from cli.evaluate import read_events
+from cli.evaluate import ItemsFile, read_for
 
 if TYPE_CHECKING:
     from optuna.trial import BaseTrial
@@ -49,6 +49,7 @@ def register(app: typer.Typer) -> None:
         ] = 30,
         k: Annotated[int, typer.Option(min=1, help="Length of the lists.")] = 20,
         exclude_seen: Annotated[bool, typer.Option("--exclude-seen", help="Leave out what a user had before.")] = False,
+        items: ItemsFile = None,
         config: Annotated[Path | None, typer.Option(exists=True, help="The configuration to begin with.")] = None,
     ) -> None:
         """Search the hyper-parameters for the best nDCG over the second quarter of the file; its second half stays
@@ -66,7 +67,7 @@ def register(app: typer.Typer) -> None:
             settings = load_settings(config)
         except SettingsError as error:
             raise typer.BadParameter(str(error)) from error
-        events, catalogue = read_events(file, settings.events.parser()())
+        events, catalogue = read_for(settings, file, items)
         first_half = events[: len(events) // 2]
 
         def quality(trial: "BaseTrial") -> float:

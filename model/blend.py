@@ -882,10 +882,13 @@ class Recommender:
         fixed blend."""
         if snapshot.event_index >= 0 and self.options.horizon == "next":
             (row,) = self.index.rows([snapshot.history[snapshot.event_index]])
-            if not blend.learn(snapshot.user_id, row, place) and snapshot.profile_version == 1:
+            lists = [snapshot.user_id]
+            if snapshot.profile_version == 1:
                 # Who is new had a list for people without history.
-                stranger = default_user(self.context.said_in(snapshot.properties))
-                _ = blend.learn(stranger, row) or blend.learn(DEFAULT_USER, row)
+                lists += [default_user(self.context.said_in(snapshot.properties)), DEFAULT_USER]
+            for user in lists:
+                if blend.learn(user, row, place):
+                    break
 
     def forget_people(self) -> None:
         """Drop what only a learner needs: people's histories, and sums that are not released."""
