@@ -11,6 +11,9 @@ from schema.recommendation import DEFAULT_USER, Recommendation, ScoredItem, defa
 from serving.messages import ListedItem, UserList
 from serving.view import View
 
+_OLD_MS = 86_400_000
+"""A context's list that is so much older than that of all people is of a context in which nothing happens any more."""
+
 _decoder = msgspec.json.Decoder(Recommendation)
 
 
@@ -65,7 +68,11 @@ def list_of(view: View, user_id: str, key: str, wanted: Wanted) -> UserList:
 
 
 def _default(view: View, wanted: Wanted) -> Recommendation | None:
-    return _held(view, default_user(wanted.context)) or _held(view, DEFAULT_USER)
+    """The list for people with no history in that context, or for all where there is none that is not out of date."""
+    of_all, of_some = _held(view, DEFAULT_USER), _held(view, default_user(wanted.context))
+    if of_some is None or (of_all is not None and of_all.generated_at - of_some.generated_at > _OLD_MS):
+        return of_all
+    return of_some
 
 
 def _popular(view: View, category: str | None) -> list[ScoredItem]:
