@@ -11,8 +11,8 @@ from schema.recommendation import DEFAULT_USER, Recommendation, ScoredItem, defa
 from serving.messages import ListedItem, UserList
 from serving.view import View
 
-_OLD_MS = 86_400_000
-"""A context's list that is so much older than that of all people is of a context in which nothing happens any more."""
+_OLD_MS = 7 * 86_400_000
+"""A context's list that is a week older than that of all people is of a context in which nothing happens any more."""
 
 _decoder = msgspec.json.Decoder(Recommendation)
 

@@ -75,8 +75,8 @@ def test_an_unknown_person_gets_the_list_of_their_context_where_there_is_one(vie
     assert (ids(found), found.strategy, found.list_id, found.user_id) == ("e", "default", "by-context", "bob")
     assert ids(list_of(view, "bob", "bob", Wanted(context={"country": "DE"}))) == "cdef"
     assert ids(list_of(view, "ann", "ann", msgspec.structs.replace(asked, fill=True))) == "abce"
-    # A day later nobody has come from there any more.
-    later = msgspec.structs.replace(made, generated_at=2 + 86_400_000, items=[], profile_version=3)
+    # A week later nobody has come from there any more.
+    later = msgspec.structs.replace(made, generated_at=2 + 7 * 86_400_000, items=[], profile_version=3)
     view.apply([Record("recommendations", 0, 0, DEFAULT_USER.encode(), encode_recommendation(later))])
     assert ids(list_of(view, "bob", "bob", asked)) == ""
 
