@@ -3,13 +3,9 @@
 import torch
 
 
-def pick_device(name: str, subtask: int = 0) -> torch.device:
-    """The named torch device; `auto` is a GPU where there is one, and where there are several each subtask's is the
-    next."""
-    if name != "auto":
-        return torch.device(name)
-    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    return torch.device("cuda", subtask % gpus) if gpus else torch.device("cpu")
+def pick_device(name: str) -> torch.device:
+    """The named torch device; `auto` is a GPU where there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else torch.device(name)
 
 
 def read_by_numba(device: torch.device) -> bool:

@@ -4,7 +4,6 @@ import math
 import time
 from collections import OrderedDict
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import NamedTuple
 from uuid import uuid4
 
@@ -15,7 +14,6 @@ from pyflink.datastream.state import ListStateDescriptor, ValueStateDescriptor
 
 from operators.worker import prepare_worker  # isort: skip, numba comes in with the models
 from model.blend import LOOKED_UP, BlendOptions, RankedList, Recommender, unpack_delta
-from model.devices import pick_device
 from model.learned_blend import LearnedBlend
 from model.snapshot import Snapshot, unpack_snapshot
 from operators.dead_letters import DeadLetters
@@ -97,8 +95,6 @@ class ScorerFunction(KeyedCoProcessFunction):
     def open(self, runtime_context: RuntimeContext) -> None:
         """Register the state and the metrics."""
         prepare_worker()
-        device = pick_device(self._options.device, runtime_context.get_index_of_this_subtask())
-        self._options = replace(self._options, device=str(device))
         self._waiting = runtime_context.get_list_state(ListStateDescriptor("waiting", Types.PICKLED_BYTE_ARRAY()))
         self._blend = runtime_context.get_state(ValueStateDescriptor("blend", Types.PICKLED_BYTE_ARRAY()))
         self._blends: dict[int, LearnedBlend] = {}

@@ -128,15 +128,3 @@ def test_lists_are_the_same(
             # In the same order, but for equals.
             assert one.scores == pytest.approx(other.scores, abs=1e-3)
             assert not ruled or not {"i7", "i8"} & set(one.item_ids)
-
-
-@pytest.mark.parametrize(
-    ("gpus", "expected"), [(0, "cpu cpu cpu"), (1, "cuda:0 cuda:0 cuda:0"), (2, "cuda:0 cuda:1 cuda:0")]
-)
-def test_scorers_of_one_machine_take_its_gpus_in_turn(
-    gpus: int, expected: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("torch.cuda.is_available", lambda: gpus > 0)
-    monkeypatch.setattr("torch.cuda.device_count", lambda: gpus)
-    assert [str(devices.pick_device("auto", subtask)) for subtask in range(3)] == expected.split()
-    assert str(devices.pick_device("cuda:3", 1)) == "cuda:3"
