@@ -65,14 +65,13 @@ class ContextPopularity:
         """What the `properties` of an event say of the context."""
         return {name: properties[name] for name in self.options.properties if name in properties}
 
-    def well_known(self, snapshots: Sequence[Snapshot]) -> dict[str, Properties]:
-        """The people's contexts, each once, that count for as much as everybody does or for more, and what is said
-        there."""
+    def well_known(self, snapshots: Sequence[Snapshot]) -> list[Properties]:
+        """What is said in the people's contexts, each once, that count for as much as everybody does or for more."""
         found: dict[str, Properties] = {}
         for context, one in zip(self.of(snapshots), snapshots, strict=True) if self.best else ():
             if context not in found and context in self.best and self._share(context, one.event_timestamp) >= 1 / 2:
                 found[context] = self.said_in(one.properties)
-        return found
+        return list(found.values())
 
     def resize(self, items: int) -> None:
         """Make room for `items` rows."""

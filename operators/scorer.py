@@ -286,10 +286,11 @@ class ScorerFunction(KeyedCoProcessFunction):
         last, now = snapshots[-1], time.monotonic()
         anybody = Snapshot(DEFAULT_USER, last.event_id, last.event_timestamp, 0, [], [])
         found = [anybody]
-        for context, said in self._replica.context.well_known(snapshots).items():
-            if now - self._context_lists.get(context, -math.inf) >= _CONTEXT_S:
-                self._context_lists[context] = now
-                found.append(msgspec.structs.replace(anybody, user_id=default_user(said), properties=said))
+        for said in self._replica.context.well_known(snapshots):
+            user = default_user(said)
+            if now - self._context_lists.get(user, -math.inf) >= _CONTEXT_S:
+                self._context_lists[user] = now
+                found.append(msgspec.structs.replace(anybody, user_id=user, properties=said))
         return found
 
     def _too_slow(self, oldest_ms: int, people: int) -> bool:

@@ -10,6 +10,7 @@ from schema.wire import decode
 
 # The key of the list for people with no history.
 DEFAULT_USER = "__default__"
+_IN_CONTEXT = f"{DEFAULT_USER}?"
 
 
 def default_user(context: Mapping[str, object]) -> str:
@@ -17,12 +18,12 @@ def default_user(context: Mapping[str, object]) -> str:
     says by name, in the order of the names and encoded as in the query of a URL, without what is empty. Numbers are
     written without a fraction where they have none."""
     told = urlencode([(name, text) for name in sorted(context) if (text := _text(context[name]))])
-    return f"{DEFAULT_USER}?{told}" if told else DEFAULT_USER
+    return _IN_CONTEXT + told if told else DEFAULT_USER
 
 
 def is_default(user_id: str) -> bool:
     """Whether the key is of a list for people with no history, in a context or in none."""
-    return user_id == DEFAULT_USER or user_id.startswith(f"{DEFAULT_USER}?")
+    return user_id == DEFAULT_USER or user_id.startswith(_IN_CONTEXT)
 
 
 def _text(value: object) -> str:

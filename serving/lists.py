@@ -69,7 +69,8 @@ def list_of(view: View, user_id: str, key: str, wanted: Wanted) -> UserList:
 
 def _default(view: View, wanted: Wanted) -> Recommendation | None:
     """The list for people with no history in that context, or for all where there is none that is not out of date."""
-    of_all, of_some = _held(view, DEFAULT_USER), _held(view, default_user(wanted.context))
+    of_all = _held(view, DEFAULT_USER)
+    of_some = _held(view, default_user(wanted.context)) if wanted.context else None
     if of_some is None or (of_all is not None and of_all.generated_at - of_some.generated_at > _OLD_MS):
         return of_all
     return of_some

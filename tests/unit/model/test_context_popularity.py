@@ -79,13 +79,13 @@ def test_what_is_popular_in_a_context_is_drawn_towards_what_everybody_takes() ->
 def test_a_context_is_well_known_once_it_counts_as_much_as_everybody() -> None:
     context = model()
     people = [msgspec.structs.replace(asking(name), event_timestamp=1000) for name in ("a", "b", "a", None)]
-    assert context.well_known(people) == {}
+    assert context.well_known(people) == []
     context.learn(taken(1, 1, 1, 2, 1), ["a|", "a|", "a|", "b|", "|phone"])
-    assert context.well_known(people) == {}
+    assert context.well_known(people) == []
     context.learn(taken(1), ["a|"])
-    assert context.well_known(people) == {"a|": {"country": "a"}}
+    assert context.well_known(people) == [{"country": "a"}]
     # A half-life later too little of it counts.
-    assert context.well_known([msgspec.structs.replace(people[0], event_timestamp=2000)]) == {}
+    assert context.well_known([msgspec.structs.replace(people[0], event_timestamp=2000)]) == []
 
 
 def test_a_replica_follows_and_state_comes_back_unless_other_properties_are_asked_for() -> None:

@@ -54,9 +54,6 @@ class Keyed:
     def get_map_state(self, descriptor: Any) -> _Map:
         return _Map(self.states.setdefault(descriptor.name, {}), lambda: self.key)
 
-    def get_index_of_this_subtask(self) -> int:
-        return 0
-
     def get_metrics_group(self) -> "Keyed":
         return self
 
