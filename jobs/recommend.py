@@ -187,31 +187,34 @@ def build(
         Types.ROW([Types.LONG(), CATALOGUE]),
     )
 
-    with process_mode(environment):
-        if encodings := settings.encodings():
-            encoder = ItemEncoderFunction(encodings)
+    if encodings := settings.encodings():
+        encoder = ItemEncoderFunction(encodings)
+        with process_mode(environment):
             encoded = catalogue.process(encoder, Types.ROW([Types.LONG(), CATALOGUE]))
-            # One, so that messages keep their order.
-            catalogue = encoded.name("item_encoder").uid("item-encoder").set_parallelism(1)
-        model_learner = learner(
-            settings.blend_options(),
-            shards,
-            kafka.events,
-            (kafka.items, kafka.rules, kafka.review_decisions, kafka.experiments),
-            settings.models.compact_after_events,
-            lists.similar_items,
-            settings.models.start_from,
-            settings.flink.target_freshness_ms,
-            settings.models.sequence_time_share,
-        )
-        deltas = (
-            keyed_in_jvm(for_learner, BATCH, Types.LONG())
-            .connect(keyed_in_jvm(catalogue.union(steering), CATALOGUE, Types.LONG()))
-            .process(model_learner, DELTAS)
-            .name("learner")
-            .uid("learner")
-            .set_parallelism(1)
-        )
+        # One, so that messages keep their order.
+        catalogue = encoded.name("item_encoder").uid("item-encoder").set_parallelism(1)
+    # In a slot, so a TaskManager, of its own the scorer need not wait for the profile's GIL.
+    scorer_slot = slot_with_gpus("scorer", settings.flink.scorer_gpus)
+    model_learner = learner(
+        settings.blend_options(),
+        shards,
+        kafka.events,
+        (kafka.items, kafka.rules, kafka.review_decisions, kafka.experiments),
+        settings.models.compact_after_events,
+        lists.similar_items,
+        settings.models.start_from,
+        settings.flink.target_freshness_ms,
+        settings.models.sequence_time_share,
+    )
+    deltas = (
+        keyed_in_jvm(for_learner, BATCH, Types.LONG())
+        .connect(keyed_in_jvm(catalogue.union(steering), CATALOGUE, Types.LONG()))
+        .process(model_learner, DELTAS)
+        .name("learner")
+        .uid("learner")
+        .set_parallelism(1)
+        .slot_sharing_group("learner" if settings.flink.learner_apart else scorer_slot)
+    )
     ranked = (
         keyed_in_jvm(batches, BATCH, Types.LONG())
         .connect(keyed_in_jvm(deltas, DELTA, Types.LONG()))
@@ -228,8 +231,7 @@ def build(
         )
         .name("scorer")
         .uid("scorer")
-        # A slot, so a TaskManager, of its own: beside the profile it would wait for one GIL.
-        .slot_sharing_group(slot_with_gpus("scorer", settings.flink.scorer_gpus))
+        .slot_sharing_group(scorer_slot)
     )
 
     # Of events there are many; of all else, micro-batches and their lists too, few.

@@ -44,7 +44,9 @@ class PickyLearner(LearnerFunction):
 
 
 @pytest.fixture
-def flink() -> Keyed:
+def flink(monkeypatch: pytest.MonkeyPatch) -> Keyed:
+    """Without anything of a job before, which only a JVM could hold."""
+    monkeypatch.setattr(operators.learner, "former_value", lambda *_: None)
     return Keyed()
 
 
