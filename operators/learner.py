@@ -63,8 +63,9 @@ DELTAS = Types.ROW([Types.LONG(), DELTA])
 
 
 class LearnerFunction(KeyedCoProcessFunction):
-    """In, all under one key: Row(shard, packed snapshots), and rows (key, payload, partition, offset) of the catalogue,
-    and of rules, decisions about items, and experiments, told apart by partitions that differ by `TOPIC_STEP`. Out:
+    """In, all under one key: Row(shard, packed snapshots), and Row(key, payload, partition, offset, messages of its
+    batch) of the catalogue, and of rules, decisions about items, and experiments, told apart by partitions that differ
+    by `TOPIC_STEP`. Out:
     Row(shard, Row(whole, made_at, payload)) for each of the scorers' shards: the whole packed recommender first after
     every start, then a delta for each batch; beside it, at most `similar_items` that go with an item, each time that
     its interactions have grown by half, what is popular in the categories of what was taken, and what changes in the
@@ -117,6 +118,8 @@ class LearnerFunction(KeyedCoProcessFunction):
         self._learned = self._metrics.counter("interactions_learned")
         self._dead_letters = DeadLetters(self._metrics, "learner_failed")
         self._version, self._reviewed_at = 0, 0.0
+        # The messages of a micro-batch that has not come whole: of the catalogue, and of what the shop steers by.
+        self._came: tuple[list[tuple[str | None, _Message]], ...] = [], []
         # Categories in which something was taken, and when what is popular in each may be said again.
         self._taken, self._popular_due = set[str](), dict[str, float]()
         self._milliseconds = self._metrics.distribution("learner_ms")
@@ -138,7 +141,20 @@ class LearnerFunction(KeyedCoProcessFunction):
         yield from self._take(ctx, [bytes(request) for request in requests])
 
     def process_element2(self, value: Row, ctx: KeyedCoProcessFunction.Context) -> Iterator[object]:
-        """Take one micro-batch of catalogue messages, and of what the shop steers by."""
+        """Take a message of the catalogue, or of what the shop steers by, once all of its micro-batch have come. They
+        come one after another and no checkpoint is between them, as what was an array before is taken apart in the
+        last operator of its task."""
+        key, payload, place, offset, size = value
+        table, partition = divmod(place, TOPIC_STEP)
+        came = self._came[table > 0]
+        came.append((key, _Message(table, partition, offset, None if payload is None else bytes(payload))))
+        if len(came) == size:
+            batch, came[:] = list(came), []
+            yield from self._follow(ctx, batch)
+
+    def _follow(
+        self, ctx: KeyedCoProcessFunction.Context, messages: list[tuple[str | None, _Message]]
+    ) -> Iterator[object]:
         if self._recommender is None:
             yield from self._begun()
         assert self._recommender is not None
@@ -146,9 +162,8 @@ class LearnerFunction(KeyedCoProcessFunction):
         steering: list[tuple[Steering, _Message]] = []
         # Those of the batch must not overlap each other either.
         experiments = copy(self._recommender.experiments)
-        for key, payload, place, offset in value[0]:
-            payload, (table, partition) = None if payload is None else bytes(payload), divmod(place, TOPIC_STEP)
-            message = _Message(table, partition, offset, payload)
+        for key, message in messages:
+            table, partition, offset, payload = message
             fault: MessageError | None = None
             try:
                 if table == 0:
