@@ -13,7 +13,6 @@ from pyflink.java_gateway import get_gateway
 
 _STATELESS = {
     "Calc",
-    "Correlate",
     "DataStreamToTable",
     "Exchange",
     "Partition",

@@ -109,7 +109,6 @@ class Flink(Section):
     buffer_timeout_ms: Annotated[int, Field(ge=0)] = 5
     parallelism: PositiveInt = 1
     scorer_gpus: NonNegativeInt = 0
-    learner_apart: bool = False
     max_parallelism: Annotated[int, Field(ge=1, le=32_768)] = 128
     checkpoint_interval_ms: Annotated[int, Field(ge=100)] = 5_000
     tolerable_failed_checkpoints: NonNegativeInt = 1_000
