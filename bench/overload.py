@@ -14,7 +14,7 @@ from deploy.local.stack import Stack, StackError
 from deploy.local.topics import create_topics, default_topics
 
 MAX_ITEMS = 20_000
-BOUNDS_MB = {"kafka": 1_536, "jobmanager": 1_280, "taskmanager": 4_096, "python worker": 2_048}
+BOUNDS_MB = {"kafka": 1_536, "jobmanager": 1_280, "taskmanager": 4_096}
 """What each process may hold. A TaskManager is a JVM of 2,560 MB by its configuration, and a scorer's torch, numba and
 model beside it."""
 _START, _STEP_S, _DEAD_S = 1_600_000_000_000, 1.0, 120.0
@@ -82,7 +82,7 @@ class Memory(threading.Thread):
         while not self._stopped.wait(_STEP_S):
             for name, process in self._stack.processes():
                 try:
-                    kind = "python worker" if "python" in process.name() else name.rstrip("0123456789").rstrip("-")
+                    kind = name.rstrip("0123456789").rstrip("-")
                     size = process.memory_info().rss >> 20
                 except psutil.NoSuchProcess:
                     continue

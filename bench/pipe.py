@@ -173,6 +173,14 @@ class Pipe:
             consumer.close()
 
 
+def taskmanager_of(stack: Stack, job: str, operator: str) -> int:
+    """The process id of the TaskManager on which the operator's first subtask runs."""
+    vertex = next(one for one in stack.rest(f"/jobs/{job}")["vertices"] if one["name"].startswith(operator))
+    subtask, *_ = stack.rest(f"/jobs/{job}/vertices/{vertex['id']}")["subtasks"]
+    place = subtask["taskmanager-id"]
+    return next(process.pid for process in stack.state.processes.values() if process.resource_id == place)
+
+
 def checkpointed_bytes(stack: Stack, job: str) -> int:
     """The state of the profiles in the next checkpoint that begins after now."""
     begun = time.time() * 1000

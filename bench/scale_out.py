@@ -7,7 +7,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from bench.pipe import Pipe
+from bench.pipe import Pipe, taskmanager_of
 from deploy.local.stack import Stack
 
 EVENTS = 20_000
@@ -17,25 +17,27 @@ _SHARE, _TURN_S = 4, 0.01
 def run(data: Path, events: int = EVENTS) -> dict[str, float]:
     """Events/s of the full job with one TaskManager for profiles and one for lists, and with two of each. The machine's
     cores would not do for that many, so each TaskManager runs a quarter of the time, by turns of 10 ms (SIGSTOP and
-    SIGCONT): as if it had a slow processor of its own. Broker, JobManager and learner run as they are.
+    SIGCONT): as if it had a slow processor of its own. Broker, JobManager and the learner's run as they are.
 
     Raises StackError where the job stands still.
     """
     stack = Stack(data / "bench", data / "jars")
     rates = {}
     try:
-        stack.up(taskmanagers=_SHARE, kafka_port=0, flink_port=0, metrics_port=0)
+        stack.up(taskmanagers=_SHARE + 1, kafka_port=0, flink_port=0, metrics_port=0)
         for parallelism in (1, 2):
             os.environ["HEADRACE_FLINK__PARALLELISM"] = str(parallelism)
             pipe = Pipe(stack, Path("jobs/recommend.py"), partitions=2)
             pipe.send_catalogue()
             # What the job starts with is not to be slow, nor counted.
             pipe.send(2_000)
-            pipe.submit()
+            job = pipe.submit()
             pipe.until_seen()
             first = pipe.sent
             over = threading.Event()
-            turns = threading.Thread(target=_take_turns, args=(stack.taskmanager_pids, over), daemon=True)
+            learner = taskmanager_of(stack, job, "learner")
+            slowed = [pid for pid in stack.taskmanager_pids if pid != learner]
+            turns = threading.Thread(target=_take_turns, args=(slowed, over), daemon=True)
             turns.start()
             try:
                 pipe.send(parallelism * events)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-from bench.pipe import ITEMS, SEED, Pipe, checkpointed_bytes
+from bench.pipe import ITEMS, SEED, Pipe, checkpointed_bytes, taskmanager_of
 from deploy.local.stack import Stack, StackError
 from model.profile import Profile, ProfileOptions, apply_event, pack_profile
 from schema.event import Event
@@ -71,9 +71,7 @@ def _recovery(stack: Stack, pipe: Pipe, job: str) -> dict[str, float]:
     watch = threading.Thread(target=stack.supervise, args=(over, lambda _: None), daemon=True)
     watch.start()
     try:
-        profile = next(v for v in stack.rest(f"/jobs/{job}")["vertices"] if v["name"].startswith("profile"))
-        (subtask,) = stack.rest(f"/jobs/{job}/vertices/{profile['id']}")["subtasks"]
-        lost = _pid_of(stack, subtask["taskmanager-id"])
+        lost = taskmanager_of(stack, job, "profile")
         killed, killed_ms = time.monotonic(), 1000 * time.time()
         psutil.Process(lost).kill()
         # Not the state, which Flink shows for three seconds after it has changed.
@@ -87,10 +85,6 @@ def _recovery(stack: Stack, pipe: Pipe, job: str) -> dict[str, float]:
     finally:
         over.set()
         watch.join()
-
-
-def _pid_of(stack: Stack, resource_id: str) -> int:
-    return next(process.pid for process in stack.state.processes.values() if process.resource_id == resource_id)
 
 
 def _profile_bytes(stack: Stack) -> tuple[float, float]:

@@ -60,7 +60,7 @@ def _times(stack: Stack) -> Times:
     for name, process in stack.state.processes.items():
         own = psutil.Process(process.pid)
         for one in (own, *own.children(recursive=True)):
-            part = name.split("-")[0] if one is own else "Python worker"
+            part = name.split("-")[0]
             for thread in one.threads():
                 try:
                     said = Path(f"/proc/{one.pid}/task/{thread.id}/comm").read_text().strip()

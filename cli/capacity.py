@@ -118,6 +118,7 @@ def capacity(
     table = Table("What", "How much")
     table.add_row("TaskManagers for profiles, a core each", f"{found.profile_taskmanagers:,}")
     table.add_row("TaskManagers for lists, a core each", f"{found.scorer_taskmanagers:,}")
+    table.add_row("TaskManagers for the learner, a core", "1")
     table.add_row("State of profiles, in all", _size(found.state))
     table.add_row("State of profiles, a TaskManager", _size(found.state_a_taskmanager))
     table.add_row("Model in the learner, and in each scorer", _size(found.model_a_process))

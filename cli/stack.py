@@ -13,7 +13,7 @@ from deploy.local.topics import create_topics, default_topics
 
 def up(
     data: Data = DATA,
-    taskmanagers: Annotated[int, typer.Option(min=1, help="TaskManagers, one slot each; the job takes two.")] = 2,
+    taskmanagers: Annotated[int, typer.Option(min=1, help="TaskManagers, one slot each; the job takes three.")] = 3,
     kafka_port: Annotated[int, typer.Option(help="The broker's port; 0 for any free one.")] = 9092,
     flink_port: Annotated[int, typer.Option(help="Port of Flink's REST API and web page; 0 for any free one.")] = 8081,
     metrics_port: Annotated[int, typer.Option(help="First of the Prometheus ports; 0 for any free ones.")] = 9249,

@@ -13,6 +13,7 @@ from pyflink.java_gateway import get_gateway
 
 _STATELESS = {
     "Calc",
+    "Correlate",
     "DataStreamToTable",
     "Exchange",
     "Partition",

@@ -59,6 +59,7 @@ _SELDOM_MS = 20
 BYTES = Types.PRIMITIVE_ARRAY(Types.BYTE())
 BATCH = Types.ROW([Types.LONG(), Types.OBJECT_ARRAY(BYTES)])
 CATALOGUE = Types.ROW([Types.OBJECT_ARRAY(Types.ROW([Types.STRING(), BYTES, Types.INT(), Types.LONG()]))])
+MESSAGE = Types.ROW([Types.STRING(), BYTES, Types.INT(), Types.LONG(), Types.INT()])
 
 
 def create_tables(tables: StreamTableEnvironment, settings: Settings, linger_ms: int = 0) -> None:
@@ -187,31 +188,47 @@ def build(
         Types.ROW([Types.LONG(), CATALOGUE]),
     )
 
-    with process_mode(environment):
-        if encodings := settings.encodings():
-            encoder = ItemEncoderFunction(encodings)
+    if encodings := settings.encodings():
+        encoder = ItemEncoderFunction(encodings)
+        with process_mode(environment):
             encoded = catalogue.process(encoder, Types.ROW([Types.LONG(), CATALOGUE]))
-            # One, so that messages keep their order.
-            catalogue = encoded.name("item_encoder").uid("item-encoder").set_parallelism(1)
-        model_learner = learner(
-            settings.blend_options(),
-            shards,
-            kafka.events,
-            (kafka.items, kafka.rules, kafka.review_decisions, kafka.experiments),
-            settings.models.compact_after_events,
-            lists.similar_items,
-            settings.models.start_from,
-            settings.flink.target_freshness_ms,
-            settings.models.sequence_time_share,
+        # One, so that messages keep their order.
+        catalogue = encoded.name("item_encoder").uid("item-encoder").set_parallelism(1)
+    # Thread mode takes no array of rows: each of them would be the last. So each message goes by itself, with how many
+    # are of its batch, which come one after another.
+    for name, stream in (("catalogue", catalogue), ("steered", steering)):
+        tables.create_temporary_view(name, tables.from_data_stream(stream).alias("one", "batch"))
+    catalogue, steering = (
+        tables.to_append_stream(
+            tables.sql_query(
+                f"""select cast(0 as bigint), row(id, payload, place, `offset`, cardinality({name}.batch.f0))
+                from {name} cross join unnest({name}.batch.f0) as message(id, payload, place, `offset`)"""
+            ),
+            Types.ROW([Types.LONG(), MESSAGE]),
         )
-        deltas = (
-            keyed_in_jvm(for_learner, BATCH, Types.LONG())
-            .connect(keyed_in_jvm(catalogue.union(steering), CATALOGUE, Types.LONG()))
-            .process(model_learner, DELTAS)
-            .name("learner")
-            .uid("learner")
-            .set_parallelism(1)
-        )
+        for name in ("catalogue", "steered")
+    )
+    model_learner = learner(
+        settings.blend_options(),
+        shards,
+        kafka.events,
+        (kafka.items, kafka.rules, kafka.review_decisions, kafka.experiments),
+        settings.models.compact_after_events,
+        lists.similar_items,
+        settings.models.start_from,
+        settings.flink.target_freshness_ms,
+        settings.models.sequence_time_share,
+    )
+    deltas = (
+        keyed_in_jvm(for_learner, BATCH, Types.LONG())
+        .connect(keyed_in_jvm(catalogue.union(steering), MESSAGE, Types.LONG()))
+        .process(model_learner, DELTAS)
+        .name("learner")
+        .uid("learner")
+        .set_parallelism(1)
+        # A slot, so a TaskManager, of its own: nobody waits for the GIL of another. So has the scorer.
+        .slot_sharing_group("learner")
+    )
     ranked = (
         keyed_in_jvm(batches, BATCH, Types.LONG())
         .connect(keyed_in_jvm(deltas, DELTA, Types.LONG()))
@@ -228,7 +245,6 @@ def build(
         )
         .name("scorer")
         .uid("scorer")
-        # A slot, so a TaskManager, of its own: beside the profile it would wait for one GIL.
         .slot_sharing_group(slot_with_gpus("scorer", settings.flink.scorer_gpus))
     )
 

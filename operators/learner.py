@@ -19,6 +19,7 @@ from model.snapshot import Snapshot, unpack_snapshot
 from operators.category_items import CATEGORY_ITEMS
 from operators.dead_letters import DeadLetters
 from operators.forbidden_items import FORBIDDEN_ITEMS
+from operators.former_state import former_map, former_value, number_of, text_of
 from operators.receipts import RECEIPTS
 from operators.review import REVIEW_QUEUE
 from operators.similar import SIMILAR
@@ -62,8 +63,9 @@ DELTAS = Types.ROW([Types.LONG(), DELTA])
 
 
 class LearnerFunction(KeyedCoProcessFunction):
-    """In, all under one key: Row(shard, packed snapshots), and rows (key, payload, partition, offset) of the catalogue,
-    and of rules, decisions about items, and experiments, told apart by partitions that differ by `TOPIC_STEP`. Out:
+    """In, all under one key: Row(shard, packed snapshots), and Row(key, payload, partition, offset, messages of its
+    batch) of the catalogue, and of rules, decisions about items, and experiments, told apart by partitions that differ
+    by `TOPIC_STEP`. Out:
     Row(shard, Row(whole, made_at, payload)) for each of the scorers' shards: the whole packed recommender first after
     every start, then a delta for each batch; beside it, at most `similar_items` that go with an item, each time that
     its interactions have grown by half, what is popular in the categories of what was taken, and what changes in the
@@ -103,6 +105,7 @@ class LearnerFunction(KeyedCoProcessFunction):
     def open(self, runtime_context: RuntimeContext) -> None:
         """Register the state and the metrics; the model itself is read with the first batch."""
         prepare_worker()
+        self._runtime_context = runtime_context
         self._base = runtime_context.get_state(ValueStateDescriptor("base", Types.PICKLED_BYTE_ARRAY()))
         # A map, not a list: RocksDB keeps a list as one value, which it would rewrite again and again as it grows.
         log = MapStateDescriptor("log", Types.LONG(), Types.PICKLED_BYTE_ARRAY())
@@ -114,18 +117,18 @@ class LearnerFunction(KeyedCoProcessFunction):
         self._metrics = runtime_context.get_metrics_group().add_group("headrace")
         self._learned = self._metrics.counter("interactions_learned")
         self._dead_letters = DeadLetters(self._metrics, "learner_failed")
-        self._milliseconds, self._version, self._reviewed_at = 0, 0, 0.0
+        self._version, self._reviewed_at = 0, 0.0
+        # The messages of a micro-batch that has not come whole: of the catalogue, and of what the shop steers by.
+        self._came: tuple[list[tuple[str | None, _Message]], ...] = [], []
         # Categories in which something was taken, and when what is popular in each may be said again.
         self._taken, self._popular_due = set[str](), dict[str, float]()
-        self._steered = {"rules": 0, "review_waiting": 0, "items_forbidden": 0}
-        for name in self._steered:
-            self._metrics.gauge(name, lambda name=name: self._steered[name])
-        self._metrics.gauge("learner_ms", lambda: self._milliseconds)
-        self._metrics.gauge("model_version", lambda: self._version)
-        self._metrics.gauge("sequence_updates", lambda: self._recommender.sequence.updates if self._recommender else 0)
-        self._metrics.gauge(
-            "sequence_failures", lambda: self._recommender.sequence_failures if self._recommender else 0
-        )
+        self._milliseconds = self._metrics.distribution("learner_ms")
+        self._model_version = self._metrics.distribution("model_version")
+        self._sequence_updates = self._metrics.distribution("sequence_updates")
+        self._sequence_failures = self._metrics.distribution("sequence_failures")
+        self._steered = [self._metrics.distribution(name) for name in ("rules", "review_waiting", "items_forbidden")]
+        for steered in self._steered:
+            steered.update(0)
         self._budget = TrainingBudget(self._target_freshness_ms, self._sequence_time_share)
         self._recommender: Recommender | None = None
         # The events by which people were erased of whom the log still holds something, and when it may be folded, in
@@ -138,7 +141,20 @@ class LearnerFunction(KeyedCoProcessFunction):
         yield from self._take(ctx, [bytes(request) for request in requests])
 
     def process_element2(self, value: Row, ctx: KeyedCoProcessFunction.Context) -> Iterator[object]:
-        """Take one micro-batch of catalogue messages, and of what the shop steers by."""
+        """Take a message of the catalogue, or of what the shop steers by, once all of its micro-batch have come. They
+        come one after another and no checkpoint is between them, as what was an array before is taken apart in the
+        last operator of its task."""
+        key, payload, place, offset, size = value
+        table, partition = divmod(place, TOPIC_STEP)
+        came = self._came[table > 0]
+        came.append((key, _Message(table, partition, offset, None if payload is None else bytes(payload))))
+        if len(came) == size:
+            batch, came[:] = list(came), []
+            yield from self._follow(ctx, batch)
+
+    def _follow(
+        self, ctx: KeyedCoProcessFunction.Context, messages: list[tuple[str | None, _Message]]
+    ) -> Iterator[object]:
         if self._recommender is None:
             yield from self._begun()
         assert self._recommender is not None
@@ -146,9 +162,8 @@ class LearnerFunction(KeyedCoProcessFunction):
         steering: list[tuple[Steering, _Message]] = []
         # Those of the batch must not overlap each other either.
         experiments = copy(self._recommender.experiments)
-        for key, payload, place, offset in value[0]:
-            payload, (table, partition) = None if payload is None else bytes(payload), divmod(place, TOPIC_STEP)
-            message = _Message(table, partition, offset, payload)
+        for key, message in messages:
+            table, partition, offset, payload = message
             fault: MessageError | None = None
             try:
                 if table == 0:
@@ -218,7 +233,10 @@ class LearnerFunction(KeyedCoProcessFunction):
         self._erased += [snapshot.event_id for snapshot in snapshots if snapshot.erased]
         folded = self._remember(batch)
         self._version = self._recommender.version
-        self._milliseconds = round((time.perf_counter() - started) * 1000)
+        self._milliseconds.update(round((time.perf_counter() - started) * 1000))
+        self._model_version.update(self._version)
+        self._sequence_updates.update(self._recommender.sequence.updates)
+        self._sequence_failures.update(self._recommender.sequence_failures)
         yield from self._sent(False, pack_delta(delta))
         for item in self._recommender.forgotten:
             yield SIMILAR, Row(item, None)
@@ -271,7 +289,8 @@ class LearnerFunction(KeyedCoProcessFunction):
             yield FORBIDDEN_ITEMS, Row(item, encode_forbidden_item(ForbiddenItem(item, now)) if forbidden else None)
         rules = self._recommender.rules
         counts = len(rules.rules), len(rules.waiting), int(rules.nowhere.sum())
-        self._steered = dict(zip(self._steered, counts, strict=True))
+        for steered, count in zip(self._steered, counts, strict=True):
+            steered.update(count)
 
     def _learned_from(
         self, snapshots: list[Snapshot], changes: list[CatalogueChange], steering: Sequence[Steering]
@@ -330,6 +349,8 @@ class LearnerFunction(KeyedCoProcessFunction):
         packed = self._base.value()
         model = self.recommender
         if packed is None:
+            packed = self._taken_over()
+        if packed is None:
             # At once, as it holds the seed of the noise of differential privacy.
             packed = self._start_from.read_bytes() if self._start_from else model(self._options).pack()
             self._base.update(packed)
@@ -345,6 +366,19 @@ class LearnerFunction(KeyedCoProcessFunction):
         waiting = {item: msgspec.msgpack.decode(rules) for item, rules in self._told_review.items()}
         recommender.rules.told(waiting, [item for item, _ in self._told_forbidden.items()])
         return recommender
+
+    def _taken_over(self) -> bytes | None:
+        """The base that a job left behind whose learner ran in a Python process of its own: now it is this one's, and
+        so is all else that it kept."""
+        base = former_value(self._runtime_context, "base")
+        if base is not None:
+            self._base.update(base)
+            for number, entry in former_map(self._runtime_context, "log"):
+                self._log.put(number_of(number), entry)
+            for name, told in (("told_review", self._told_review), ("told_forbidden", self._told_forbidden)):
+                for item, said in former_map(self._runtime_context, name):
+                    told.put(text_of(item), said)
+        return base
 
     def _remember(self, batch: _Logged) -> bool:
         """Put the batch into the log, or fold that; whether it was folded."""

@@ -48,11 +48,11 @@ def jars(pytestconfig: pytest.Config) -> Path:
 
 @pytest.fixture(scope="session")
 def shared_stack(tmp_path_factory: pytest.TempPathFactory, jars: Path) -> Iterator[Stack]:
-    """The one running stack that nearly all tests use, on free ports, with three TaskManagers: most jobs of a test take
-    two slots and some one more."""
+    """The one running stack that nearly all tests use, on free ports, with four TaskManagers: most jobs of a test take
+    three slots and some one more."""
     stack = Stack(tmp_path_factory.mktemp("shared"), jars)
     try:
-        stack.up(taskmanagers=3, kafka_port=0, flink_port=0, metrics_port=0)
+        stack.up(taskmanagers=4, kafka_port=0, flink_port=0, metrics_port=0)
         yield stack
     finally:
         stack.down()

@@ -8,8 +8,8 @@ from pyflink.common import Row, Types
 from pyflink.datastream import StreamExecutionEnvironment
 
 from jobs.entry import flink_options
-from jobs.flink import keyed_in_jvm, process_mode, settings_of
-from jobs.recommend import BATCH, CATALOGUE
+from jobs.flink import keyed_in_jvm, settings_of
+from jobs.recommend import BATCH, MESSAGE
 from jobs.settings import load_settings
 from operators.learner import DELTAS, LearnerFunction
 
@@ -34,18 +34,17 @@ if __name__ == "__main__":
     environment = StreamExecutionEnvironment.get_execution_environment(settings_of(flink_options(settings)))
     environment.set_parallelism(1)
     batches = environment.from_collection([Row(0, Row(0, []))], Types.ROW([Types.LONG(), BATCH]))
-    catalogue = environment.from_collection([Row(0, Row([]))], Types.ROW([Types.LONG(), CATALOGUE]))
-    with process_mode(environment):
-        options = settings.blend_options()
-        learner = ExportingLearner(
-            arguments.parse_args().file, options, [0], "events", "items", 2**31, 20, None, 0, 1.0
-        )
-        deltas = (
-            keyed_in_jvm(batches, BATCH, Types.LONG())
-            .connect(keyed_in_jvm(catalogue, CATALOGUE, Types.LONG()))
-            .process(learner, DELTAS)
-            .name("learner")
-            .uid("learner")
-        )
+    # The last of two, of which the other does not come.
+    message = Row(0, Row("", None, 0, 0, 2))
+    catalogue = environment.from_collection([message], Types.ROW([Types.LONG(), MESSAGE]))
+    options = settings.blend_options()
+    learner = ExportingLearner(arguments.parse_args().file, options, [0], "events", "items", 2**31, 20, None, 0, 1.0)
+    deltas = (
+        keyed_in_jvm(batches, BATCH, Types.LONG())
+        .connect(keyed_in_jvm(catalogue, MESSAGE, Types.LONG()))
+        .process(learner, DELTAS)
+        .name("learner")
+        .uid("learner")
+    )
     deltas.print()
     environment.execute("export-model")

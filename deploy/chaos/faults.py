@@ -23,8 +23,8 @@ class Faults:
         self.kinds: dict[str, Callable[[], None]] = {
             "kill TaskManager 1": lambda: self._kill("taskmanager-1"),
             "kill TaskManager 2": lambda: self._kill("taskmanager-2"),
+            "kill TaskManager 3": lambda: self._kill("taskmanager-3"),
             "kill JobManager": lambda: self._kill("jobmanager"),
-            "kill Python worker": self._kill_worker,
             "kill broker": lambda: self._process("kafka").kill(),
             "stop broker": lambda: self._freeze("kafka", self._long_s),
             "stop TaskManager": lambda: self._freeze("taskmanager-1", min(self._long_s, 20)),
@@ -60,19 +60,6 @@ class Faults:
         except StackError:
             return len(submission.runs), 0
         return len(submission.runs), int(times["RESTARTING"])
-
-    def _kill_worker(self) -> None:
-        workers = [
-            process
-            for name, process in self._stack.processes()
-            if name.startswith("taskmanager-") and "beam_boot" in " ".join(process.cmdline())
-        ]
-        if not workers:
-            raise StackError("There is no Python worker to kill.")
-        starts = self._starts()
-        for worker in workers:
-            worker.kill()
-        self._await_restart(starts)
 
     def _freeze(self, name: str, seconds: float) -> None:
         process = self._process(name)

@@ -186,7 +186,7 @@ class Stack:
 
     def up(
         self,
-        taskmanagers: int = 2,
+        taskmanagers: int = 3,
         kafka_port: int = 9092,
         flink_port: int = 8081,
         metrics_port: int = 9249,

@@ -74,10 +74,10 @@ def own_stack(tmp_path: Path, jars: Path) -> Iterator[Stack]:
 
 def test_up_again_starts_nothing(stack: Stack) -> None:
     before = stack.state
-    stack.up(taskmanagers=3, kafka_port=0, flink_port=0, metrics_port=0)
+    stack.up(taskmanagers=4, kafka_port=0, flink_port=0, metrics_port=0)
     assert stack.state == before
-    assert len(stack.taskmanager_pids) == 3
-    assert set(stack.metrics_ports) == {"jobmanager", "taskmanager-1", "taskmanager-2", "taskmanager-3"}
+    assert len(stack.taskmanager_pids) == 4
+    assert set(stack.metrics_ports) == {"jobmanager", *(f"taskmanager-{n}" for n in range(1, 5))}
 
 
 def test_topics_are_created_once_and_the_tables_among_them_compacted(stack: Stack) -> None:

@@ -41,7 +41,8 @@ def test_a_rule_is_in_force_within_two_seconds_and_stays_over_a_savepoint(
 ) -> None:
     # What the rules ask of an event is a context too: it goes with the deltas and over the savepoint.
     monkeypatch.setenv("HEADRACE_MODELS__CONTEXT", '["page"]')
-    job = job_stack.submit(Path("jobs/recommend.py"))
+    # Whose learner keeps its state as older versions did.
+    job = job_stack.submit(Path("tests/integration/older_job.py"))
     topics, taken = Topics(job_stack.bootstrap_servers), 0
     queue, forbidden = (Told(job_stack.bootstrap_servers, topic) for topic in ("review-queue", "forbidden-items"))
     for n in range(60):

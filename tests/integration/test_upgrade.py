@@ -25,7 +25,7 @@ def wide_stack(empty_stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Stack:
     monkeypatch.setenv("HEADRACE_LISTS__HORIZON", "any")
     # So that the models take steps during the test.
     monkeypatch.setenv("HEADRACE_MODELS__STEP", "16")
-    empty_stack.up(taskmanagers=6)
+    empty_stack.up(taskmanagers=7)
     return empty_stack
 
 
