@@ -101,7 +101,8 @@ def test_every_query_of_the_dashboard_finds_something(prometheus: httpx.Client, 
 
 def test_every_target_is_up_and_no_alert_fires_on_a_healthy_stack(prometheus: httpx.Client) -> None:
     assert {series["value"][1] for series in results(prometheus, "up")} == {"1"}
-    assert len(results(prometheus, "up")) == 5
+    # Serving, the JobManager and four TaskManagers.
+    assert len(results(prometheus, "up")) == 6
     (group,) = prometheus.get("/api/v1/rules").json()["data"]["groups"]
     assert {rule["health"] for rule in group["rules"]} == {"ok"}
     assert [rule["name"] for rule in group["rules"] if rule["state"] == "firing"] == []
