@@ -803,14 +803,16 @@ class Recommender:
         by_chance: list[float | None] = [None] * len(items)
         if propensities.any():
             by_chance = [propensity or None for propensity in propensities[there].astype(np.float64).round(9).tolist()]
-        known, both = self.rules.known, dict[tuple[int, int], str | None]()
-        for n, k in np.argwhere(because_alike).tolist():
-            both[n, k] = self.content.shared(_described(known[alike[n, k]]), _described(known[causes[n, k]]))
+        known = self.rules.known
+        shared: list[str | None] = [None] * len(items)
+        pairs = alike[because_alike].tolist(), causes[because_alike].tolist()
+        for place, item, cause in zip(np.flatnonzero(because_alike[there]).tolist(), *pairs, strict=True):
+            shared[place] = self.content.shared(_described(known[item]), _described(known[cause]))
         for n, (begin, end) in enumerate(pairwise(accumulate(there.sum(1).tolist(), initial=0))):
             part = slice(begin, end)
             ranked = RankedList(items[part], scores[part], origins[part], led[part], by_chance[part])
             if because_alike[n].any():
-                ranked.shared = [both.get((n, k)) for k in np.flatnonzero(there[n]).tolist()]
+                ranked.shared = shared[part]
             yield ranked
 
     def _only_likely(self, candidates: Candidates, likeliest: int, first_new: int, new: int) -> npt.NDArray[np.bool_]:
