@@ -19,14 +19,13 @@ EVENTS = 1500
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
 
 
-def started_in(folder: Path) -> list[str]:
+def started_in(folder: Path) -> list[psutil.Process]:
     """The processes that name the folder."""
-    found = []
-    for process in psutil.process_iter(["cmdline"]):
-        command = " ".join(process.info["cmdline"] or ())
-        if str(folder) in command and process.pid != os.getpid():
-            found.append(command)
-    return found
+    return [
+        process
+        for process in psutil.process_iter(["cmdline"])
+        if str(folder) in " ".join(process.info["cmdline"] or ()) and process.pid != os.getpid()
+    ]
 
 
 def test_the_demo_shows_lists_on_a_page_tells_its_figures_and_takes_all_down(tmp_path: Path, jars: Path) -> None:
@@ -36,7 +35,8 @@ def test_the_demo_shows_lists_on_a_page_tells_its_figures_and_takes_all_down(tmp
     quiet = {name: value for name, value in os.environ.items() if name not in ("DISPLAY", "WAYLAND_DISPLAY")}
     with told.open("w") as errors:
         demo = subprocess.Popen(
-            [sys.executable, "-m", "cli", *asked.split()],
+            # Where it hangs, it tells in which line.
+            [sys.executable, "-X", "faulthandler", "-m", "cli", *asked.split()],
             cwd=ROOT,
             env=quiet | {"COLUMNS": "200"},
             stdout=subprocess.PIPE,
@@ -56,7 +56,12 @@ def test_the_demo_shows_lists_on_a_page_tells_its_figures_and_takes_all_down(tmp
             demo.send_signal(signal.SIGINT)
             output, _ = demo.communicate(timeout=120)
         finally:
-            demo.kill()
+            if demo.poll() is None:
+                demo.send_signal(signal.SIGABRT)
+                demo.wait(20)
+                for process in started_in(tmp_path):
+                    process.kill()
+                print(told.read_text()[-8000:])
     assert demo.returncode == 0, told.read_text()[-2000:]
     figures: dict[str, Any] = json.loads(output)
     assert (figures["events_in"], figures["dead_letters"]) == (EVENTS, 0)
