@@ -3,7 +3,7 @@
 from functools import partial
 
 from pyflink.common import Types
-from pyflink.datastream import StreamExecutionEnvironment
+from pyflink.datastream import DataStream, StreamExecutionEnvironment
 from pyflink.table import Schema, StreamTableEnvironment
 
 from jobs.entry import MILLISECONDS, USER_ID, connection, run, sink
@@ -102,6 +102,19 @@ def create_tables(tables: StreamTableEnvironment, settings: Settings, linger_ms:
         )
 
 
+def one_by_one(tables: StreamTableEnvironment, name: str, batches: DataStream) -> DataStream:
+    """Each message of the batches by itself, with how many are of its batch, which come one after another: thread mode
+    makes every row of an array of rows the last one."""
+    tables.create_temporary_view(name, tables.from_data_stream(batches).alias("one", "batch"))
+    return tables.to_append_stream(
+        tables.sql_query(
+            f"""select cast(0 as bigint), row(id, payload, place, `offset`, cardinality({name}.batch.f0))
+            from {name} cross join unnest({name}.batch.f0) as message(id, payload, place, `offset`)"""
+        ),
+        Types.ROW([Types.LONG(), MESSAGE]),
+    )
+
+
 def build(
     environment: StreamExecutionEnvironment,
     settings: Settings,
@@ -194,20 +207,7 @@ def build(
             encoded = catalogue.process(encoder, Types.ROW([Types.LONG(), CATALOGUE]))
         # One, so that messages keep their order.
         catalogue = encoded.name("item_encoder").uid("item-encoder").set_parallelism(1)
-    # Thread mode takes no array of rows: each of them would be the last. So each message goes by itself, with how many
-    # are of its batch, which come one after another.
-    for name, stream in (("catalogue", catalogue), ("steered", steering)):
-        tables.create_temporary_view(name, tables.from_data_stream(stream).alias("one", "batch"))
-    catalogue, steering = (
-        tables.to_append_stream(
-            tables.sql_query(
-                f"""select cast(0 as bigint), row(id, payload, place, `offset`, cardinality({name}.batch.f0))
-                from {name} cross join unnest({name}.batch.f0) as message(id, payload, place, `offset`)"""
-            ),
-            Types.ROW([Types.LONG(), MESSAGE]),
-        )
-        for name in ("catalogue", "steered")
-    )
+    catalogue, steering = one_by_one(tables, "catalogue", catalogue), one_by_one(tables, "steered", steering)
     model_learner = learner(
         settings.blend_options(),
         shards,

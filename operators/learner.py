@@ -117,7 +117,7 @@ class LearnerFunction(KeyedCoProcessFunction):
         self._metrics = runtime_context.get_metrics_group().add_group("headrace")
         self._learned = self._metrics.counter("interactions_learned")
         self._dead_letters = DeadLetters(self._metrics, "learner_failed")
-        self._version, self._reviewed_at = 0, 0.0
+        self._reviewed_at = 0.0
         # The messages of a micro-batch that has not come whole: of the catalogue, and of what the shop steers by.
         self._came: tuple[list[tuple[str | None, _Message]], ...] = [], []
         # Categories in which something was taken, and when what is popular in each may be said again.
@@ -232,9 +232,8 @@ class LearnerFunction(KeyedCoProcessFunction):
             return
         self._erased += [snapshot.event_id for snapshot in snapshots if snapshot.erased]
         folded = self._remember(batch)
-        self._version = self._recommender.version
         self._milliseconds.update(round((time.perf_counter() - started) * 1000))
-        self._model_version.update(self._version)
+        self._model_version.update(self._recommender.version)
         self._sequence_updates.update(self._recommender.sequence.updates)
         self._sequence_failures.update(self._recommender.sequence_failures)
         yield from self._sent(False, pack_delta(delta))
@@ -307,7 +306,9 @@ class LearnerFunction(KeyedCoProcessFunction):
 
     def _encode(self, similar: Similar) -> bytes:
         items = list(map(SimilarItem, similar.item_ids, similar.scores))
-        return encode_similar_items(SimilarItems(similar.item_id, int(time.time() * 1000), self._version, items))
+        assert self._recommender is not None
+        version = self._recommender.version
+        return encode_similar_items(SimilarItems(similar.item_id, int(time.time() * 1000), version, items))
 
     def _one_by_one(
         self,

@@ -3,6 +3,7 @@
 import random
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import psutil
 
@@ -21,9 +22,7 @@ class Faults:
     def __init__(self, stack: Stack, load: Load, long_s: float) -> None:
         self._stack, self._load, self._long_s = stack, load, long_s
         self.kinds: dict[str, Callable[[], None]] = {
-            "kill TaskManager 1": lambda: self._kill("taskmanager-1"),
-            "kill TaskManager 2": lambda: self._kill("taskmanager-2"),
-            "kill TaskManager 3": lambda: self._kill("taskmanager-3"),
+            **{f"kill TaskManager {n}": partial(self._kill, f"taskmanager-{n}") for n in (1, 2, 3)},
             "kill JobManager": lambda: self._kill("jobmanager"),
             "kill broker": lambda: self._process("kafka").kill(),
             "stop broker": lambda: self._freeze("kafka", self._long_s),
