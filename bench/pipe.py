@@ -15,7 +15,7 @@ from deploy.local.stack import Stack, StackError
 from deploy.local.topics import Topic, create_topics
 
 ITEMS, USERS, SEED = 10_000, 20_000, 7
-_DEAD_S, _STEP_S = 900.0, 0.5
+_DEAD_S, _STEP_S, _SLEEP_S = 900.0, 0.5, 0.001
 _TOPICS = (
     "events",
     "items",
@@ -143,16 +143,28 @@ class Pipe:
         return freshness([AppendedEvent(n, "", None, at) for n, at in events if first <= int(n) < last], lists)
 
     def _produce(self, kind: str, messages: Iterator[tuple[bytes, bytes]], rate: float) -> None:
-        from kafka import KafkaProducer
+        # librdkafka: kafka-python would take the better part of a core at the rates at which the job is looked at.
+        from confluent_kafka import Producer
 
-        producer = KafkaProducer(bootstrap_servers=self._stack.bootstrap_servers, linger_ms=5 if rate else 20)
+        faults: list[str] = []
+        producer = Producer(
+            {
+                "bootstrap.servers": self._stack.bootstrap_servers,
+                "linger.ms": 5 if rate else 20,
+                "partitioner": "murmur2_random",
+                "enable.idempotence": True,
+                "delivery.report.only.error": True,
+            }
+        )
         started = time.monotonic()
         for count, (key, value) in enumerate(messages):
-            producer.send(self._topics[kind], value=value, key=key)
-            if rate:
-                time.sleep(max(0.0, started + count / rate - time.monotonic()))
+            if rate and (early := started + count / rate - time.monotonic()) > _SLEEP_S:
+                time.sleep(early)
+            while not _taken(producer, self._topics[kind], key, value, faults):
+                producer.poll(_STEP_S)
         producer.flush()
-        producer.close()
+        if faults:
+            raise StackError(f"{self._topics[kind]}: {len(faults)} events did not arrive, the first: {faults[0]}")
 
     def _records(self, kind: str) -> Iterator[Any]:
         """The whole topic, as it is now."""
@@ -171,6 +183,15 @@ class Pipe:
                     yield from records
         finally:
             consumer.close()
+
+
+def _taken(producer: Any, topic: str, key: bytes, value: bytes, faults: list[str]) -> bool:
+    """Whether the producer's queue had room for the message."""
+    try:
+        producer.produce(topic, value, key, on_delivery=lambda fault, _: faults.append(str(fault)))
+    except BufferError:
+        return False
+    return True
 
 
 def taskmanager_of(stack: Stack, job: str, operator: str) -> int:
