@@ -801,17 +801,19 @@ class Recommender:
         origins = list(map(names.__getitem__, sources[there].tolist()))
         led = [None if cause < 0 else ids[cause] for cause in causes[there].tolist()]
         by_chance: list[float | None] = [None] * len(items)
-        if propensities.any():
-            by_chance = [propensity or None for propensity in propensities[there].astype(np.float64).round(9).tolist()]
+        drawn = propensities[there]
+        for place in np.flatnonzero(drawn).tolist():
+            by_chance[place] = round(float(drawn[place]), 9)
         known = self.rules.known
         shared: list[str | None] = [None] * len(items)
         pairs = alike[because_alike].tolist(), causes[because_alike].tolist()
         for place, item, cause in zip(np.flatnonzero(because_alike[there]).tolist(), *pairs, strict=True):
             shared[place] = self.content.shared(_described(known[item]), _described(known[cause]))
-        for n, (begin, end) in enumerate(pairwise(accumulate(there.sum(1).tolist(), initial=0))):
+        ends = accumulate(there.sum(1).tolist(), initial=0)
+        for (begin, end), some_alike in zip(pairwise(ends), because_alike.any(1).tolist(), strict=True):
             part = slice(begin, end)
             ranked = RankedList(items[part], scores[part], origins[part], led[part], by_chance[part])
-            if because_alike[n].any():
+            if some_alike:
                 ranked.shared = shared[part]
             yield ranked
 

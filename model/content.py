@@ -324,11 +324,11 @@ def _clear_person(items, length, tokens, used, person):  # type: ignore[no-untyp
 
 
 @numba.njit("f4(i8, u2[:,::1], u1[::1], f4[::1], f4[::1])", cache=True, nogil=True)
-def _cosine(item, tokens, used, idf, person):  # type: ignore[no-untyped-def]
+def _product(item, tokens, used, idf, person):  # type: ignore[no-untyped-def]
     product = np.float32(0)
     for n in range(used[item]):
         product += person[tokens[item, n]] * idf[tokens[item, n]]
-    return product / _length(item, tokens, used, idf)
+    return product
 
 
 @numba.njit("(i8[:,:], f4[:,:], f4[::1], i8[:,:], u2[:,::1], u1[::1], f4[::1], f4[:,::1])", cache=True, nogil=True)
@@ -338,7 +338,8 @@ def _score(items, weights, decay, candidates, tokens, used, idf, scores):  # typ
         _add_person(items[row], weights[row], decay, tokens, used, idf, person)
         for c in range(candidates.shape[1]):
             if candidates[row, c] >= 0:
-                scores[row, c] = _cosine(candidates[row, c], tokens, used, idf, person)
+                product = _product(candidates[row, c], tokens, used, idf, person)
+                scores[row, c] = product / _length(candidates[row, c], tokens, used, idf)
         _clear_person(items[row], len(decay), tokens, used, person)
 
 
@@ -351,8 +352,10 @@ def _score(items, weights, decay, candidates, tokens, used, idf, scores):  # typ
 def _best(  # type: ignore[no-untyped-def]
     items, weights, decay, pool, excluded, bounds, tokens, used, idf, vectors, by_embedding, found, scores
 ):
-    person = np.zeros(len(idf), np.float32)
+    person, lengths = np.zeros(len(idf), np.float32), np.empty(len(pool), np.float32)
     size = found.shape[1]
+    for p in range(len(pool)):
+        lengths[p] = _length(pool[p], tokens, used, idf)
     for row in range(len(items)):
         known = _add_person(items[row], weights[row], decay, tokens, used, idf, person)
         for column in range(min(items.shape[1], len(decay))):
@@ -361,7 +364,7 @@ def _best(  # type: ignore[no-untyped-def]
         count = 0
         for p in range(len(pool)):
             item = pool[p]
-            score = _cosine(item, tokens, used, idf, person) + by_embedding[row, p]
+            score = _product(item, tokens, used, idf, person) / lengths[p] + by_embedding[row, p]
             if (known and score == 0) or (count == size and score <= scores[row, size - 1]):
                 continue
             barred = False
