@@ -7,14 +7,17 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-from bench.pipe import ITEMS, SEED, Pipe, checkpointed_bytes, taskmanager_of
+from bench.pipe import ITEMS, SEED, START, Pipe, checkpointed_bytes, taskmanager_of
+from cli.bootstrap import History, send_profiles
 from deploy.local.stack import Stack, StackError
+from jobs.settings import load_settings
 from model.profile import Profile, ProfileOptions, apply_event, pack_profile
 from schema.event import Event
 
 FEW, MANY, TIMED = 10_000, 1_000_000, 60_000
-FULL_USERS, FULL_HISTORY = 500, 200
+FULL_USERS, FULL_HISTORY = 10_000, 200
 _STEP_S = 0.1
+_CHECKPOINTS, _CHECKPOINT_S, _RATE = 6, 5.0, 100.0
 
 
 def run(data: Path, many: int = MANY) -> dict[str, float]:
@@ -88,17 +91,31 @@ def _recovery(stack: Stack, pipe: Pipe, job: str) -> dict[str, float]:
 
 
 def _profile_bytes(stack: Stack) -> tuple[float, float]:
-    """Bytes of a full packed profile, and of its state in a checkpoint."""
+    """Bytes of a full packed profile, and of its state in a checkpoint while people go on acting: on average over some
+    checkpoints, as each holds some people twice until RocksDB has merged its files."""
     random = np.random.default_rng(SEED)
-    users = np.tile(np.arange(FULL_USERS), FULL_HISTORY)
-    items = random.integers(0, ITEMS, len(users))
+    profiles = {f"u{user}": _full_profile(random) for user in range(FULL_USERS)}
     pipe = Pipe(stack, Path("jobs/recommend.py"))
-    pipe.send_of(users.tolist(), items.tolist())
     job = pipe.submit()
+    pipe.send(1)
     pipe.until_seen()
-    size = checkpointed_bytes(stack, job)
+    settings = load_settings()
+    kafka = settings.kafka.model_copy(update={"bootstrap_servers": stack.bootstrap_servers})
+    send_profiles(History(FULL_USERS * FULL_HISTORY, profiles), settings.model_copy(update={"kafka": kafka}))
+    sizes = []
+    for _ in range(_CHECKPOINTS):
+        pipe.send(round(_RATE * _CHECKPOINT_S), users=FULL_USERS, rate=_RATE)
+        pipe.until_seen()
+        sizes.append(checkpointed_bytes(stack, job))
     pipe.cancel()
+    packed = sum(map(len, profiles.values()))
+    return packed / FULL_USERS, sum(sizes) / len(sizes) / FULL_USERS
+
+
+def _full_profile(random: np.random.Generator) -> bytes:
+    """Of views at random in ninety days."""
     profile, options = Profile(), ProfileOptions()
-    for n in np.flatnonzero(users == 0).tolist():
-        apply_event(profile, Event(str(n), "u0", "view", 1_600_000_000_000 + n, f"i{items[n]}"), options)
-    return float(len(pack_profile(profile))), size / FULL_USERS
+    items, times = random.integers(0, ITEMS, FULL_HISTORY), START - random.integers(0, 90 * 86_400_000, FULL_HISTORY)
+    for item, time_ms in zip(items.tolist(), np.sort(times).tolist(), strict=True):
+        apply_event(profile, Event(random.bytes(8).hex(), "", "view", time_ms, f"i{item}"), options)
+    return pack_profile(profile)
