@@ -6,24 +6,24 @@ from pathlib import Path
 
 import polars as pl
 
-from bench.pipe import START, USERS, Pipe, views
+from bench.pipe import START, Pipe, views
 from cli.bootstrap import learn_history, send_profiles
 from deploy.local.stack import Stack
 from jobs.settings import load_settings
 
-EVENTS = 200_000
+EVENTS, PEOPLE = 1_000_000, 100_000
 
 
 def run(data: Path) -> dict[str, float]:
-    """`EVENTS` views of a Parquet file, drawn as `bench floor` draws its own: seconds until their model is written, and
-    from there until the job has taken in the profiles, not counting the submission between them, which a job without a
-    history takes too; and events/s of both together."""
+    """`EVENTS` views of `PEOPLE` in a Parquet file, of items as `bench floor` draws its own: seconds until the model is
+    written, and from there until the job has taken in the profiles, not counting the submission between them, which a
+    job without a history takes too; and events/s of both together."""
     stack = Stack(data / "bench", data / "jars")
     model = data / "bench" / "first.model"
     try:
         stack.up(kafka_port=0, flink_port=0, metrics_port=0)
         file = data / "bench" / "history.parquet"
-        users, items = views(EVENTS, USERS)
+        users, items = views(EVENTS, PEOPLE)
         history_of = {
             "user_id": [f"u{user}" for user in users],
             "item_id": [f"i{item}" for item in items],

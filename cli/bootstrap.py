@@ -1,8 +1,9 @@
 """`headrace bootstrap`: a shop's history into a first model, and into its people's profiles."""
 
+import gc
 import time
 from base64 import b64encode
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -17,6 +18,8 @@ from deploy.local.stack import StackError
 
 if TYPE_CHECKING:
     from jobs.settings import Settings
+    from model.profile import ProfileOptions
+    from schema.event import EventParser
 
 _BATCH = 4096
 
@@ -37,12 +40,16 @@ def learn_history(file: Path, model: Path, settings: "Settings") -> History:
     from model.snapshot import unpack_snapshot
     from schema.item import Item
 
-    torch.set_num_threads(1)
-    recommender = Recommender(settings.blend_options())
     here, there = get_context("spawn").Pipe(duplex=False)
-    reader = get_context("spawn").Process(target=_read, args=(file, settings, there), daemon=True)
+    # Not the settings, which would import torch there.
+    given = settings.events.parser(), settings.profile_options(), settings.privacy.key()
+    reader = get_context("spawn").Process(target=_read, args=(file, *given, there), daemon=True)
     reader.start()
     there.close()
+    torch.set_num_threads(1)
+    recommender = Recommender(settings.blend_options())
+    # What is there by now is looked at no more by the collector, which the snapshots would have run often.
+    gc.freeze()
     events = 0
     for kind, found in _received(here):
         if kind == "catalogue":
@@ -54,6 +61,8 @@ def learn_history(file: Path, model: Path, settings: "Settings") -> History:
         elif kind == "fault":
             raise typer.BadParameter(found)
         else:
+            # It has nothing more to say, and would take a second to free what it holds.
+            reader.kill()
             model.write_bytes(recommender.pack())
             reader.join()
             return History(events, dict(found))
@@ -68,25 +77,33 @@ def _received(connection: Connection) -> Iterator[tuple[str, Any]]:
         return
 
 
-def _read(file: Path, settings: "Settings", connection: Connection) -> None:
+def _read(
+    file: Path,
+    parser_of: "Callable[[], EventParser]",
+    options: "ProfileOptions",
+    key: bytes | None,
+    connection: Connection,
+) -> None:
     """The file's events as packed snapshots, in batches, then the profiles."""
     from cli.evaluate import read_events
     from model.profile import Profile, apply_event, erasure, pack_profile, snapshot
     from model.snapshot import pack_snapshot
     from schema.pseudonym import pseudonym
 
+    # Nothing here is a cycle, and what is kept grows: the collector would look at all of it again and again.
+    gc.disable()
+
     def send(kind: str, found: Any) -> None:
         connection.send_bytes(msgspec.msgpack.encode((kind, found)))
 
     try:
-        events, catalogue = read_events(file, settings.events.parser()())
+        events, catalogue = read_events(file, parser_of())
     except typer.BadParameter as fault:
         send("fault", fault.message)
         return
     if catalogue:
         send("catalogue", [catalogue[item] for item in sorted(catalogue)])
-    options, profiles, batch = settings.profile_options(), dict[str, Profile](), list[bytes]()
-    key = settings.privacy.key()
+    profiles, batch = dict[str, Profile](), list[bytes]()
     for event in events:
         user_id = event.user_id
         if key is not None:
