@@ -31,8 +31,8 @@ from cli.movielens import write_csv
 from cli.wheel import take_out
 from deploy.local.stack import Stack
 from jobs.settings import load_settings
-from model.blend import Steering
 from model.campaigns import Budget, Member, decide
+from model.delta import Steering
 from model.evaluate import evaluate
 from model.experiment_statistics import Moments, boundary, compare
 from model.interest_drift import DriftOptions, Interests, Shares, drifted, follow

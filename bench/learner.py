@@ -15,7 +15,8 @@ from threadpoolctl import threadpool_limits
 from cli.evaluate import read_events
 from cli.movielens import write_csv
 from jobs.settings import load_settings
-from model.blend import Recommender, pack_delta
+from model.blend import Recommender
+from model.delta import pack_delta
 from model.profile import Profile, apply_event, snapshot
 from schema.event import Event
 

@@ -13,7 +13,8 @@ from torch.profiler import ProfilerActivity, profile
 
 from jobs.settings import load_settings
 from model.batch import to_batch
-from model.blend import BlendOptions, CatalogueChange, Recommender
+from model.blend import BlendOptions, Recommender
+from model.delta import CatalogueChange
 from model.learned_blend import LearnedBlend
 from model.profile import Profile, apply_event, snapshot
 from model.snapshot import Snapshot

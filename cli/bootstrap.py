@@ -36,7 +36,8 @@ def learn_history(file: Path, model: Path, settings: "Settings") -> History:
     learned them, and return the profiles that they leave. Profiles are made in a process of their own."""
     import torch
 
-    from model.blend import Recommender, change_of
+    from model.blend import Recommender
+    from model.delta import change_of
     from model.snapshot import unpack_snapshot
     from schema.item import Item
 

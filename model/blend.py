@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import accumulate, chain, islice, pairwise
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -22,38 +22,35 @@ from model import devices
 from model.arrays import grown, largest_of, pack_array, unpack_array, unpack_tensor
 from model.batch import Batch, Rows, Weights, parts_of, to_batch
 from model.candidates import Asked, Candidates, find_candidates, find_candidates_among
-from model.category_popularity import CategoryPopularity, CategoryPopularityOptions
-from model.content import Content, ContentOptions, embedding_of, texts_of, tokens_of
+from model.category_popularity import LEVELS, CategoryPopularity, CategoryPopularityOptions
+from model.content import Content, ContentOptions, texts_of
 from model.context_popularity import ContextPopularity, ContextPopularityOptions
-from model.cooccurrence import Cooccurrence, CooccurrenceDelta, CooccurrenceOptions
+from model.cooccurrence import Cooccurrence, CooccurrenceOptions
+from model.delta import VERSION, CatalogueChange, Delta, Steering, require_version
 from model.diversity import diversify
 from model.experiments import Experiments
 from model.exploration import draws, explore
 from model.item_index import ItemIndex
 from model.learned_blend import LearnedBlend, LearnedBlendOptions, features_of
-from model.linear_item_model import LinearItemModel, LinearItemModelDelta, LinearItemModelOptions
+from model.linear_item_model import LinearItemModel, LinearItemModelOptions
 from model.matrix_factorization import MatrixFactorization, MatrixFactorizationDelta, MatrixFactorizationOptions
 from model.popularity import Popularity, PopularityDelta, PopularityOptions
 from model.private_counts import PrivacyOptions, PrivateCounts
 from model.reading_time import ReadingTime
-from model.relations import NAMED, Related, Relations, RelationsOptions
-from model.rules import People, Rules, attributes_of, item_of
+from model.relations import Related, Relations, RelationsOptions
+from model.rules import People, Rules, item_of
 from model.sequence_model import SequenceDelta, SequenceModel, SequenceOptions
 from model.snapshot import Snapshot
 from model.user_neighbours import UserNeighbours, UserNeighboursOptions
 from model.user_segments import UserSegments, UserSegmentsOptions
 from schema.errors import MessageError
 from schema.experiment import encode_experiment, parse_experiment
-from schema.item import Item
 from schema.recommendation import DEFAULT_USER, default_user
 from schema.review import parse_decision
 
 _log = logging.getLogger(__name__)
-VERSION = 1
-"""The version byte of packed deltas and packed recommenders."""
 _WITHDRAWN, _DESCRIBED = 100_000, 8192
 LOOKED_UP = 128
-LEVELS = " > "
 """Of how many people at once the lists are made where candidates are looked up and no matrix must fit a cache."""
 GPU_SCORES = 2**27
 """So many scores of a model stand in a GPU's memory at once: half a gigabyte."""
@@ -104,69 +101,6 @@ class BlendOptions:
     whole_catalogue: int = 4096
     popular: int = 1024
     device: str = "cpu"
-
-
-class CatalogueChange(msgspec.Struct, array_like=True):
-    """Whether an item may be on lists from now on, its category, None where it is not said, its tokens and embedding as
-    `model.content` packs them, empty where it has none, the items that it is related to, None where it is not said, and
-    what rules may ask of it, as `model.rules` packs it."""
-
-    item_id: str
-    available: bool
-    category: str | None = None
-    content: bytes = b""
-    embedding: bytes = b""
-    related: list[str] | None = None
-    attributes: bytes = b""
-
-
-class Steering(msgspec.Struct, array_like=True):
-    """A message by which the shop steers: its `kind`, key and valid payload, None where it is taken back."""
-
-    kind: Literal["rule", "decision", "experiment"]
-    key: str
-    payload: bytes | None = None
-
-
-def change_of(item: Item, options: ContentOptions) -> tuple[CatalogueChange, MessageError | None]:
-    """What the models take of a catalogue message, and what is wrong with its embedding, if anything: the rest counts
-    all the same."""
-    category = LEVELS.join(item.category) or None
-    # No more than count: the log holds them too.
-    named = dict.fromkeys(chain.from_iterable((item.relations or {}).values()))
-    related = None if item.relations is None else list(islice(named, NAMED))
-    change = CatalogueChange(item.item_id, item.available, category, tokens_of(item), b"", related, attributes_of(item))
-    fault: MessageError | None = None
-    while True:
-        try:
-            change.embedding = embedding_of(item, options)
-        except MessageError as error:
-            # The others count all the same.
-            fault = fault or error
-            name = (error.field or "").removeprefix("embeddings.")
-            rest = {other: vector for other, vector in (item.embeddings or {}).items() if other != name}
-            item = msgspec.structs.replace(item, embeddings=rest)
-            continue
-        return change, fault
-
-
-class Delta(msgspec.Struct, array_like=True):
-    """What one call of `learn` changed: model version before and after, new item ids, and each model's part; before all
-    that, which rows int64 were kept where items were forgotten, empty where none was."""
-
-    before: int
-    after: int
-    new_items: list[str]
-    cooccurrence: CooccurrenceDelta
-    factorization: MatrixFactorizationDelta
-    linear: LinearItemModelDelta
-    popularity: PopularityDelta
-    catalogue: list[CatalogueChange]
-    kept: bytes = b""
-    sequence: SequenceDelta = msgspec.field(default_factory=SequenceDelta)
-    user_segments: bytes = b""
-    steering: list[Steering] = []
-    contexts: dict[str, PopularityDelta] = {}
 
 
 class _Reading(NamedTuple):
@@ -226,24 +160,8 @@ class _Packed(msgspec.Struct, array_like=True):
     contexts: dict[str, dict[str, dict[str, bytes]]] = {}
 
 
-_delta_encoder, _delta_decoder = msgspec.msgpack.Encoder(), msgspec.msgpack.Decoder(Delta)
+_encoder = msgspec.msgpack.Encoder()
 _packed_decoder = msgspec.msgpack.Decoder(_Packed)
-
-
-def pack_delta(delta: Delta) -> bytes:
-    """The delta as a version byte and MessagePack."""
-    return bytes((VERSION,)) + _delta_encoder.encode(delta)
-
-
-def unpack_delta(packed: bytes) -> Delta:
-    """The inverse of `pack_delta`. Raises ValueError on a version that this code does not know."""
-    _require_version(packed)
-    return _delta_decoder.decode(memoryview(packed)[1:])
-
-
-def _require_version(packed: bytes) -> None:
-    if packed[0] != VERSION:
-        raise ValueError(f"model state has version {packed[0]}, this code reads {VERSION}")
 
 
 @lru_cache(_DESCRIBED)
@@ -911,13 +829,13 @@ class Recommender:
         packed.experiments = {name: encode_experiment(one) for name, one in self.experiments.running.items()}
         packed.attributes = self.rules.known if any(self.rules.known) else []
         packed.forgotten, packed.contexts = self.rules.forgotten, self.context.snapshot()
-        return bytes((VERSION,)) + _delta_encoder.encode(packed)
+        return bytes((VERSION,)) + _encoder.encode(packed)
 
     @classmethod
     def unpack(cls, packed: bytes, options: BlendOptions) -> "Recommender":
         """The inverse of `pack`; where privacy is asked for and was not, nothing that was learned comes back. Raises
         ValueError on a version that this code does not know."""
-        _require_version(packed)
+        require_version(packed)
         state = _packed_decoder.decode(memoryview(packed)[1:])
         recommender = cls(options)
         recommender.version = state.version

@@ -9,6 +9,8 @@ import numpy.typing as npt
 from model.batch import Rows, Weights
 
 Categories = npt.NDArray[np.int32]
+LEVELS = " > "
+"""What stands between the levels of a category's path where it is one text."""
 
 
 @dataclass(frozen=True)

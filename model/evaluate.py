@@ -12,7 +12,8 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
-from model.blend import BlendOptions, CatalogueChange, Recommender, Steering, change_of
+from model.blend import BlendOptions, Recommender
+from model.delta import CatalogueChange, Steering, change_of
 from model.learned_blend import LearnedBlend
 from model.profile import Profile, ProfileOptions, apply_event, erasure, plain_properties, snapshot
 from model.snapshot import Snapshot

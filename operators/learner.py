@@ -13,8 +13,9 @@ from pyflink.datastream import KeyedCoProcessFunction, RuntimeContext
 from pyflink.datastream.state import MapStateDescriptor, ValueStateDescriptor
 
 from operators.worker import prepare_worker  # isort: skip, numba comes in with the models
-from model.blend import BlendOptions, CatalogueChange, Delta, Recommender, Steering, change_of, pack_delta
+from model.blend import BlendOptions, Recommender
 from model.blend import SimilarItems as Similar
+from model.delta import CatalogueChange, Delta, Steering, change_of, pack_delta
 from model.snapshot import Snapshot, unpack_snapshot
 from operators.category_items import CATEGORY_ITEMS
 from operators.dead_letters import DeadLetters

@@ -6,7 +6,8 @@ from jobs.recommend import main
 from operators.learner import LearnerFunction
 from operators.scorer import ScorerFunction
 
-from model.blend import CatalogueChange, Steering, Delta, RankedList, Recommender  # isort: skip, the operators prepare numba
+from model.blend import RankedList, Recommender  # isort: skip, the operators prepare numba
+from model.delta import CatalogueChange, Steering, Delta  # isort: skip, the operators prepare numba
 from model.learned_blend import LearnedBlend
 from model.snapshot import Snapshot
 

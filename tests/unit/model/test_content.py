@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model.arrays import unpack_array
-from model.blend import change_of
 from model.content import TOKENS, Content, ContentOptions, embedding_of, texts_of, tokens_of
+from model.delta import change_of
 from schema.errors import MessageError
 from schema.item import Item
 

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from model.batch import Batch, batch_of
-from model.blend import BlendOptions, CatalogueChange, Recommender, pack_delta, unpack_delta
+from model.blend import BlendOptions, Recommender
 from model.context_popularity import ContextPopularity, ContextPopularityOptions
+from model.delta import CatalogueChange, pack_delta, unpack_delta
 from model.learned_blend import LearnedBlend, LearnedBlendOptions
 from model.popularity import Popularity, PopularityOptions
 from model.snapshot import Snapshot

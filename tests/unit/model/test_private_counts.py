@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model.batch import to_batch
-from model.blend import BlendOptions, Recommender, pack_delta, unpack_delta
+from model.blend import BlendOptions, Recommender
+from model.delta import pack_delta, unpack_delta
 from model.item_index import ItemIndex
 from model.private_counts import PrivacyOptions, PrivateCounts, epsilon
 from model.snapshot import Snapshot

@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model.arrays import largest_of, pack_array
-from model.blend import BlendOptions, CatalogueChange, Recommender, change_of, pack_delta, unpack_delta
+from model.blend import BlendOptions, Recommender
 from model.content import ContentOptions, tokens_of
 from model.context_popularity import ContextPopularityOptions
+from model.delta import CatalogueChange, change_of, pack_delta, unpack_delta
 from model.learned_blend import LearnedBlend, LearnedBlendOptions
 from model.linear_item_model import LinearItemModelOptions
 from model.matrix_factorization import MatrixFactorizationOptions

@@ -11,7 +11,8 @@ import pytest
 from pyflink.common import Row
 
 import operators.learner
-from model.blend import BlendOptions, CatalogueChange, Recommender, Steering
+from model.blend import BlendOptions, Recommender
+from model.delta import CatalogueChange, Steering
 from model.snapshot import Snapshot, pack_snapshot
 from operators.category_items import CATEGORY_ITEMS
 from operators.dead_letters import DEAD_LETTERS

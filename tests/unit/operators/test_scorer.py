@@ -10,8 +10,9 @@ import msgspec
 import pytest
 from pyflink.common import Row
 
-from model.blend import BlendOptions, CatalogueChange, Recommender
+from model.blend import BlendOptions, Recommender
 from model.context_popularity import ContextPopularityOptions
+from model.delta import CatalogueChange
 from model.learned_blend import LearnedBlend
 from model.snapshot import Snapshot, pack_snapshot, unpack_snapshot
 from operators.scorer import ScorerFunction

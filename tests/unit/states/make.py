@@ -11,8 +11,9 @@ from typing import Any
 
 import msgspec
 
-from model.blend import BlendOptions, CatalogueChange, Recommender
+from model.blend import BlendOptions, Recommender
 from model.cooccurrence import CooccurrenceOptions
+from model.delta import CatalogueChange
 from model.matrix_factorization import MatrixFactorizationOptions
 from model.profile import Profile, ProfileOptions, apply_event, pack_profile, snapshot
 from model.snapshot import pack_snapshot

@@ -9,7 +9,8 @@ import msgspec
 import numpy as np
 import pytest
 
-from model.blend import CatalogueChange, Recommender
+from model.blend import Recommender
+from model.delta import CatalogueChange
 from model.learned_blend import LearnedBlend, LearnedBlendOptions
 from model.profile import pack_profile, unpack_profile
 from model.snapshot import Snapshot, unpack_snapshot
