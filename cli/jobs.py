@@ -38,8 +38,15 @@ def submit(
         stack = Stack(data)
         for topic in create_topics(stack.bootstrap_servers, topics):
             progress.print(f"Made the topic {topic}.")
+        slots = stack.rest("/overview")
         run = stack.submit(Path(job), *arguments, savepoint=from_savepoint, drop_unknown_state=drop_unknown_state)
         console.print(run, soft_wrap=True)
+        if (missing := stack.slots_of(run) - slots["slots-available"]) > 0:
+            progress.print(
+                f"The job waits for {missing} more of its slots: `headrace up --taskmanagers "
+                f"{slots['slots-total'] + missing}` starts them.",
+                soft_wrap=True,
+            )
 
 
 def cancel(

@@ -455,6 +455,14 @@ class Stack:
         self._forget(job)
         return str(answer["operation"]["location"])
 
+    def slots_of(self, job: str) -> int:
+        """How many slots the job needs."""
+        needed: dict[str, int] = {}
+        for vertex in self.rest(f"/jobs/{job}")["vertices"]:
+            group = vertex["slotSharingGroupId"]
+            needed[group] = max(needed.get(group, 0), vertex["parallelism"])
+        return sum(needed.values())
+
     def rest(self, path: str, method: str = "GET", body: Any = None) -> Any:
         """One call of Flink's REST API, decoded. Raises StackError where Flink refuses or does not answer."""
         request = urllib.request.Request(

@@ -177,8 +177,13 @@ def test_a_supervised_stack_outlives_its_jobmanager_and_down_leaves_no_process(o
     assert marked(own_stack) == []
     assert own_stack.status()["processes"] == []
 
-    own_stack.up(kafka_port=0, flink_port=0, metrics_port=0)
+    own_stack.up(taskmanagers=1, kafka_port=0, flink_port=0, metrics_port=0)
     assert {"count": 3} in messages(own_stack, "counts", 10, seconds=5)
+    own_stack.submit(JOB)
+    while own_stack.rest("/overview")["slots-available"]:
+        time.sleep(0.1)
+    told = CliRunner().invoke(app, ["submit", "--data", str(own_stack.data), "--job", str(JOB)])
+    assert "waits for 1 more of its slots: `headrace up --taskmanagers 2`" in " ".join(told.output.split()), told.output
 
 
 def wait_for_checkpoint(stack: Stack, job: str) -> None:
