@@ -154,6 +154,8 @@ class Pipe:
                 "partitioner": "murmur2_random",
                 "enable.idempotence": True,
                 "delivery.report.only.error": True,
+                # A new broker is asked again, and need not be told of.
+                "log_level": 3,
             }
         )
         started = time.monotonic()

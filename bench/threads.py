@@ -9,12 +9,14 @@ from bench.pipe import Pipe
 from deploy.local.stack import Stack
 
 _SHOWN_US = 0.5
+_LIVE_SHARE, _LIVE_S = 0.6, 20
 Times = dict[tuple[int, int, str], float]
 
 
 def run(data: Path, events: int = 120_000) -> dict[str, dict[str, float]]:
     """Microseconds of CPU time of an event of each job, by the part and the name of the thread, as far as Linux keeps
-    it, while a full topic is read; `all` of them, the cores that they keep busy, and the events/s.
+    it, while a full topic is read, and of the full job while events come at `_LIVE_SHARE` of that rate; `all` of them,
+    the cores that they keep busy, lists an event, and the events/s.
 
     Raises StackError where a job ends or does not come to the end of its input.
     """
@@ -22,36 +24,50 @@ def run(data: Path, events: int = 120_000) -> dict[str, dict[str, float]]:
     try:
         stack.up(kafka_port=0, flink_port=0, metrics_port=0)
         for name, job in (("floor", Path(__file__).with_name("floor_job.py")), ("full", Path("jobs/recommend.py"))):
-            for part, value in _measure(stack, job, events, catalogue=name == "full").items():
-                figures.setdefault(part, {})[name] = value
+            pipe = Pipe(stack, job)
+            if name == "full":
+                pipe.send_catalogue()
+            pipe.send(events)
+            pipe.submit()
+            # Once it runs and is warm.
+            pipe.until_seen(events // 6)
+            columns = {name: _spent(stack, pipe)}
+            if name == "full":
+                rate = _LIVE_SHARE * columns[name]["events/s"]
+                pipe.send(round(rate * _LIVE_S), rate=rate)
+                columns["live"] = _spent(stack, pipe, rate)
+            pipe.cancel()
+            for column, parts in columns.items():
+                for part, value in parts.items():
+                    figures.setdefault(part, {})[column] = value
     finally:
         stack.down()
     return figures
 
 
-def _measure(stack: Stack, job: Path, events: int, catalogue: bool) -> dict[str, float]:
-    pipe = Pipe(stack, job)
-    if catalogue:
-        pipe.send_catalogue()
-    pipe.send(events)
-    pipe.submit()
-    # Once it runs and is warm.
-    pipe.until_seen(events // 6)
+def _spent(stack: Stack, pipe: Pipe, rate: float = 0) -> dict[str, float]:
+    """The figures of the events from now until all that were sent are seen, or of others that come at `rate`."""
     before, lists = _times(stack), pipe.lists()
+    if rate:
+        pipe.send(round(rate * _LIVE_S), rate=rate)
     pipe.until_seen()
     after, lists_after = _times(stack), pipe.lists()
-    pipe.cancel()
-    first = max(int(made.event_id or -1) for made in lists)
-    began = max(made.appended_ms for made in lists)
-    ended = max(made.appended_ms for made in lists_after)
+    began, ended = (max(made.appended_ms for made in some) for some in (lists, lists_after))
+    events = pipe.sent - 1 - max(int(made.event_id or -1) for made in lists)
     spent: dict[str, float] = defaultdict(float)
     for thread, seconds in after.items():
-        spent[thread[2]] += (seconds - before.get(thread, 0.0)) * 1e6 / (events - first)
-    rate = (events - first) * 1000 / max(ended - began, 1)
+        spent[thread[2]] += (seconds - before.get(thread, 0.0)) * 1e6 / events
+    per_second = events * 1000 / max(ended - began, 1)
     shown = {name: us for name, us in sorted(spent.items(), key=lambda one: -one[1]) if us >= _SHOWN_US}
     total = sum(spent.values())
-    others = {"others": total - sum(shown.values()), "all": total}
-    return {**shown, **others, "busy cores": total * rate / 1e6, "events/s": rate}
+    return {
+        **shown,
+        "others": total - sum(shown.values()),
+        "all": total,
+        "busy cores": total * per_second / 1e6,
+        "lists an event": (len(lists_after) - len(lists)) / events,
+        "events/s": per_second,
+    }
 
 
 def _times(stack: Stack) -> Times:
