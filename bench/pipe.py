@@ -147,6 +147,10 @@ class Pipe:
         from confluent_kafka import Producer
 
         faults: list[str] = []
+
+        def failed(fault: object, _: object) -> None:
+            faults.append(str(fault))
+
         producer = Producer(
             {
                 "bootstrap.servers": self._stack.bootstrap_servers,
@@ -154,6 +158,8 @@ class Pipe:
                 "partitioner": "murmur2_random",
                 "enable.idempotence": True,
                 "delivery.report.only.error": True,
+                # As many as there are.
+                "queue.buffering.max.messages": 0,
                 # A new broker is asked again, and need not be told of.
                 "log_level": 3,
             }
@@ -162,8 +168,7 @@ class Pipe:
         for count, (key, value) in enumerate(messages):
             if rate and (early := started + count / rate - time.monotonic()) > _SLEEP_S:
                 time.sleep(early)
-            while not _taken(producer, self._topics[kind], key, value, faults):
-                producer.poll(_STEP_S)
+            producer.produce(self._topics[kind], value, key, on_delivery=failed)
         producer.flush()
         if faults:
             raise StackError(f"{self._topics[kind]}: {len(faults)} events did not arrive, the first: {faults[0]}")
@@ -185,15 +190,6 @@ class Pipe:
                     yield from records
         finally:
             consumer.close()
-
-
-def _taken(producer: Any, topic: str, key: bytes, value: bytes, faults: list[str]) -> bool:
-    """Whether the producer's queue had room for the message."""
-    try:
-        producer.produce(topic, value, key, on_delivery=lambda fault, _: faults.append(str(fault)))
-    except BufferError:
-        return False
-    return True
 
 
 def taskmanager_of(stack: Stack, job: str, operator: str) -> int:

@@ -1,6 +1,7 @@
 """The recommender: several models behind one catalogue, blended into one list.
 
-The learner holds one and calls `learn`; every scorer holds a replica and calls `apply` with what `learn` returned.
+The learner holds one and calls `learn`; every scorer holds a replica and calls `apply` with what `learn` returned, a
+`Delta` (`model/delta.py`).
 """
 
 import logging
