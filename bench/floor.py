@@ -11,7 +11,7 @@ _BUSY_SHARE, _BUSY_S = 0.8, 10
 
 
 def run(
-    data: Path, preload: int = 60_000, live: int = 6_000, rate: float = 1000, rounds: int = 3
+    data: Path, preload: int = 60_000, live: int = 30_000, rate: float = 1000, rounds: int = 3
 ) -> dict[str, float | list[float]]:
     """Both jobs on fresh topics, by turns: events/s over a preloaded topic, freshness in milliseconds at `rate`
     events/s, and of the full job at 80 % of its own events/s (`busy`). A shared machine changes its speed from minute

@@ -79,8 +79,10 @@ def create_tables(tables: StreamTableEnvironment, settings: Settings, linger_ms:
             with ({common}, 'topic'='{getattr(kafka, table)}', 'scan.startup.mode'='earliest-offset', {source},
             'key.format'='raw', 'key.fields'='id', 'value.fields-include'='EXCEPT_KEY')"""
         )
-    # A micro-batch's lists in one request, where the default of 16 kB holds a dozen, and at once: they come together.
-    raw = f"'value.format'='raw', 'properties.batch.size'='262144', 'properties.linger.ms'='{linger_ms}'"
+    # A micro-batch's lists in few requests, where the default of 16 kB holds a dozen, and at once: they come together,
+    # and gather while the one request before them is under way.
+    raw = f"""'value.format'='raw', 'properties.batch.size'='262144', 'properties.linger.ms'='{linger_ms}',
+        'properties.max.in.flight.requests.per.connection'='1'"""
     keyed = (
         ("recommendations", kafka.recommendations, "user_id", "lists"),
         ("similar_items", kafka.similar_items, "item_id", "similar"),

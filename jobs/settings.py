@@ -110,7 +110,7 @@ class Flink(Section):
     parallelism: PositiveInt = 1
     scorer_gpus: NonNegativeInt = 0
     max_parallelism: Annotated[int, Field(ge=1, le=32_768)] = 128
-    checkpoint_interval_ms: Annotated[int, Field(ge=100)] = 5_000
+    checkpoint_interval_ms: Annotated[int, Field(ge=100)] = 10_000
     tolerable_failed_checkpoints: NonNegativeInt = 1_000
     restart_attempts: PositiveInt = 1_000_000
     restart_delay_s: PositiveInt = 1
