@@ -410,7 +410,24 @@ def _add_predicted(histories, confidence, begins, predicted, weights, out):  # t
                     out[n, predicted[place]] += confidence[n, column] * weights[place]
 
 
-@numba.njit("f4[:,::1](i8[:,:], f4[:,:], i8[:,:], i8[:,::1], f4[:,::1])", cache=True, nogil=True, fastmath=True)
+@numba.njit("f4(f4[::1], i8[::1], f4[::1])", cache=True, nogil=True, fastmath=True)
+def _sum_of(query, predictors, table):  # type: ignore[no-untyped-def]
+    """The sum of a row. Its used slots, which come first, are counted by halving, so that the loop over them has no way
+    out and takes several at a time."""
+    used, free = 0, len(predictors)
+    while used < free:
+        middle = (used + free) // 2
+        if predictors[middle] < 0:
+            free = middle
+        else:
+            used = middle + 1
+    whole = np.float32(0)
+    for p in range(used):
+        whole += query[np.uint64(predictors[p])] * table[p]
+    return whole
+
+
+@numba.njit("f4[:,::1](i8[:,:], f4[:,:], i8[:,:], i8[:,::1], f4[:,::1])", cache=True, nogil=True)
 def _score_sparse(histories, weights, candidates, predictors, table):  # type: ignore[no-untyped-def]
     scores = np.zeros(candidates.shape, np.float32)
     query = np.zeros(len(predictors), np.float32)
@@ -419,12 +436,8 @@ def _score_sparse(histories, weights, candidates, predictors, table):  # type: i
             if histories[n, column] >= 0:
                 query[histories[n, column]] = weights[n, column]
         for c in range(candidates.shape[1]):
-            candidate = candidates[n, c]
-            if candidate >= 0:
-                for p in range(predictors.shape[1]):
-                    if predictors[candidate, p] < 0:
-                        break
-                    scores[n, c] += query[predictors[candidate, p]] * table[candidate, p]
+            if candidates[n, c] >= 0:
+                scores[n, c] = _sum_of(query, predictors[candidates[n, c]], table[candidates[n, c]])
         for column in range(histories.shape[1]):
             if histories[n, column] >= 0:
                 query[histories[n, column]] = 0
