@@ -41,6 +41,8 @@ def test_the_demo_shows_lists_on_a_page_tells_its_figures_and_takes_all_down(tmp
             env=quiet | {"COLUMNS": "200"},
             stdout=subprocess.PIPE,
             stderr=errors,
+            # A shell has what it starts in the background ignore Ctrl-C, and all that this starts.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         try:
             address = waits_for(r"The page: (http://127\.0\.0\.1:\d+)", told, demo)
