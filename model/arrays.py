@@ -1,7 +1,8 @@
-"""Arrays as bytes, and tensors that grow by rows."""
+"""Arrays as bytes, tensors that grow by rows, and rows whose used slots come first."""
 
 from typing import Any
 
+import numba
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -67,3 +68,17 @@ def largest_of(values: npt.NDArray[np.float32], count: int, above: float = 0.0) 
         larger, equal = np.flatnonzero(values > bound), np.flatnonzero((values == bound) & (values > above))
         return np.sort(np.concatenate([larger, equal[: count - len(larger)]]))
     return np.flatnonzero(values > above)
+
+
+@numba.njit(["i8(i4[::1])", "i8(i8[::1])"], cache=True, nogil=True)
+def used_slots(row):  # type: ignore[no-untyped-def]
+    """How many slots of a row are used, which come first; a free one is -1. A loop over so many has no way out, and
+    takes several at a time."""
+    used, free = 0, len(row)
+    while used < free:
+        middle = (used + free) // 2
+        if row[middle] < 0:
+            free = middle
+        else:
+            used = middle + 1
+    return used

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 
 from model import devices
-from model.arrays import closed_up, grown, largest_of, moved, pack_array, unpack_array, unpack_tensor
+from model.arrays import closed_up, grown, largest_of, moved, pack_array, unpack_array, unpack_tensor, used_slots
 from model.batch import Batch, Rows, Weights
 from model.candidates import Neighbourhoods
 
@@ -424,17 +424,9 @@ def _neighbourhoods(items, confidence, query_weights, source_damping, target_dam
 
 @numba.njit("UniTuple(f4, 2)(f4[::1], f4[::1], i4[::1], f4[::1], f4[::1])", cache=True, nogil=True, fastmath=True)
 def _sums_of(query, recent, neighbours, weights, forward):  # type: ignore[no-untyped-def]
-    """The sums over a row of the query by weights, and of its recent part by forward weights. Its used slots, which
-    come first, are counted by halving, so that the loop over them has no way out and takes several at a time."""
-    used, free = 0, len(neighbours)
-    while used < free:
-        middle = (used + free) // 2
-        if neighbours[middle] < 0:
-            free = middle
-        else:
-            used = middle + 1
+    """The sums over a row of the query by weights, and of its recent part by forward weights."""
     whole = before = np.float32(0)
-    for slot in range(used):
+    for slot in range(used_slots(neighbours)):
         whole += query[np.uint32(neighbours[slot])] * weights[slot]
         before += recent[np.uint32(neighbours[slot])] * forward[slot]
     return whole, before

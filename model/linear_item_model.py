@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from model import devices
-from model.arrays import closed_up, grown, largest_of, moved, pack_array, unpack_array, unpack_tensor
+from model.arrays import closed_up, grown, largest_of, moved, pack_array, unpack_array, unpack_tensor, used_slots
 from model.batch import Batch, Rows, Weights
 from model.cooccurrence import Cooccurrence
 
@@ -412,17 +412,9 @@ def _add_predicted(histories, confidence, begins, predicted, weights, out):  # t
 
 @numba.njit("f4(f4[::1], i8[::1], f4[::1])", cache=True, nogil=True, fastmath=True)
 def _sum_of(query, predictors, table):  # type: ignore[no-untyped-def]
-    """The sum of a row. Its used slots, which come first, are counted by halving, so that the loop over them has no way
-    out and takes several at a time."""
-    used, free = 0, len(predictors)
-    while used < free:
-        middle = (used + free) // 2
-        if predictors[middle] < 0:
-            free = middle
-        else:
-            used = middle + 1
+    """The sum of a row."""
     whole = np.float32(0)
-    for p in range(used):
+    for p in range(used_slots(predictors)):
         whole += query[np.uint64(predictors[p])] * table[p]
     return whole
 
