@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from itertools import accumulate, chain
 
+import numba
 import numpy as np
 import numpy.typing as npt
 
@@ -68,27 +69,24 @@ def to_batch(snapshots: Sequence[Snapshot], index: ItemIndex, learn: bool) -> Ba
         index.extend(ids[place] for place in chain.from_iterable(unknown) if rows[place] < 0)
         rows = index.rows(ids)
     lengths = np.array([len(history) for history in histories], np.int64)
-    shape = len(snapshots), int(lengths.max(initial=1))
-    items = np.full(shape, -1, np.int64)
-    weights = np.zeros(shape, np.float32)
-    types, counts, ages, gaps = np.zeros((4, *shape), np.uint8)
-    # All users' values at once, where each has some: an assignment a user would cost more than the values.
-    held = np.arange(shape[1]) < lengths[:, None]
-    items[held] = rows
-    weights[held] = list(chain.from_iterable(s.weights for s in snapshots))
-    read = [(types, "types"), (gaps, "gaps")]
-    if not learn:
-        weights *= items >= 0
-        # What only lists are made of: the learner is spared it.
-        read += [(counts, "counts"), (ages, "ages")]
-    for array, name in read:
+    items = _padded(np.array(rows, np.int64), lengths, -1)
+    weights = _padded(np.array(list(chain.from_iterable(s.weights for s in snapshots)), np.float32), lengths, 0)
+
+    def bytes_of(name: str) -> npt.NDArray[np.uint8]:
         # Snapshots that were packed before they had these wait in savepoints.
         values = (getattr(s, name) or bytes(len(s.history)) for s in snapshots)
-        array[held] = np.frombuffer(b"".join(values), np.uint8)
+        return _padded(np.frombuffer(bytearray().join(values), np.uint8), lengths, 0)
+
+    if learn:
+        # What only lists are made of: the learner is spared it.
+        counts = ages = np.zeros(items.shape, np.uint8)
+    else:
+        weights *= items >= 0
+        counts, ages = bytes_of("counts"), bytes_of("ages")
     return Batch(
         items,
         weights,
-        types,
+        bytes_of("types"),
         np.array([s.event_index for s in snapshots], np.int64),
         np.array([s.event_timestamp for s in snapshots], np.int64),
         [s.user_id for s in snapshots],
@@ -97,7 +95,7 @@ def to_batch(snapshots: Sequence[Snapshot], index: ItemIndex, learn: bool) -> Ba
         counts,
         ages,
         np.array([s.erased for s in snapshots], np.bool_),
-        gaps,
+        bytes_of("gaps"),
     )
 
 
@@ -114,3 +112,21 @@ def parts_of(batch: Batch, first: int, step: int) -> Iterator[Batch]:
         places = slice(begin, end)
         yield Batch(**{name: getattr(batch, name)[places] for name in _FIELDS})
         begin, due = end, due + step
+
+
+@numba.njit(
+    ["i8[:,::1](i8[::1], i8[::1], i8)", "f4[:,::1](f4[::1], i8[::1], i8)", "u1[:,::1](u1[::1], i8[::1], i8)"],
+    cache=True,
+    nogil=True,
+)
+def _padded(values, lengths, none):  # type: ignore[no-untyped-def]
+    """Of each user in turn so many `values`, one user a row, at least one column; `none` where there are no more."""
+    longest = 1
+    for length in lengths:
+        longest = max(longest, length)
+    rows = np.full((len(lengths), longest), none, values.dtype)
+    begin = 0
+    for n in range(len(lengths)):
+        rows[n, : lengths[n]] = values[begin : begin + lengths[n]]
+        begin += lengths[n]
+    return rows

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from itertools import accumulate, chain, islice, pairwise
+from itertools import accumulate, chain, islice
 from typing import NamedTuple
 
 import msgspec
@@ -37,6 +37,7 @@ from model.linear_item_model import LinearItemModel, LinearItemModelOptions
 from model.matrix_factorization import MatrixFactorization, MatrixFactorizationDelta, MatrixFactorizationOptions
 from model.popularity import Popularity, PopularityDelta, PopularityOptions
 from model.private_counts import PrivacyOptions, PrivateCounts
+from model.ranked_list import Origins, RankedList, origins_of, ranked_lists
 from model.reading_time import ReadingTime
 from model.relations import Related, Relations, RelationsOptions
 from model.rules import People, Rules, item_of
@@ -113,27 +114,6 @@ class _Reading(NamedTuple):
     took_ms: float
 
 
-class RankedList(msgspec.Struct):
-    """A user's list, best first: item ids, scores (the chance of being taken next, among the candidates) to five
-    decimals, where each item comes from (the user's own history, the model that gives most for it, "sequence" where no
-    other would have thought of it, or "new" where chance put a new item there), and which item of the history leads to
-    it by co-occurrence, or where it is there for its content or a relation by that, None where none does or none is
-    asked for; and, where chance put it there, with which `propensities`, else None. `segment` is that of the person,
-    None where it is not known, and `rules` which of the shop's rules touched each entry, None where none holds, and
-    `experiments` the person's arms. `shared` is what an item that is there for its content has in common with that
-    which led to it, as `model.content.Content.shared` says it, None where there is none such."""
-
-    item_ids: list[str]
-    scores: list[float]
-    sources: list[str]
-    because: list[str | None]
-    propensities: list[float | None]
-    segment: int | None = None
-    rules: list[list[str]] | None = None
-    experiments: dict[str, str] | None = None
-    shared: list[str | None] | None = None
-
-
 class SimilarItems(NamedTuple):
     """What goes with an item, best first."""
 
@@ -166,13 +146,15 @@ _packed_decoder = msgspec.msgpack.Decoder(_Packed)
 
 
 @lru_cache(_DESCRIBED)
-def _described(attributes: bytes) -> dict[str, None]:
+def _described(attributes: bytes) -> dict[str, int]:
     """What an item's attributes say of it. Kept, as the same items stand on many lists."""
     return texts_of(item_of(attributes))
 
 
 def _without(items: Rows, others: Rows) -> Rows:
     """`items` int64 [B, I] but for the row's `others` int64 [B, O], which become -1."""
+    if not items.shape[1] or not others.shape[1]:
+        return items
     return np.where((items[:, :, None] == others[:, None]).any(2), -1, items)
 
 
@@ -610,8 +592,15 @@ class Recommender:
                 )
             )
             touched = filled.touched
-        only_likely = self._only_likely(candidates, reading.likeliest.shape[1], first_new, new.items.shape[1])
-        lists = self._explained(batch, candidates, signals, related, only_likely, columns, chances, propensities)
+        likeliest = slice(first_new - reading.likeliest.shape[1], first_new)
+        others = first_new + new.items.shape[1]
+        explain = self.options.explain
+        origins = origins_of(candidates, weights, signals, likeliest, others, columns, propensities, explain)
+        leading = self._leading(batch, origins, related)
+        names = self._sources
+        lists = ranked_lists(
+            origins, leading, batch.items, chances, propensities, names, self.index.ids, self._in_common
+        )
         for n, (ranked, cluster) in enumerate(zip(lists, clusters.tolist(), strict=True)):
             ranked.segment = None if cluster < 0 else cluster
             ranked.experiments = (arms[n] or None) if arms else None
@@ -676,78 +665,32 @@ class Recommender:
         _log.exception("the sequence model has failed, and a list is made without it")
         self.sequence_failures += 1
 
-    def _explained(
-        self,
-        batch: Batch,
-        candidates: Candidates,
-        signals: Weights,
-        related: Related,
-        only_likely: npt.NDArray[np.bool_],
-        columns: Rows,
-        chances: Weights,
-        propensities: Weights,
-    ) -> Iterator[RankedList]:
-        """The lists, each entry with where it comes from and what led to it; `only_likely` bool [B, C] candidates come
-        from the sequence model alone."""
-        ids = self.index.ids
-        names = [*(scorer.name for scorer in self._scorers), self.popularity.name]
-        names += ["history", self.content.name, self.relations.name, self.sequence.name, "new"]
-        history, content, relation, sequence, new = range(len(names) - 5, len(names))
-        chosen = (np.arange(len(columns))[:, None], np.maximum(columns, 0))
-        weights = np.array([*self.options.weights[:-1], 1], np.float32)
-        shares = candidates.shares[:, *chosen] * weights[:, None, None]
-        # What nothing speaks for but what the shop says of it.
-        unknown = shares.max(0) <= 0
-        sources = np.where(unknown & (signals[-4:-2, *chosen] > 0).any(0), content, shares.argmax(0))
-        sources[unknown & (signals[-1, *chosen] > 0)] = relation
-        sources[only_likely[chosen]] = sequence
-        sources[candidates.places[chosen] >= 0] = history
-        sources[propensities > 0] = new
-        # Of what is merely popular, or was there before, no other item is the cause.
-        explained = (columns >= 0) & self.options.explain
-        listed = np.where(explained & (sources < len(self._scorers)), candidates.items[chosen], -1)
-        leading = self.cooccurrence.led_by(batch.items, batch.weights, listed)
-        alike = np.where(explained & ((sources == content) | (sources == new)), candidates.items[chosen], -1)
-        leading = np.maximum(leading, self.content.led_by(batch.items, alike))
-        because_alike = (alike >= 0) & (leading >= 0)
-        belonging = np.where(explained & (sources == relation), candidates.items[chosen], -1)
-        leading = np.maximum(leading, related.causes_of(belonging))
-        causes = np.where(leading >= 0, np.take_along_axis(batch.items, np.maximum(leading, 0), 1), -1)
-        # All users' lists at once, then cut: a call for each would cost more than what it does.
-        there = columns >= 0
-        items = list(map(ids.__getitem__, candidates.items[chosen][there].tolist()))
-        scores = chances[there].astype(np.float64).round(5).tolist()
-        origins = list(map(names.__getitem__, sources[there].tolist()))
-        led = [None if cause < 0 else ids[cause] for cause in causes[there].tolist()]
-        by_chance: list[float | None] = [None] * len(items)
-        drawn = propensities[there]
-        for place in np.flatnonzero(drawn).tolist():
-            by_chance[place] = round(float(drawn[place]), 9)
-        known = self.rules.known
-        shared: list[str | None] = [None] * len(items)
-        pairs = alike[because_alike].tolist(), causes[because_alike].tolist()
-        for place, item, cause in zip(np.flatnonzero(because_alike[there]).tolist(), *pairs, strict=True):
-            shared[place] = self.content.shared(_described(known[item]), _described(known[cause]))
-        ends = accumulate(there.sum(1).tolist(), initial=0)
-        for (begin, end), some_alike in zip(pairwise(ends), because_alike.any(1).tolist(), strict=True):
-            part = slice(begin, end)
-            ranked = RankedList(items[part], scores[part], origins[part], led[part], by_chance[part])
-            if some_alike:
-                ranked.shared = shared[part]
-            yield ranked
+    @property
+    def _sources(self) -> list[str]:
+        """The names of `model.ranked_list.Origins.sources`."""
+        models = [*self._scorers, self.popularity]
+        return [model.name for model in models] + [
+            "history",
+            self.content.name,
+            self.relations.name,
+            self.sequence.name,
+            "new",
+        ]
 
-    def _only_likely(self, candidates: Candidates, likeliest: int, first_new: int, new: int) -> npt.NDArray[np.bool_]:
-        """Which candidates the sequence model alone has thought of, bool [B, C]: of its `likeliest`, which stand before
-        the new ones, those that the fixed blend has below all that it chose, as far as there were any that it did
-        not."""
-        only = np.zeros(candidates.items.shape, np.bool_)
-        if likeliest:
-            weights = np.array([*self.options.weights[:-1], 1], np.float32)
-            own = slice(first_new - likeliest, first_new)
-            totals = np.einsum("mbc,m->bc", candidates.shares, weights)
-            chosen = np.where(candidates.items >= 0, totals, -np.inf)[:, first_new + new :]
-            only[:, own] = totals[:, own] < chosen.min(1)[:, None]
-        return only
+    def _leading(self, batch: Batch, origins: Origins, related: Related) -> Rows:
+        """Which column of its person's history led to each entry, int64 [B, K], -1 where none did."""
+        by_pairs, by_content, by_relation = origins.asked
+        leading = self.cooccurrence.led_by(batch.items, batch.weights, by_pairs)
+        if origins.asks[1]:
+            leading = np.maximum(leading, self.content.led_by(batch.items, by_content))
+        if origins.asks[2]:
+            leading = np.maximum(leading, related.causes_of(by_relation))
+        return leading
+
+    def _in_common(self, item: int, other: int) -> str | None:
+        """What two items, by their rows, have in common."""
+        known = self.rules.known
+        return self.content.shared(_described(known[item]), _described(known[other]))
 
     def _scores(self, batch: Batch, queries: torch.Tensor) -> torch.Tensor:
         """Both models' scores float32 [2, B, N], in scratch."""

@@ -73,8 +73,8 @@ def tokens_of(item: Item) -> bytes:
     category), the year and the month of its creation, and the words of title and description, as many as there is room
     for."""
     tokens: dict[int, None] = {}
-    for text in texts_of(item):
-        tokens.setdefault(_token(text))
+    for token in texts_of(item).values():
+        tokens.setdefault(token)
         if len(tokens) == TOKENS:
             break
     return pack_array(np.array(list(tokens), np.uint16))
@@ -101,9 +101,9 @@ def _part(item: Item, name: str, dimensions: int) -> npt.NDArray[np.float64]:
     return np.asarray(vector / length)
 
 
-def texts_of(item: Item) -> dict[str, None]:
-    """What an item's tokens say, each once, in their order: see `tokens_of`."""
-    return dict.fromkeys(_texts(item))
+def texts_of(item: Item) -> dict[str, int]:
+    """What an item's tokens say, each once, in their order, and which token says it: see `tokens_of`."""
+    return {text: _token(text) for text in _texts(item)}
 
 
 def _token(text: str) -> int:
@@ -228,10 +228,10 @@ class Content:
         _closest(items[:, : self.options.recent], listed, *content, columns)
         return columns
 
-    def shared(self, one: Mapping[str, None], other: Mapping[str, None]) -> str | None:
+    def shared(self, one: Mapping[str, int], other: Mapping[str, int]) -> str | None:
         """What says most of what both items, by their `texts_of`, have: "category:" and its levels, "brand:", "word:"
         and the word, in lower case, or "price"; None where they have nothing in common."""
-        most = max((text for text in one if text in other), key=lambda text: self._idf[_token(text)], default=None)
+        most = max((text for text in one if text in other), key=lambda text: self._idf[one[text]], default=None)
         return "price" if most is not None and most.startswith("price:") else most
 
     def _weigh(self, tokens: npt.NDArray[np.uint16]) -> None:

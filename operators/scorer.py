@@ -13,9 +13,10 @@ from pyflink.datastream import KeyedCoProcessFunction, RuntimeContext
 from pyflink.datastream.state import ListStateDescriptor, ValueStateDescriptor
 
 from operators.worker import prepare_worker  # isort: skip, numba comes in with the models
-from model.blend import LOOKED_UP, BlendOptions, RankedList, Recommender
+from model.blend import LOOKED_UP, BlendOptions, Recommender
 from model.delta import unpack_delta
 from model.learned_blend import LearnedBlend
+from model.ranked_list import RankedList
 from model.snapshot import Snapshot, unpack_snapshot
 from operators.dead_letters import DeadLetters
 from operators.receipts import RECEIPTS

@@ -6,9 +6,10 @@ from jobs.recommend import main
 from operators.learner import LearnerFunction
 from operators.scorer import ScorerFunction
 
-from model.blend import RankedList, Recommender  # isort: skip, the operators prepare numba
+from model.blend import Recommender  # isort: skip, the operators prepare numba
 from model.delta import CatalogueChange, Steering, Delta  # isort: skip, the operators prepare numba
 from model.learned_blend import LearnedBlend
+from model.ranked_list import RankedList
 from model.snapshot import Snapshot
 
 # As in load.py, which no worker can import.

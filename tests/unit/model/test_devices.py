@@ -10,12 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model import devices
-from model.blend import BlendOptions, RankedList, Recommender
+from model.blend import BlendOptions, Recommender
 from model.content import ContentOptions
 from model.delta import Steering, change_of, pack_delta, unpack_delta
 from model.learned_blend import LearnedBlend
 from model.linear_item_model import LinearItemModelOptions
 from model.matrix_factorization import MatrixFactorizationOptions
+from model.ranked_list import RankedList
 from model.sequence_model import SequenceOptions
 from model.snapshot import Snapshot
 from model.user_neighbours import UserNeighboursOptions
