@@ -44,7 +44,7 @@ MARK = "HEADRACE_PROCESS"
 
 _REPOSITORY = Path(__file__).resolve().parents[2]
 _SUBMITTED = "Job has been submitted with JobID "
-_WAIT_S = 90.0
+_WAIT_S, _CLIENT_S = 90.0, 180.0
 _DYING_S = 3.0
 # A proxy set for the internet must not be asked for 127.0.0.1.
 _HTTP = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -484,7 +484,7 @@ class Stack:
 
         The client then ends by itself, which takes it some seconds. The environment carries
         HEADRACE_KAFKA__BOOTSTRAP_SERVERS, this stack's where it is not set, and `settings` before all others. Raises
-        StackError with the output on failure.
+        StackError with the output on failure, and where it takes longer than three minutes.
         """
         servers = {"HEADRACE_KAFKA__BOOTSTRAP_SERVERS": self.bootstrap_servers}
         environment = servers | self._environment("client") | dict(settings)
@@ -498,6 +498,9 @@ class Stack:
             stderr=subprocess.STDOUT,
             text=True,
         )
+        # Its own calls of Flink have deadlines; what it waits for besides, nobody would hear of.
+        overdue, late_at = threading.Timer(_CLIENT_S, client.kill), time.monotonic() + _CLIENT_S
+        overdue.start()
         try:
             for line in client.stdout or ():
                 output += line
@@ -508,8 +511,11 @@ class Stack:
             client.terminate()
             raise
         finally:
+            overdue.cancel()
             threading.Thread(target=_ended, args=(client, folder)).start()
-        raise StackError(f"`flink {' '.join(arguments)}` failed:\n{output}")
+        late = time.monotonic() >= late_at
+        failed = f"was not done after {_CLIENT_S:.0f} s" if late else f"failed with {client.returncode}"
+        raise StackError(f"`flink {' '.join(arguments)}` {failed}:\n{output}")
 
     def _jars(self) -> Jars:
         """The jars, resolved once, by one process at a time: a later call needs no network."""
