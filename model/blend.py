@@ -6,11 +6,9 @@ The learner holds one and calls `learn`; every scorer holds a replica and calls 
 
 import logging
 import math
-import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import accumulate, chain, islice
 from typing import NamedTuple
 
@@ -22,7 +20,7 @@ import torch
 from model import devices
 from model.arrays import grown, largest_of, pack_array, unpack_array, unpack_tensor
 from model.batch import Batch, Rows, Weights, parts_of, to_batch
-from model.candidates import Asked, Candidates, find_candidates, find_candidates_among
+from model.candidates import Asked, find_candidates, find_candidates_among
 from model.category_popularity import LEVELS, CategoryPopularity, CategoryPopularityOptions
 from model.content import Content, ContentOptions, texts_of
 from model.context_popularity import ContextPopularity, ContextPopularityOptions
@@ -31,6 +29,7 @@ from model.delta import VERSION, CatalogueChange, Delta, Steering, require_versi
 from model.diversity import diversify
 from model.experiments import Experiments
 from model.exploration import draws, explore
+from model.failsafe_sequence import FailsafeSequence
 from model.item_index import ItemIndex
 from model.learned_blend import LearnedBlend, LearnedBlendOptions, features_of
 from model.linear_item_model import LinearItemModel, LinearItemModelOptions
@@ -38,10 +37,9 @@ from model.matrix_factorization import MatrixFactorization, MatrixFactorizationD
 from model.popularity import Popularity, PopularityDelta, PopularityOptions
 from model.private_counts import PrivacyOptions, PrivateCounts
 from model.ranked_list import Origins, RankedList, origins_of, ranked_lists
-from model.reading_time import ReadingTime
 from model.relations import Related, Relations, RelationsOptions
 from model.rules import People, Rules, item_of
-from model.sequence_model import SequenceDelta, SequenceModel, SequenceOptions
+from model.sequence_model import SequenceDelta, SequenceOptions
 from model.snapshot import Snapshot
 from model.user_neighbours import UserNeighbours, UserNeighboursOptions
 from model.user_segments import UserSegments, UserSegmentsOptions
@@ -66,7 +64,7 @@ _Model = (
     | UserNeighbours
     | PrivateCounts
     | Content
-    | SequenceModel
+    | FailsafeSequence
 )
 
 
@@ -103,15 +101,6 @@ class BlendOptions:
     whole_catalogue: int = 4096
     popular: int = 1024
     device: str = "cpu"
-
-
-class _Reading(NamedTuple):
-    """What the sequence model makes of B people's histories: `queries` float32 [B, D], None where it has not read; the
-    `likeliest` items int64 [B, E], -1 for none; and how many milliseconds that took."""
-
-    queries: Weights | None
-    likeliest: Rows
-    took_ms: float
 
 
 class SimilarItems(NamedTuple):
@@ -194,11 +183,7 @@ class Recommender:
         self.content = Content(options.content)
         self.relations = Relations(options.relations)
         self.rules, self.experiments = Rules(), Experiments()
-        self.sequence = SequenceModel(options.sequence, self.device)
-        self.sequence_failures = 0
-        # Whether it has failed since the other side began it.
-        self._sequence_lost = False
-        self.reading_time = ReadingTime()
+        self.sequence = FailsafeSequence(options.sequence, self.device)
         # What the least of the most popular items had when they were last looked for.
         self._least_popular = np.float32(math.inf)
         self._scratch = torch.empty(0, device=self.device)
@@ -259,7 +244,9 @@ class Recommender:
         self._follow_catalogue(catalogue)
         self._steer(steering)
         before, self.version = self.version, self.version + len(snapshots) + len(catalogue) + len(steering)
-        factorization, popularity = self._learn_privately(batch) if self.options.privacy.noise else self._learn(batch)
+        private = self.options.privacy.noise > 0
+        factorization, popularity = self._learn_privately(batch) if private else self._learn(batch)
+        related = partial(self.relations.pairs, self.index)
         delta = Delta(
             before,
             self.version,
@@ -270,10 +257,10 @@ class Recommender:
             popularity,
             list(catalogue),
             pack_array(kept),
-            self._learn_sequence(batch, train),
+            SequenceDelta() if private else self.sequence.learn(batch, self.content, train, related),
             self.user_segments.learn(self.factorization.folded),
             list(steering),
-            {} if self.options.privacy.noise else self.context.learn(batch, self.context.of(snapshots)),
+            {} if private else self.context.learn(batch, self.context.of(snapshots)),
         )
         self.user_neighbours.apply(delta.factorization)
         self._follow_popularity(delta)
@@ -294,34 +281,6 @@ class Recommender:
         self.cooccurrence.replace(counts, self.private.strong_pairs()[:size, :size])
         return MatrixFactorizationDelta(), self.popularity.replace(counts)
 
-    def _learn_sequence(self, batch: Batch, train: bool) -> SequenceDelta:
-        """A failure of the deepest model costs what it has learned, and no list."""
-        if self.options.privacy.noise:
-            return SequenceDelta()
-        if self._sequence_lost:
-            self._sequence_lost = False
-            return SequenceDelta(anew=True)
-        with self._sequence_at_risk():
-            return self.sequence.learn(batch, self.content, train, lambda: self.relations.pairs(self.index))
-        self._sequence_lost = False
-        return SequenceDelta(anew=True)
-
-    @contextmanager
-    def _sequence_at_risk(self) -> Iterator[None]:
-        """Where it fails inside it begins anew: a learner tells, and a replica waits for its learner to."""
-        try:
-            yield
-        except Exception:
-            _log.exception("the sequence model has failed, and begins anew")
-            self.sequence_failures += 1
-            self._begin_sequence()
-            self._sequence_lost = True
-
-    def _begin_sequence(self) -> None:
-        self.sequence = SequenceModel(self.options.sequence, self.device)
-        self.sequence.resize(len(self.index))
-        self.models = (*self.models[:-1], self.sequence)
-
     def apply(self, delta: Delta) -> None:
         """Follow the learner by one delta. Raises ValueError where a delta before it is missing."""
         if delta.before != self.version:
@@ -337,12 +296,7 @@ class Recommender:
         self.user_neighbours.apply(delta.factorization)
         self.linear.apply(delta.linear)
         self.user_segments.apply(delta.user_segments)
-        if delta.sequence.anew:
-            self._begin_sequence()
-            self._sequence_lost = False
-        if not self._sequence_lost:
-            with self._sequence_at_risk():
-                self.sequence.apply(delta.sequence)
+        self.sequence.apply(delta.sequence)
         self.popularity.apply(delta.popularity)
         self.context.apply(delta.contexts)
         self._follow_popularity(delta)
@@ -362,12 +316,10 @@ class Recommender:
         self._withdrawn |= dict.fromkeys(self.index.ids[row] for row in dropped)
         # The catalogue says so again, should one of long ago come back.
         self._withdrawn = dict(islice(self._withdrawn.items(), max(0, len(self._withdrawn) - _WITHDRAWN), None))
-        for model in self.models[:-1]:
+        for model in self.models:
             model.retain(rows)
         self.context.retain(rows)
         self.index = ItemIndex(self.index.ids[row] for row in rows)
-        with self._sequence_at_risk():
-            self.sequence.retain(rows)
         self.relations.retain(self.index)
         self.rules.retain(rows, self.index)
         self.blocked = torch.from_numpy(blocked[rows]).to(self.device)
@@ -383,8 +335,7 @@ class Recommender:
             self._blocks = bool(self.blocked.any())
             contents, embeddings = (c.content for c in catalogue), (c.embedding for c in catalogue)
             self.content.follow(rows.tolist(), contents, embeddings)
-            with self._sequence_at_risk():
-                self.sequence.changed(rows.cpu().numpy())
+            self.sequence.changed(rows.cpu().numpy())
             for row, change in zip(rows.tolist(), catalogue, strict=True):
                 self.rules.follow(row, change.attributes)
             for change in catalogue:
@@ -525,7 +476,7 @@ class Recommender:
             wanted = self.rules.wanted(held, prior.cpu().numpy(), blocked, k)
             near = np.hstack([_without(_without(near, wanted), own), _without(wanted, own)])
         wanted_by = np.asarray(sequence & (may_read > 0))
-        reading = self._read_sequences(batch, wanted_by, prior, popular, own, excluded, bounds)
+        reading = self.sequence.read(batch, wanted_by, prior, popular, own, excluded, bounds, self.content)
         # Each candidate once, among the new ones where it is new.
         near = _without(np.hstack([_without(near, related.items), related.items, reading.likeliest]), new.items)
         first_new = own.shape[1] + near.shape[1]
@@ -548,7 +499,7 @@ class Recommender:
                 self.category_popularity.score_candidates(candidates.items, self._people, self.category)[None],
                 self.content.score_candidates(*asked)[None],
                 self.content.score_embeddings(*asked)[None],
-                self._sequence_scores(reading, candidates)[None],
+                self.sequence.scores(reading, candidates.items, self.content)[None],
                 related.scores_of(candidates.items)[None],
             ]
         )
@@ -617,53 +568,6 @@ class Recommender:
         settings = [self.experiments.settings_of(one) for one in arms]
         may_read = np.array([all(arm.sequence for arm in one) for one in settings], np.float32)[:, None]
         return may_read, np.array([any(arm.order == "fixed" for arm in one) for one in settings])
-
-    def _read_sequences(
-        self,
-        batch: Batch,
-        wanted: npt.NDArray[np.bool_],
-        prior: torch.Tensor,
-        popular: Rows | None,
-        own: Rows,
-        excluded: Rows,
-        bounds: Rows,
-    ) -> _Reading:
-        """What the sequence model makes of the histories of those people who are `wanted`, bool [B, 1] or of all;
-        nothing where it fails: then lists go on without. The likeliest are looked for among the `popular`, of a small
-        catalogue among all."""
-        nothing = _Reading(None, np.empty((len(batch.users), 0), np.int64), 0.0)
-        if not self.options.sequence.network or not wanted.any():
-            return nothing
-        started = time.perf_counter()
-        try:
-            queries = self.sequence.query(batch.items, batch.types, batch.gaps, self.content) * wanted
-            if not np.isfinite(queries).all():
-                raise FloatingPointError("what the sequence model makes of a history is not finite")
-            among = np.flatnonzero(prior.cpu().numpy() > -math.inf) if popular is None else popular
-            likeliest = self.sequence.likeliest(queries, among, own, excluded, bounds, self.content)
-        except Exception:
-            self._sequence_failed()
-            return nothing
-        return _Reading(queries, likeliest, (time.perf_counter() - started) * 1000)
-
-    def _sequence_scores(self, reading: _Reading, candidates: Candidates) -> Weights:
-        """The sequence model's scores float32 [B, C], 0 where it has not read, or fails."""
-        if reading.queries is not None:
-            started = time.perf_counter()
-            try:
-                scores = self.sequence.score_candidates(reading.queries, candidates.items, self.content)
-                if not np.isfinite(scores).all():
-                    raise FloatingPointError("a score of the sequence model is not finite")
-                took_ms = reading.took_ms + (time.perf_counter() - started) * 1000
-                self.reading_time.observe(len(scores), took_ms)
-                return scores
-            except Exception:
-                self._sequence_failed()
-        return np.zeros(candidates.items.shape, np.float32)
-
-    def _sequence_failed(self) -> None:
-        _log.exception("the sequence model has failed, and a list is made without it")
-        self.sequence_failures += 1
 
     @property
     def _sources(self) -> list[str]:
@@ -803,11 +707,8 @@ class Recommender:
         if state.category:
             recommender.category = unpack_array(state.category, np.int32)
         if state.private or not options.privacy.noise:
-            for model, arrays in zip(recommender.models[:-1], state.models, strict=False):
+            for model, arrays in zip(recommender.models, state.models, strict=False):
                 model.load(arrays)
-            for arrays in state.models[len(recommender.models) - 1 :]:
-                with recommender._sequence_at_risk():
-                    recommender.sequence.load(arrays)
             if state.user_segments:
                 recommender.user_segments.load(state.user_segments)
             recommender.context.load(state.contexts, recommender.popularity)

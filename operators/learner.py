@@ -235,8 +235,8 @@ class LearnerFunction(KeyedCoProcessFunction):
         folded = self._remember(batch)
         self._milliseconds.update(round((time.perf_counter() - started) * 1000))
         self._model_version.update(self._recommender.version)
-        self._sequence_updates.update(self._recommender.sequence.updates)
-        self._sequence_failures.update(self._recommender.sequence_failures)
+        self._sequence_updates.update(self._recommender.sequence.model.updates)
+        self._sequence_failures.update(self._recommender.sequence.failures)
         yield from self._sent(False, pack_delta(delta))
         for item in self._recommender.forgotten:
             yield SIMILAR, Row(item, None)
@@ -297,11 +297,11 @@ class LearnerFunction(KeyedCoProcessFunction):
     ) -> Delta:
         """What one batch has taught, the sequence model where there is time for it."""
         assert self._recommender is not None
-        before, started = self._recommender.sequence.updates, time.perf_counter()
+        before, started = self._recommender.sequence.model.updates, time.perf_counter()
         newest = max((snapshot.appended_at for snapshot in snapshots), default=0)
         train = self._budget.allows(newest, int(time.time() * 1000))
         delta = self._recommender.learn(snapshots, changes, train, steering)
-        if self._recommender.sequence.updates != before:
+        if self._recommender.sequence.model.updates != before:
             self._budget.spent(time.perf_counter() - started)
         return delta
 

@@ -279,7 +279,7 @@ class ScorerFunction(KeyedCoProcessFunction):
         self._batch_size.update(len(snapshots))
         self._freshness_ms.update(now - oldest)
         self._scorer_ms.update(int((time.perf_counter() - started) * 1000))
-        self._sequence_failures.update(self._replica.sequence_failures)
+        self._sequence_failures.update(self._replica.sequence.failures)
 
     def _strangers(self, snapshots: list[Snapshot]) -> list[Snapshot]:
         """People without history: anybody, and somebody in each context of these people of which enough is known and
@@ -301,8 +301,8 @@ class ScorerFunction(KeyedCoProcessFunction):
         assert self._replica is not None
         if int(time.time() * 1000) - oldest_ms > self._target_freshness_ms > 0:
             return True
-        if self._replica.reading_time.of(people) > _SEQUENCE_SHARE * self._target_freshness_ms > 0:
-            self._replica.reading_time.doubt(people)
+        if self._replica.sequence.reading_time.of(people) > _SEQUENCE_SHARE * self._target_freshness_ms > 0:
+            self._replica.sequence.reading_time.doubt(people)
             return True
         return False
 

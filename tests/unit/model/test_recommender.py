@@ -348,19 +348,19 @@ def test_lists_go_on_where_the_network_fails_and_both_sides_begin_it_anew(monkey
     with monkeypatch.context() as broken:
         broken.setattr(SequenceModel, "query", lambda *_: 1 / 0)
         assert replica.recommend(query, 20, blend) == expected
-    assert replica.sequence_failures == 1
+    assert replica.sequence.failures == 1
     assert replica.recommend(query, 20, blend) != expected
 
-    learner.sequence.items.vectors[:] = float("nan")
+    learner.sequence.model.items.vectors[:] = float("nan")
     delta = unpack_delta(pack_delta(learner.learn(events)))
     replica.apply(delta)
-    assert (delta.sequence.anew, learner.sequence_failures) == (True, 1)
-    assert (learner.sequence.updates, replica.recommend(query, 20, blend, sequence=True)) == (
+    assert (delta.sequence.anew, learner.sequence.failures) == (True, 1)
+    assert (learner.sequence.model.updates, replica.recommend(query, 20, blend, sequence=True)) == (
         0,
         replica.recommend(query, 20, blend, sequence=False),
     )
     replica.apply(unpack_delta(pack_delta(learner.learn(events))))
-    assert learner.sequence.updates > 0
+    assert learner.sequence.model.updates > 0
     assert replica.recommend(query, 20, blend) == learner.recommend(query, 20, blend)
 
 
@@ -380,7 +380,7 @@ def test_what_only_the_network_thinks_of_may_lead_a_list_and_says_so(whole_catal
     assert any(led)
     assert not any("sequence" in ranked.sources for ranked in without)
     others = replace(options, sequence=replace(options.sequence, candidates=0))
-    recommender.options, recommender.sequence.options = others, others.sequence
+    recommender.options, recommender.sequence.model.options = others, others.sequence
     assert not any("sequence" in ranked.sources for ranked in recommender.recommend(people, 1, blend))
 
 
@@ -392,7 +392,7 @@ def test_wherever_the_network_fails_lists_go_on_and_it_is_begun_anew(
     learner, replica = Recommender(options), Recommender(options)
     events = snapshots([(number % 5, number * 7 % 13) for number in range(60)])
     replica.apply(learner.learn(events))
-    assert replica.sequence._trained
+    assert replica.sequence.model._trained
     more = [CatalogueChange(f"i{n}", True) for n in range(30)]
     with monkeypatch.context() as broken:
         broken.setattr(SequenceModel, method, lambda *_: 1 / 0)
@@ -402,18 +402,18 @@ def test_wherever_the_network_fails_lists_go_on_and_it_is_begun_anew(
         else:
             replica.apply(learner.learn(events, more))
             replica.apply(learner.learn(events))
-    assert replica.sequence_failures >= 1
+    assert replica.sequence.failures >= 1
     assert len(replica.recommend(events[-3:], 5)[0].item_ids) == 5
     # Where only the replica failed it waits for a whole model.
     if method == "apply":
-        assert not replica.sequence._trained
+        assert not replica.sequence.model._trained
         replica.apply(learner.learn(events))
-        assert not replica.sequence._trained
+        assert not replica.sequence.model._trained
         replica = Recommender.unpack(learner.pack(learning=False), options)
     for _ in range(3):
         replica.apply(learner.learn(events))
-    assert learner.sequence.updates > 0
-    assert replica.sequence._trained
+    assert learner.sequence.model.updates > 0
+    assert replica.sequence.model._trained
     assert replica.recommend(events[-3:], 20) == learner.recommend(events[-3:], 20)
 
 
@@ -426,7 +426,7 @@ def test_scores_that_are_no_numbers_reach_no_list(monkeypatch: pytest.MonkeyPatc
         SequenceModel, "score_candidates", lambda _, __, items, ___: np.full(items.shape, np.nan, np.float32)
     )
     assert learner.recommend(events[-3:], 5) == expected
-    assert learner.sequence_failures == 1
+    assert learner.sequence.failures == 1
 
 
 def test_what_rules_may_ask_of_forgotten_items_is_kept_with_the_model() -> None:

@@ -152,11 +152,11 @@ def test_a_network_that_would_make_lists_late_is_left_out_for_a_while() -> None:
     assert scorer._too_slow(now - 600, 100)
     # What a call costs by itself says nothing of a large batch.
     for _ in range(60):
-        scorer._replica.reading_time.observe(2, 240.0)
+        scorer._replica.sequence.reading_time.observe(2, 240.0)
     assert not scorer._too_slow(int(time.time() * 1000), 2)
     assert not scorer._too_slow(int(time.time() * 1000), 100)
     for _ in range(60):
-        scorer._replica.reading_time.observe(100, 300.0)
+        scorer._replica.sequence.reading_time.observe(100, 300.0)
     assert not scorer._too_slow(int(time.time() * 1000), 80)
     left_out = 0
     while scorer._too_slow(int(time.time() * 1000), 100):
