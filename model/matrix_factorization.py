@@ -313,35 +313,40 @@ def _fold_in(items, weights, decay, vectors, inverse, users):  # type: ignore[no
     filtering", RecSys 2011.
     """
     size, length = vectors.shape[1], min(items.shape[1], len(decay))
-    rows = np.empty(length, np.int64)
-    roots, residual, direction, image = np.empty((4, length), np.float32)
+    # Of the row's items the vectors times the roots of their confidences, one after another.
+    scaled = np.empty((length, size), np.float32)
+    residual, direction, image = np.empty((3, length), np.float32)
     combined, step = np.empty((2, size), np.float32)
     for n in range(items.shape[0]):
         count = 0
         error = np.float32(0)
         for column in range(length):
-            confidence = weights[n, column] * decay[column]
-            if items[n, column] >= 0 and confidence > 0:
-                rows[count] = items[n, column]
-                roots[count] = residual[count] = direction[count] = np.sqrt(confidence)
+            item, confidence = items[n, column], weights[n, column] * decay[column]
+            if item >= 0 and confidence > 0:
+                root = np.sqrt(confidence)
+                for j in range(size):
+                    scaled[count, j] = root * vectors[item, j]
+                residual[count] = direction[count] = root
                 error += confidence
                 count += 1
         enough = error * np.float32(1e-11)
         for _ in range(count):
             combined[:] = 0
             for i in range(count):
+                along = direction[i]
                 for j in range(size):
-                    combined[j] += direction[i] * roots[i] * vectors[rows[i], j]
+                    combined[j] += along * scaled[i, j]
             step[:] = 0
             for i in range(size):
+                along = combined[i]
                 for j in range(size):
-                    step[j] += combined[i] * inverse[i, j]
+                    step[j] += along * inverse[i, j]
             curvature = np.float32(0)
             for i in range(count):
                 product = np.float32(0)
                 for j in range(size):
-                    product += vectors[rows[i], j] * step[j]
-                image[i] = direction[i] + roots[i] * product
+                    product += scaled[i, j] * step[j]
+                image[i] = direction[i] + product
                 curvature += direction[i] * image[i]
             rate = error / curvature
             for j in range(size):
