@@ -389,10 +389,11 @@ def _multiply(items, weights, decay, candidates, vectors, scores):  # type: igno
     for row in range(len(items)):
         person[:] = 0
         for column in range(min(items.shape[1], len(decay))):
-            if items[row, column] >= 0:
-                share = weights[row, column] * decay[column]
+            # Named before the loop, which could write to where its place stands, for all that the compiler knows.
+            item, share = items[row, column], weights[row, column] * decay[column]
+            if item >= 0:
                 for d in range(len(person)):
-                    person[d] += share * vectors[items[row, column], d]
+                    person[d] += share * vectors[item, d]
         squares = np.float32(1e-12)
         for d in range(len(person)):
             squares += person[d] * person[d]
