@@ -63,11 +63,14 @@ def closed_up(
 def largest_of(values: npt.NDArray[np.float32], count: int, above: float = 0.0) -> npt.NDArray[np.int64]:
     """The places of the at most `count` largest values that are more than `above`, ascending; of equals, the lowest
     places."""
-    if count < len(values):
-        bound = max(np.partition(values, -count)[-count], above)
-        larger, equal = np.flatnonzero(values > bound), np.flatnonzero((values == bound) & (values > above))
-        return np.sort(np.concatenate([larger, equal[: count - len(larger)]]))
-    return np.flatnonzero(values > above)
+    # First, as most are often 0, and a partition takes long over what is equal.
+    found = np.flatnonzero(values > above)
+    if len(found) <= count:
+        return found
+    values = values[found]
+    bound = np.partition(values, -count)[-count]
+    larger, equal = found[values > bound], found[values == bound]
+    return np.sort(np.concatenate([larger, equal[: count - len(larger)]]))
 
 
 @numba.njit(["i8(i4[::1])", "i8(i8[::1])"], cache=True, nogil=True)
