@@ -231,8 +231,11 @@ class Content:
     def shared(self, one: Mapping[str, int], other: Mapping[str, int]) -> str | None:
         """What says most of what both items, by their `texts_of`, have: "category:" and its levels, "brand:", "word:"
         and the word, in lower case, or "price"; None where they have nothing in common."""
-        most = max((text for text in one if text in other), key=lambda text: self._idf[one[text]], default=None)
-        return "price" if most is not None and most.startswith("price:") else most
+        common = [text for text in one if text in other]
+        if not common:
+            return None
+        most = max(common, key=lambda text: self._idf[one[text]]) if len(common) > 1 else common[0]
+        return "price" if most.startswith("price:") else most
 
     def _weigh(self, tokens: npt.NDArray[np.uint16]) -> None:
         """Bring the inverse document frequencies up to date, where those of `tokens` have changed."""
