@@ -196,7 +196,8 @@ class ScorerFunction(KeyedCoProcessFunction):
             yield from self._lists(shard, people.take(_PEOPLE))
         came = self._came.pop(shard, Came())
         if people:
-            pause = float(_PAUSE_MS)
+            # Where nothing came, there is nothing to read either.
+            pause = float(_PAUSE_MS if came.events else 0)
             if came.late_ms > self._target_freshness_ms > 0:
                 # Who is far behind gains by reading on, as far as it is the same people who come.
                 pause += (_LONGEST_PAUSE_MS - _PAUSE_MS) * came.again / max(came.events, 1)

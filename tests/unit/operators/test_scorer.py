@@ -297,3 +297,14 @@ def test_pauses_are_longer_where_late_events_are_of_people_who_wait_already(monk
     assert pause_after(clicked("u", "1"), clicked("v", "2")) < 50
     assert pause_after(clicked("u", "3"), clicked("v", "4")) >= 100
     assert pause_after(clicked("w", "5")) < 50
+
+
+def test_who_waits_is_served_without_a_pause_where_nothing_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    flink = Flink()
+    scorer = opened(flink)
+    monkeypatch.setattr("operators.scorer._TURN_S", 0.0)
+    monkeypatch.setattr("operators.scorer._PAUSE_MS", 5_000)
+    take(scorer, flink, clicked("u", "1"), clicked("v", "2"))
+    assert flink.due[-1] > time.time() * 1000 + 1_000
+    wake(scorer, flink)
+    assert flink.due[-1] <= time.time() * 1000
