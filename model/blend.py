@@ -191,6 +191,9 @@ class Recommender:
         # The two that score the whole catalogue.
         first = self.linear if options.horizon == "any" and not options.privacy.noise else self.cooccurrence
         self._scorers: tuple[Cooccurrence | LinearItemModel, MatrixFactorization] = (first, self.factorization)
+        # What `model.ranked_list.Origins.sources` are places among.
+        self._sources = [model.name for model in (*self._scorers, self.popularity)]
+        self._sources += ["history", self.content.name, self.relations.name, self.sequence.name, "new"]
         # In the order of their packed states, which knew no linear model at first.
         self.models: tuple[_Model, ...] = (
             self.cooccurrence,
@@ -548,10 +551,8 @@ class Recommender:
         explain = self.options.explain
         origins = origins_of(candidates, weights, signals, likeliest, others, columns, propensities, explain)
         leading = self._leading(batch, origins, related)
-        names = self._sources
-        lists = ranked_lists(
-            origins, leading, batch.items, chances, propensities, names, self.index.ids, self._in_common
-        )
+        names = self._sources, self.index.ids
+        lists = ranked_lists(origins, leading, batch.items, chances, propensities, *names, self._in_common)
         for n, (ranked, cluster) in enumerate(zip(lists, clusters.tolist(), strict=True)):
             ranked.segment = None if cluster < 0 else cluster
             ranked.experiments = (arms[n] or None) if arms else None
@@ -569,27 +570,12 @@ class Recommender:
         may_read = np.array([all(arm.sequence for arm in one) for one in settings], np.float32)[:, None]
         return may_read, np.array([any(arm.order == "fixed" for arm in one) for one in settings])
 
-    @property
-    def _sources(self) -> list[str]:
-        """The names of `model.ranked_list.Origins.sources`."""
-        models = [*self._scorers, self.popularity]
-        return [model.name for model in models] + [
-            "history",
-            self.content.name,
-            self.relations.name,
-            self.sequence.name,
-            "new",
-        ]
-
     def _leading(self, batch: Batch, origins: Origins, related: Related) -> Rows:
         """Which column of its person's history led to each entry, int64 [B, K], -1 where none did."""
         by_pairs, by_content, by_relation = origins.asked
         leading = self.cooccurrence.led_by(batch.items, batch.weights, by_pairs)
-        if origins.asks[1]:
-            leading = np.maximum(leading, self.content.led_by(batch.items, by_content))
-        if origins.asks[2]:
-            leading = np.maximum(leading, related.causes_of(by_relation))
-        return leading
+        leading = np.maximum(leading, self.content.led_by(batch.items, by_content))
+        return np.maximum(leading, related.causes_of(by_relation))
 
     def _in_common(self, item: int, other: int) -> str | None:
         """What two items, by their rows, have in common."""

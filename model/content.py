@@ -72,12 +72,8 @@ def tokens_of(item: Item) -> bytes:
     """The item's tokens, uint16, each once: its category at each level, brand, price (by powers of 1.5, within its
     category), the year and the month of its creation, and the words of title and description, as many as there is room
     for."""
-    tokens: dict[int, None] = {}
-    for token in texts_of(item).values():
-        tokens.setdefault(token)
-        if len(tokens) == TOKENS:
-            break
-    return pack_array(np.array(list(tokens), np.uint16))
+    tokens = list(dict.fromkeys(texts_of(item).values()))[:TOKENS]
+    return pack_array(np.array(tokens, np.uint16))
 
 
 def embedding_of(item: Item, options: ContentOptions) -> bytes:

@@ -79,15 +79,11 @@ class ShownLists:
             self._items = np.full((self._capacity, columns + 16), -1)
             self._features = np.zeros((*self._items.shape, FEATURES), np.float32)
             self._items[:, :known], self._features[:, :known] = before
-        begin, places = self._next, [(self._next + n) % self._capacity for n in range(len(users))]
-        self._next = (begin + len(users)) % self._capacity
-        # Up to the table's end, then from its start.
-        fitting = min(len(users), self._capacity - begin)
-        for part, first in ((slice(fitting), begin), (slice(fitting, None), 0)):
-            held = slice(first, first + len(items[part]))
-            self._items[held, :columns], self._items[held, columns:] = items[part], -1
-            self._features[held, :columns], self._parts[held] = features[part], parts[part]
-        for user, place in zip(users, places, strict=True):
+        places = (self._next + np.arange(len(users))) % self._capacity
+        self._next = (self._next + len(users)) % self._capacity
+        self._items[places, :columns], self._items[places, columns:] = items, -1
+        self._features[places, :columns], self._parts[places] = features, parts
+        for user, place in zip(users, places.tolist(), strict=True):
             self.pop(user)
             other = self._users[place]
             if other is not None:
@@ -166,9 +162,8 @@ class LearnedBlend:
         """The rows of weights of people with so many events each, of these clusters."""
         parts = np.full((len(events), 2), -1, np.int64)
         parts[:, 0] = [1 + level(count) for count in events]
-        if self.options.clusters:
-            known = (clusters >= 0) & (clusters < self.options.clusters)
-            parts[known, 1] = 1 + LEVELS + clusters[known]
+        known = (clusters >= 0) & (clusters < self.options.clusters)
+        parts[known, 1] = 1 + LEVELS + clusters[known]
         return parts
 
     def learn(self, user: str, item: int, place: int = -1) -> bool:

@@ -7,7 +7,6 @@ from typing import NamedTuple
 import msgspec
 import numba
 import numpy as np
-import numpy.typing as npt
 
 from model.batch import Rows, Weights
 from model.candidates import Candidates
@@ -41,12 +40,11 @@ class Origins(NamedTuple):
     """Of the K entries of B lists the `items` int64 [B, K], -1 for none; the `sources` int64 [B, K], which are places
     among the names of the models that have shares of the candidates, followed by those of history, content, relations,
     the sequence model and chance; and of which items co-occurrence, content and relations are to say what led to them,
-    `asked` int64 [3, B, K], -1 where they are not, and `asks` bool [3], whether there are any."""
+    `asked` int64 [3, B, K], -1 where they are not."""
 
     items: Rows
     sources: Rows
     asked: Rows
-    asks: npt.NDArray[np.bool_]
 
 
 def origins_of(
@@ -107,7 +105,7 @@ def ranked_lists(
 
 
 @numba.njit(
-    "Tuple((i8[:,::1], i8[:,::1], i8[:,:,::1], b1[::1]))(i8[:,:], i8[:,:], f4[:,:,:], f4[::1], f4[:,:,:], i8, i8, i8, "
+    "Tuple((i8[:,::1], i8[:,::1], i8[:,:,::1]))(i8[:,:], i8[:,:], f4[:,:,:], f4[::1], f4[:,:,:], i8, i8, i8, "
     "i8[:,:], f4[:,:], b1)",
     cache=True,
     nogil=True,
@@ -118,7 +116,7 @@ def _origins(  # type: ignore[no-untyped-def]
     models, rows, size = shares.shape
     listed = np.full(columns.shape, -1, np.int64)
     sources = np.zeros(columns.shape, np.int64)
-    asked, asks = np.full((3, *columns.shape), -1, np.int64), np.zeros(3, np.bool_)
+    asked = np.full((3, *columns.shape), -1, np.int64)
     content, embedding, relation = len(signals) - 4, len(signals) - 3, len(signals) - 1
     for row in range(rows):
         least = np.float32(np.inf)
@@ -161,8 +159,8 @@ def _origins(  # type: ignore[no-untyped-def]
                     of = 2
                 else:
                     continue
-                asked[of, row, k], asks[of] = listed[row, k], True
-    return listed, sources, asked, asks
+                asked[of, row, k] = listed[row, k]
+    return listed, sources, asked
 
 
 @numba.njit(
