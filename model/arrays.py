@@ -1,5 +1,6 @@
 """Arrays as bytes, tensors that grow by rows, and rows whose used slots come first."""
 
+import math
 from typing import Any
 
 import numba
@@ -31,7 +32,7 @@ def grown(tensor: torch.Tensor, rows: int, fill: float) -> torch.Tensor:
     size = len(tensor)
     if rows <= size:
         return tensor
-    capacity = tensor.untyped_storage().nbytes() // max(tensor.element_size() * int(np.prod(tensor.shape[1:])), 1)
+    capacity = tensor.untyped_storage().nbytes() // max(tensor.element_size() * math.prod(tensor.shape[1:]), 1)
     if rows > capacity:
         larger = torch.full(
             (max(rows, 2 * size, 1024), *tensor.shape[1:]), fill, dtype=tensor.dtype, device=tensor.device

@@ -344,12 +344,12 @@ class Recommender:
             for change in catalogue:
                 if change.related is not None:
                     self.relations.follow(change.item_id, change.related)
-        moved = False
+        moved, people = False, self._people
         for change in catalogue:
             if change.category is not None:
                 item, category = self.index.add(change.item_id), self.categories.add(change.category)
                 if self.category[item] != category:
-                    moved |= self.category[item] >= 0 or bool(self._people[item] > 0)
+                    moved |= self.category[item] >= 0 or bool(people[item] > 0)
                     self.category[item] = category
         if moved:
             self.category_popularity.rebuild(self._people, self.category)
@@ -601,11 +601,13 @@ class Recommender:
         grown, ids = self.cooccurrence.grown(delta.cooccurrence), self.index.ids
         if self.options.privacy.noise:
             grown = np.unique(unpack_array(delta.cooccurrence.items, np.int64))
-        found = ((ids[row], *self.cooccurrence.similar(row, allowed, k)) for row in grown.tolist())
+        items, scores = self.cooccurrence.similar(grown, allowed, k)
+        found = zip(grown.tolist(), items.tolist(), scores.astype(np.float64).round(5).tolist(), strict=True)
+        lengths = (items >= 0).sum(1).tolist()
         return [
-            SimilarItems(item, [ids[row] for row in rows.tolist()], scores.astype(np.float64).round(5).tolist())
-            for item, rows, scores in found
-            if len(rows)
+            SimilarItems(ids[row], [ids[other] for other in others[:length]], said[:length])
+            for (row, others, said), length in zip(found, lengths, strict=True)
+            if length
         ]
 
     def taken_categories(self, delta: Delta) -> set[str]:
@@ -637,14 +639,11 @@ class Recommender:
         where they found it elsewhere. Of what they take at any time that says little: then the order stays that of the
         fixed blend."""
         if snapshot.event_index >= 0 and self.options.horizon == "next":
-            (row,) = self.index.rows([snapshot.history[snapshot.event_index]])
-            lists = [snapshot.user_id]
-            if snapshot.profile_version == 1:
+            row = self.index.row(snapshot.history[snapshot.event_index])
+            if not blend.learn(snapshot.user_id, row, place) and snapshot.profile_version == 1:
                 # Who is new had a list for people without history.
-                lists += [default_user(self.context.said_in(snapshot.properties)), DEFAULT_USER]
-            for user in lists:
-                if blend.learn(user, row, place):
-                    break
+                strangers = default_user(self.context.said_in(snapshot.properties)), DEFAULT_USER
+                any(blend.learn(user, row, place) for user in strangers)
 
     def forget_people(self) -> None:
         """Drop what only a learner needs: people's histories, and sums that are not released."""

@@ -162,21 +162,21 @@ class Content:
     def follow(self, rows: Iterable[int], contents: Iterable[bytes], embeddings: Iterable[bytes]) -> None:
         """Take the tokens and embeddings of the items in `rows`, as `tokens_of` and `embedding_of` pack them; what an
         item has none of stays as it was."""
+        told: list[tuple[int, bytes]] = []
         for row, packed, embedding in zip(rows, contents, embeddings, strict=True):
-            vector, tokens = unpack_array(embedding, np.float32), unpack_array(packed, np.uint16)[:TOKENS]
+            vector = unpack_array(embedding, np.float32)
             # A log may hold embeddings of another length than is asked for now.
             if len(vector) and len(vector) == self.vectors.shape[1]:
                 self.vectors[row] = vector
                 self._arrived.setdefault(row)
-                self._weigh(tokens[:0])
-            if not len(tokens):
-                continue
-            before = self.tokens[row, : self.used[row]].copy()
-            self._frequency[before] -= 1
-            self._frequency[tokens] += 1
-            self.tokens[row, : len(tokens)], self.used[row] = tokens, len(tokens)
-            self._arrived.setdefault(row)
-            self._weigh(np.concatenate([before, tokens]))
+            if packed:
+                told.append((row, packed[: 2 * TOKENS]))
+                self._arrived.setdefault(row)
+        # All items' tokens at once: a call for each would cost more than what it does.
+        tokens = unpack_array(b"".join(packed for _, packed in told), np.uint16)
+        lengths = np.array([len(packed) // 2 for _, packed in told], np.int64)
+        items = np.array([row for row, _ in told], np.int64)
+        self._weigh(_replace(items, lengths, tokens, self.tokens, self.used, self._frequency))
 
     def score_candidates(self, items: Rows, weights: Weights, candidates: Rows) -> Weights:
         """How well each of `candidates` int64 [B, C] (-1 for none) goes with a history `items` int64 [B, H], newest
@@ -275,6 +275,27 @@ class Content:
         vectors = vectors.reshape(shape) if same else np.zeros(shape, np.float32)
         self._hold(*map(torch.from_numpy, (tokens, used, vectors)))
         self._count()
+
+
+@numba.njit("u2[::1](i8[::1], i8[::1], u2[::1], u2[:,::1], u1[::1], i8[::1])", cache=True)
+def _replace(items, lengths, told, tokens, used, frequency):  # type: ignore[no-untyped-def]
+    """Give each of the items in turn so many of the tokens that are `told`. Returns the tokens, some twice, which more
+    items have now, or fewer."""
+    changed, size, begin = np.empty(len(items) * tokens.shape[1] + len(told), np.uint16), 0, 0
+    for place in range(len(items)):
+        item, length = items[place], lengths[place]
+        for n in range(used[item]):
+            frequency[tokens[item, n]] -= 1
+            changed[size] = tokens[item, n]
+            size += 1
+        for n in range(length):
+            token = told[begin + n]
+            frequency[token] += 1
+            tokens[item, n] = changed[size] = token
+            size += 1
+        used[item] = length
+        begin += length
+    return changed[:size]
 
 
 @numba.njit("f4(i8, u2[:,::1], u1[::1], f4[::1])", cache=True, nogil=True)

@@ -239,15 +239,11 @@ class Cooccurrence:
         columns = (leading[..., None] == sources[:, None, :]).int().argmax(2)
         return columns.where((most > 0) & (asked >= 0), -1).cpu().numpy()
 
-    def similar(self, row: int, allowed: npt.NDArray[np.bool_], k: int) -> tuple[Rows, Weights]:
-        """At most k `allowed` items (bool [N]) that go with the one in `row`, best first: their rows int64, and scores
-        float32. On the CPU."""
-        neighbours = self._tables[0][row, : self._used[row]]
-        scores = self._tables[1][row, : self._used[row]] * self._damping[0][row] * self._damping[1][neighbours]
-        scores[~allowed[neighbours]] = 0
-        best = np.argsort(-scores, kind="stable")[:k]
-        best = best[scores[best] > 0]
-        return neighbours[best].astype(np.int64), scores[best]
+    def similar(self, rows: Rows, allowed: npt.NDArray[np.bool_], k: int) -> tuple[Rows, Weights]:
+        """At most k `allowed` items (bool [N]) that go with each of those in `rows` int64 [R], best first, of equals
+        that which was met first: their rows int64 [R, k], -1 where there are no more, and scores float32 [R, k]. On the
+        CPU."""
+        return _most_similar(rows, allowed, k, *self._damping, *self._tables)
 
     def counts_of(self, items: Rows) -> Weights:
         """How often each of `items` int64, of any shape, was interacted with, float32, 0 for -1."""
@@ -482,6 +478,27 @@ def _add_to_candidates(items, confidence, candidates, next_weights, damping, nei
             if items[n, column] >= 0:
                 query[items[n, column]] = recent[items[n, column]] = 0
     return scores
+
+
+@numba.njit("Tuple((i8[:,::1], f4[:,::1]))(i8[::1], b1[::1], i8, f4[::1], f4[::1], i4[:,::1], f4[:,::1])", cache=True)
+def _most_similar(rows, allowed, k, source_damping, target_damping, neighbours, weights):  # type: ignore[no-untyped-def]
+    found, scores = np.full((len(rows), k), -1, np.int64), np.zeros((len(rows), k), np.float32)
+    for n in range(len(rows) if k else 0):
+        row, count = rows[n], 0
+        for slot in range(neighbours.shape[1]):
+            neighbour = neighbours[row, slot]
+            if neighbour < 0:
+                break
+            score = weights[row, slot] * source_damping[row] * target_damping[neighbour]
+            if score <= scores[n, k - 1] or not allowed[neighbour]:
+                continue
+            place = min(count, k - 1)
+            while place > 0 and score > scores[n, place - 1]:
+                found[n, place], scores[n, place] = found[n, place - 1], scores[n, place - 1]
+                place -= 1
+            found[n, place], scores[n, place] = neighbour, score
+            count = min(count + 1, k)
+    return found, scores
 
 
 @numba.njit("i8[:,::1](i8[:,:], f4[:,:], i8[:,:], f4[::1], f4[::1], i4[:,::1], f4[:,::1])", cache=True, nogil=True)

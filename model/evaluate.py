@@ -173,7 +173,7 @@ def evaluate(
         if number < half or freshness.model_ms < math.inf:
             recommender.feedback(after, blend)
         item = event.item_id
-        if item is not None and item in catalogue and recommender.index.rows([item]) == [-1]:
+        if item is not None and item in catalogue and recommender.index.row(item) < 0:
             to_list.append(change_of(catalogue[item], options.content)[0])
     report.events_per_second = len(events) / max(time.perf_counter() - started, 1e-9)
     report.spread(listed, len(recommender.index))

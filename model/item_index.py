@@ -28,6 +28,10 @@ class ItemIndex:
         for item_id in ids:
             self.add(item_id)
 
+    def row(self, item_id: str) -> int:
+        """The row of the item, -1 if it is not known."""
+        return self._rows.get(item_id, -1)
+
     def rows(self, ids: Iterable[str]) -> list[int]:
         """The rows of the items, -1 for one that is not known."""
         return list(map(self._rows.get, ids, repeat(-1)))

@@ -27,11 +27,11 @@ from model.cooccurrence import Cooccurrence
 
 @dataclass(frozen=True)
 class LinearItemModelOptions:
-    """Dense for at most `slots` items: solved with `regularization` whenever the interactions have grown by `growth`,
-    and first after `first` of them. All items of a history say the same; with `pair_decay` 0 they are also learned
-    alike. Above that sparse: an item is solved from at most `predictors` others whenever its interactions have grown by
-    `item_growth`, and first after `item_first` of them. What is due is solved every `step` interactions, at most
-    `step_items` items at a time."""
+    """Dense for at most `slots` items: solved with `regularization` whenever the interactions have grown by `growth`
+    and by one an item, and first after `first` of them. All items of a history say the same; with `pair_decay` 0 they
+    are also learned alike. Above that sparse: an item is solved from at most `predictors` others whenever its
+    interactions have grown by `item_growth`, and first after `item_first` of them. What is due is solved every `step`
+    interactions, at most `step_items` items at a time."""
 
     slots: int = 2048
     regularization: float = 100.0
@@ -161,8 +161,9 @@ class LinearItemModel:
 
     def _solve(self) -> None:
         """Equation 8: with P = (X'X + regularization * I)^-1, the weight from i to j is -P[i, j] / P[j, j]."""
-        self._due = self._learned + max(round(self._learned * self.options.growth), 1)
         used = np.flatnonzero(self._gram.diagonal())
+        # By one an item at least: a solution costs as much as the cube of the items.
+        self._due = self._learned + max(round(self._learned * self.options.growth), len(used))
         gram = torch.from_numpy(self._gram[np.ix_(used, used)])
         gram.diagonal().add_(self.options.regularization)
         factor, failed = torch.linalg.cholesky_ex(gram)

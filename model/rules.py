@@ -157,7 +157,7 @@ class Rules:
         self.decisions.pop(item, None)
         if allowed is not None:
             self.decisions[item] = allowed
-        (row,) = self._index.rows([item])
+        row = self._index.row(item)
         if 0 <= row < len(self._said):
             self._said[row] = self._sign(item)
 

@@ -344,7 +344,7 @@ class ScorerFunction(KeyedCoProcessFunction):
 
     def _place(self, snapshot: Snapshot) -> int:
         """Where the event's item stands in the list that led to it, -1 where none did, or it is no longer known."""
-        sent = self._sent.get(snapshot.user_id)
+        sent = None if snapshot.list_id is None else self._sent.get(snapshot.user_id)
         if sent is None or snapshot.list_id != sent.list_id or snapshot.item_id not in sent.items:
             return -1
         return sent.items.index(snapshot.item_id)

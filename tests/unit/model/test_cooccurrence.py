@@ -75,10 +75,12 @@ def test_what_people_have_together_is_similar_and_leads_to_each_other() -> None:
     model.resize(ITEMS)
     # 0 and 1 are had together by three people, 0 and 2 by one.
     model.learn(batch_of([[1, 0], [1, 0], [1, 0], [2, 0]]))
-    rows, scores = model.similar(0, np.ones(ITEMS, np.bool_), 5)
-    assert rows.tolist() == [1, 2]
-    assert scores[0] > scores[1] > 0
-    assert model.similar(0, np.arange(ITEMS) != 1, 5)[0].tolist() == [2]
+    everything, asked = np.ones(ITEMS, np.bool_), np.array([0, 1, 3])
+    rows, scores = model.similar(asked, everything, 3)
+    assert rows.tolist() == [[1, 2, -1], [0, -1, -1], [-1, -1, -1]]
+    assert scores[0, 0] > scores[0, 1] > scores[0, 2] == 0
+    assert model.similar(asked, everything, 1)[0].tolist() == [[1], [0], [-1]]
+    assert model.similar(asked, np.arange(ITEMS) != 1, 2)[0].tolist() == [[2, -1], [0, -1], [-1, -1]]
     history, confidence = np.array([[5, 2, 1]]), np.ones((1, 3), np.float32)
     assert model.led_by(history, confidence, np.array([[0, 5, -1]])).tolist() == [[2, -1, -1]]
 
