@@ -44,6 +44,16 @@ def grown(tensor: torch.Tensor, rows: int, fill: float) -> torch.Tensor:
     return whole
 
 
+@numba.njit("f4[:,::1](f4[::1], i8[:,:])", cache=True, nogil=True)
+def values_at(values, rows):  # type: ignore[no-untyped-def]
+    """The `values` float32 [N] at `rows` int64 [B, C]: float32 [B, C], 0 for -1."""
+    found = np.empty(rows.shape, np.float32)
+    for n in range(rows.shape[0]):
+        for c in range(rows.shape[1]):
+            found[n, c] = values[rows[n, c]] if rows[n, c] >= 0 else 0
+    return found
+
+
 def moved(rows: npt.NDArray[np.int64], size: int) -> npt.NDArray[np.int64]:
     """Where each of `size` rows stands once only `rows` are kept, in that order; -1 for what is dropped, and, at the
     end, for row -1."""

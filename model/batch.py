@@ -71,31 +71,30 @@ def to_batch(snapshots: Sequence[Snapshot], index: ItemIndex, learn: bool) -> Ba
     lengths = np.array([len(history) for history in histories], np.int64)
     items = _padded(np.array(rows, np.int64), lengths, -1)
     weights = _padded(np.array(list(chain.from_iterable(s.weights for s in snapshots)), np.float32), lengths, 0)
-
-    def bytes_of(name: str) -> npt.NDArray[np.uint8]:
-        # Snapshots that were packed before they had these wait in savepoints.
-        values = (getattr(s, name) or bytes(len(s.history)) for s in snapshots)
-        return _padded(np.frombuffer(bytearray().join(values), np.uint8), lengths, 0)
-
-    if learn:
-        # What only lists are made of: the learner is spared it.
-        counts = ages = np.zeros(items.shape, np.uint8)
-    else:
+    # Snapshots that were packed before they had all of these wait in savepoints.
+    types = (s.types or bytes(len(s.history)) for s in snapshots)
+    gaps = (s.gaps or bytes(len(s.history)) for s in snapshots)
+    counts = (s.counts or bytes(len(s.history)) for s in snapshots)
+    ages = (s.ages or bytes(len(s.history)) for s in snapshots)
+    # The learner is spared what only lists are made of.
+    said = [types, gaps] if learn else [types, gaps, counts, ages]
+    joined = np.frombuffer(bytearray().join(chain(*said)), np.uint8)
+    tables = _padded(joined, np.tile(lengths, len(said)), 0).reshape(len(said), *items.shape)
+    if not learn:
         weights *= items >= 0
-        counts, ages = bytes_of("counts"), bytes_of("ages")
     return Batch(
         items,
         weights,
-        bytes_of("types"),
+        tables[0],
         np.array([s.event_index for s in snapshots], np.int64),
         np.array([s.event_timestamp for s in snapshots], np.int64),
         [s.user_id for s in snapshots],
         [s.profile_version for s in snapshots],
         np.array([s.repeated for s in snapshots], np.bool_),
-        counts,
-        ages,
+        np.zeros_like(tables[0]) if learn else tables[2],
+        np.zeros_like(tables[0]) if learn else tables[3],
         np.array([s.erased for s in snapshots], np.bool_),
-        bytes_of("gaps"),
+        tables[1],
     )
 
 

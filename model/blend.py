@@ -140,6 +140,12 @@ def _described(attributes: bytes) -> dict[str, int]:
     return texts_of(item_of(attributes))
 
 
+def _beside(*tables: Rows) -> Rows:
+    """The columns of all int64 [B, I] side by side; what has none costs nothing."""
+    held = [table for table in tables if table.shape[1]]
+    return tables[0] if not held else held[0] if len(held) == 1 else np.hstack(held)
+
+
 def _without(items: Rows, others: Rows) -> Rows:
     """`items` int64 [B, I] but for the row's `others` int64 [B, O], which become -1."""
     if not items.shape[1] or not others.shape[1]:
@@ -380,7 +386,9 @@ class Recommender:
     @property
     def _people(self) -> Weights:
         """How many people took each item lately, float32 [N]; under differential privacy, what of that was released."""
-        return (self.popularity if self.options.privacy.noise else self.context.everybody).sums.cpu().numpy()
+        if self.options.privacy.noise:
+            return self.popularity.sums.cpu().numpy()
+        return self.context.everybody.sums.numpy()
 
     def recommend(
         self,
@@ -459,11 +467,11 @@ class Recommender:
         bounds = np.array(list(accumulate((len(s.excluded) for s in snapshots), initial=0)), np.int64)
         weights, count = self.options.weights[:-1], max(k, self.options.learned.candidates)
         own = np.ascontiguousarray(batch.items[:, : self.options.learned.own_items])
+        contexts = self.context.of(snapshots)
         near = self.category_popularity.near(batch.items, self.category)
         if self.options.user_neighbours.nearest:
-            near = np.hstack([near, self.user_neighbours.near(batch.users, queries, own)])
-        contexts = self.context.of(snapshots)
-        near = np.hstack([near, self.context.near(contexts)])
+            near = _beside(near, self.user_neighbours.near(batch.users, queries, own))
+        near = _beside(near, self.context.near(contexts))
         new = self.content.new_items(batch.items, batch.weights, excluded, bounds, pool)
         related = self.relations.near(batch.items, batch.weights, self.index, blocked)
         clusters = self.user_segments.of(queries.cpu().numpy())
@@ -477,13 +485,13 @@ class Recommender:
                 prior = prior.masked_fill(torch.from_numpy(filtered).to(self.device), -torch.inf)
                 popular = None if popular is None else popular[~filtered[popular]]
             wanted = self.rules.wanted(held, prior.cpu().numpy(), blocked, k)
-            near = np.hstack([_without(_without(near, wanted), own), _without(wanted, own)])
+            near = _beside(_without(_without(near, wanted), own), _without(wanted, own))
         wanted_by = np.asarray(sequence & (may_read > 0))
         reading = self.sequence.read(batch, wanted_by, prior, popular, own, excluded, bounds, self.content)
         # Each candidate once, among the new ones where it is new.
-        near = _without(np.hstack([_without(near, related.items), related.items, reading.likeliest]), new.items)
+        near = _without(_beside(_without(near, related.items), related.items, reading.likeliest), new.items)
         first_new = own.shape[1] + near.shape[1]
-        given = Asked(excluded, bounds, own, np.hstack([near, new.items]), count)
+        given = Asked(excluded, bounds, own, _beside(near, new.items), count)
         if popular is None or self._scores_all:
             candidates = find_candidates(self._scores(batch, queries), weights, prior, given)
         else:
@@ -523,7 +531,7 @@ class Recommender:
         named = [s.event_id if s.history else f"{s.user_id} {s.event_timestamp // 60_000}" for s in snapshots]
         # Where nothing is new nothing is drawn.
         slots = int(k * chance.share + 1e-9) if new.items.shape[1] else 0
-        drawn = draws(named, slots, chance.seed)
+        drawn = draws(named, slots, chance.seed) if slots else np.empty((len(named), 0), np.float32)
         scores, spreads = new.scores, None
         if chance.thompson:
             scores, spreads = blend.beliefs(
@@ -574,8 +582,10 @@ class Recommender:
         """Which column of its person's history led to each entry, int64 [B, K], -1 where none did."""
         by_pairs, by_content, by_relation = origins.asked
         leading = self.cooccurrence.led_by(batch.items, batch.weights, by_pairs)
-        leading = np.maximum(leading, self.content.led_by(batch.items, by_content))
-        return np.maximum(leading, related.causes_of(by_relation))
+        np.maximum(leading, self.content.led_by(batch.items, by_content), out=leading)
+        if related.items.shape[1]:
+            np.maximum(leading, related.causes_of(by_relation), out=leading)
+        return leading
 
     def _in_common(self, item: int, other: int) -> str | None:
         """What two items, by their rows, have in common."""

@@ -194,12 +194,14 @@ class Content:
         return scores
 
     def pool(self, counts_of: Callable[[Rows], Weights], blocked: npt.NDArray[np.bool_]) -> Rows:
-        """The rows of new items, the newest first, of the 4,096 that came last; `counts_of` tells rows' interactions,
-        and `blocked` bool [N] items are left out."""
+        """The rows of new items, the newest first, of the 4,096 that came last; `counts_of` tells the interactions
+        of rows int64 [1, n], and `blocked` bool [N] items are left out."""
+        if not self._arrived:
+            return np.empty(0, np.int64)
         # Those that are sold out or known by now are not to leave the rest without a chance.
         for looked_at in (self.options.pool, max(_LOOKED_AT, self.options.pool)):
             newest = np.fromiter(islice(reversed(self._arrived), looked_at), np.int64)
-            found = newest[(counts_of(newest) < self.options.new_until) & ~blocked[newest]]
+            found = newest[(counts_of(newest[None])[0] < self.options.new_until) & ~blocked[newest]]
             if len(found) >= self.options.pool or len(newest) < looked_at:
                 break
         return found[: self.options.pool]
@@ -220,8 +222,9 @@ class Content:
         """Which of the `recent` newest items of each history int64 [B, H] each of the `listed` int64 [B, K] goes with
         best: its column int64 [B, K], -1 where it goes with none, and for -1."""
         columns = np.full(listed.shape, -1)
-        content = self.tokens, self.used, self._idf, self.vectors
-        _closest(items[:, : self.options.recent], listed, *content, columns)
+        if self._arrived:
+            content = self.tokens, self.used, self._idf, self.vectors
+            _closest(items[:, : self.options.recent], listed, *content, columns)
         return columns
 
     def shared(self, one: Mapping[str, int], other: Mapping[str, int]) -> str | None:

@@ -120,11 +120,12 @@ class ContextPopularity:
     def score_candidates(self, contexts: list[str], times: Rows, candidates: Rows) -> Weights:
         """How popular each of `candidates` int64 [B, C] (-1 for none) is in its person's context, with everybody where
         there is none, as a share of the most popular: float32 [B, C]. `times` int64 [B] are now, in epoch ms."""
-        scores = _shares_of(self.everybody, candidates)
+        scores = self.everybody.shares_of(candidates)
         for row, context in enumerate(contexts if self.best else ()):
             if context in self.best:
                 share = np.float32(self._share(context, int(times[row])))
-                scores[row] += share * (_shares_of(self.popularity[context], candidates[row]) - scores[row])
+                there = self.popularity[context].shares_of(candidates[row : row + 1])[0]
+                scores[row] += share * (there - scores[row])
         return scores
 
     def _share(self, context: str, now_ms: int) -> float:
@@ -169,9 +170,3 @@ class ContextPopularity:
             if self._room(context):
                 self.popularity[context].load(arrays)
                 self._rank(context)
-
-
-def _shares_of(popularity: Popularity, items: Rows) -> Weights:
-    """The sum of each of `items` int64, of any shape, as a share of the largest: float32, 0 for -1."""
-    shares = popularity.sums.numpy()[items] / np.float32(max(popularity.largest, 1e-30))
-    return np.where(items >= 0, shares, np.float32(0))

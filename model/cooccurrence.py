@@ -13,7 +13,17 @@ import numpy.typing as npt
 import torch
 
 from model import devices
-from model.arrays import closed_up, grown, largest_of, moved, pack_array, unpack_array, unpack_tensor, used_slots
+from model.arrays import (
+    closed_up,
+    grown,
+    largest_of,
+    moved,
+    pack_array,
+    unpack_array,
+    unpack_tensor,
+    used_slots,
+    values_at,
+)
 from model.batch import Batch, Rows, Weights
 from model.candidates import Neighbourhoods
 
@@ -246,9 +256,9 @@ class Cooccurrence:
         return _most_similar(rows, allowed, k, *self._damping, *self._tables)
 
     def counts_of(self, items: Rows) -> Weights:
-        """How often each of `items` int64, of any shape, was interacted with, float32, 0 for -1."""
+        """How often each of `items` int64 [B, C] was interacted with: float32 [B, C], 0 for -1."""
         if devices.read_by_numba(self.device):
-            return np.where(items >= 0, self._counts[items], np.float32(0))
+            return values_at(self._counts, items)
         asked = torch.from_numpy(items).to(self.device)
         return self.counts[asked.clamp(min=0)].where(asked >= 0, 0).cpu().numpy()
 

@@ -79,11 +79,10 @@ class ShownLists:
             self._items = np.full((self._capacity, columns + 16), -1)
             self._features = np.zeros((*self._items.shape, FEATURES), np.float32)
             self._items[:, :known], self._features[:, :known] = before
-        places = (self._next + np.arange(len(users))) % self._capacity
-        self._next = (self._next + len(users)) % self._capacity
-        self._items[places, :columns], self._items[places, columns:] = items, -1
-        self._features[places, :columns], self._parts[places] = features, parts
-        for user, place in zip(users, places.tolist(), strict=True):
+        begin, self._next = self._next, (self._next + len(users)) % self._capacity
+        _keep(begin, items, features, parts, self._items, self._features, self._parts)
+        for n, user in enumerate(users):
+            place = (begin + n) % self._capacity
             self.pop(user)
             other = self._users[place]
             if other is not None:
@@ -160,11 +159,9 @@ class LearnedBlend:
 
     def _parts(self, events: list[int], clusters: Rows) -> Rows:
         """The rows of weights of people with so many events each, of these clusters."""
-        parts = np.full((len(events), 2), -1, np.int64)
-        parts[:, 0] = [1 + level(count) for count in events]
-        known = (clusters >= 0) & (clusters < self.options.clusters)
-        parts[known, 1] = 1 + LEVELS + clusters[known]
-        return parts
+        known = self.options.clusters
+        of_clusters = [1 + LEVELS + cluster if 0 <= cluster < known else -1 for cluster in clusters.tolist()]
+        return np.array([*zip((1 + level(count) for count in events), of_clusters, strict=True)], np.int64)
 
     def learn(self, user: str, item: int, place: int = -1) -> bool:
         """Learn from the item's row that the user took next, at this `place` of the list, -1 where they did not find it
@@ -241,6 +238,20 @@ def features_of(
     weights = np.array(blend_weights, np.float32)
     own = (batch.items, batch.types, batch.counts, batch.ages)
     return _features(*candidates, signals, popularity, weights, *own, _OWN_TYPES, category)
+
+
+@numba.njit(
+    "(i8, i8[:,::1], f4[:,:,::1], i8[:,::1], i8[:,::1], f4[:,:,::1], i8[:,::1])",
+    cache=True,
+    nogil=True,
+)
+def _keep(begin, items, features, parts, kept_items, kept_features, kept_parts):  # type: ignore[no-untyped-def]
+    """Write the rows from `begin` on, round and round."""
+    capacity, columns = len(kept_items), items.shape[1]
+    for n in range(len(items)):
+        place = (begin + n) % capacity
+        kept_items[place, :columns], kept_items[place, columns:] = items[n], -1
+        kept_features[place, :columns], kept_parts[place] = features[n], parts[n]
 
 
 @numba.njit(

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from model import devices
-from model.arrays import grown, pack_array, unpack_array, unpack_tensor
+from model.arrays import grown, pack_array, unpack_array, unpack_tensor, values_at
 from model.batch import Batch, Rows, Weights
 
 _MAX_EXPONENT = 40.0
@@ -71,10 +71,9 @@ class Popularity:
     def add(self, histories: Rows, at: Rows, times: Rows) -> PopularityDelta:
         """Add the item in column `at` int64 [B], -1 for none, of each of the `histories` int64 [B, H], taken at `times`
         int64 [B], in epoch milliseconds."""
-        taken = times[at >= 0]
-        if not len(taken):
+        newest = _newest(at, times)
+        if newest < 0:
             return PopularityDelta(self.landmark, b"", b"")
-        newest = int(taken.max())
         if self.landmark == 0 or (newest - self.landmark) * self.rate > _MAX_EXPONENT:
             self._move_landmark(newest)
         targets, changed, largest = _add(histories, at, times, self.landmark, self.rate, self._array)
@@ -101,6 +100,12 @@ class Popularity:
         self.largest = max(self.largest, float(sums.max(initial=0)))
         self.sums[unpack_tensor(delta.items, np.int64, self.device)] = torch.from_numpy(sums).to(self.device)
 
+    def shares_of(self, items: Rows) -> Weights:
+        """The sum of each of `items` int64 [B, C] as a share of the largest: float32 [B, C], 0 for -1. On the CPU."""
+        shares: Weights = values_at(self._array, items)
+        shares /= np.float32(max(self.largest, 1e-30))
+        return shares
+
     def score(self, weight: float) -> torch.Tensor:
         """Scores float32 [N]: the share of the most popular item's, times `weight`."""
         scale = weight / max(self.largest, 1e-30)
@@ -118,6 +123,16 @@ class Popularity:
         self.largest = float(self.sums.max()) if len(self.sums) else 0.0
         self._bind()
         self.landmark = int(arrays["landmark"])
+
+
+@numba.njit("i8(i8[::1], i8[::1])", cache=True)
+def _newest(at, times):  # type: ignore[no-untyped-def]
+    """The newest time at which something was taken, -1 where nothing was."""
+    newest = -1
+    for n in range(len(at)):
+        if at[n] >= 0:
+            newest = max(newest, times[n])
+    return newest
 
 
 @numba.njit("Tuple((i8[::1], f4[::1], f4))(i8[:,:], i8[::1], i8[::1], i8, f8, f4[::1])", cache=True)
