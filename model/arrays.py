@@ -54,6 +54,18 @@ def values_at(values, rows):  # type: ignore[no-untyped-def]
     return found
 
 
+@numba.njit("i8(i8[::1], f4[::1], i8, i8, f4)", cache=True, nogil=True)
+def put_among_best(items, scores, count, item, score):  # type: ignore[no-untyped-def]
+    """Put the item among the first `count` of `items`, best first by their `scores`, behind those that score the same;
+    where all places are taken, the last gives way, whatever it scores. Returns how many there are now."""
+    place = min(count, len(items) - 1)
+    while place > 0 and score > scores[place - 1]:
+        items[place], scores[place] = items[place - 1], scores[place - 1]
+        place -= 1
+    items[place], scores[place] = item, score
+    return min(count + 1, len(items))
+
+
 def moved(rows: npt.NDArray[np.int64], size: int) -> npt.NDArray[np.int64]:
     """Where each of `size` rows stands once only `rows` are kept, in that order; -1 for what is dropped, and, at the
     end, for row -1."""

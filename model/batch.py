@@ -71,30 +71,31 @@ def to_batch(snapshots: Sequence[Snapshot], index: ItemIndex, learn: bool) -> Ba
     lengths = np.array([len(history) for history in histories], np.int64)
     items = _padded(np.array(rows, np.int64), lengths, -1)
     weights = _padded(np.array(list(chain.from_iterable(s.weights for s in snapshots)), np.float32), lengths, 0)
-    # Snapshots that were packed before they had all of these wait in savepoints.
-    types = (s.types or bytes(len(s.history)) for s in snapshots)
-    gaps = (s.gaps or bytes(len(s.history)) for s in snapshots)
-    counts = (s.counts or bytes(len(s.history)) for s in snapshots)
-    ages = (s.ages or bytes(len(s.history)) for s in snapshots)
     # The learner is spared what only lists are made of.
-    said = [types, gaps] if learn else [types, gaps, counts, ages]
-    joined = np.frombuffer(bytearray().join(chain(*said)), np.uint8)
-    tables = _padded(joined, np.tile(lengths, len(said)), 0).reshape(len(said), *items.shape)
-    if not learn:
+    names = ("types", "gaps") if learn else ("types", "gaps", "counts", "ages")
+    # Snapshots that were packed before they had all of these wait in savepoints.
+    said = (getattr(s, name) or bytes(len(s.history)) for name in names for s in snapshots)
+    joined = np.frombuffer(bytearray().join(said), np.uint8)
+    tables = _padded(joined, np.tile(lengths, len(names)), 0).reshape(len(names), *items.shape)
+    if learn:
+        types, gaps = tables
+        counts = ages = np.zeros_like(types)
+    else:
+        types, gaps, counts, ages = tables
         weights *= items >= 0
     return Batch(
         items,
         weights,
-        tables[0],
+        types,
         np.array([s.event_index for s in snapshots], np.int64),
         np.array([s.event_timestamp for s in snapshots], np.int64),
         [s.user_id for s in snapshots],
         [s.profile_version for s in snapshots],
         np.array([s.repeated for s in snapshots], np.bool_),
-        np.zeros_like(tables[0]) if learn else tables[2],
-        np.zeros_like(tables[0]) if learn else tables[3],
+        counts,
+        ages,
         np.array([s.erased for s in snapshots], np.bool_),
-        tables[1],
+        gaps,
     )
 
 

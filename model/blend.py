@@ -653,7 +653,9 @@ class Recommender:
             if not blend.learn(snapshot.user_id, row, place) and snapshot.profile_version == 1:
                 # Who is new had a list for people without history.
                 strangers = default_user(self.context.said_in(snapshot.properties)), DEFAULT_USER
-                any(blend.learn(user, row, place) for user in strangers)
+                for user in strangers:
+                    if blend.learn(user, row, place):
+                        break
 
     def forget_people(self) -> None:
         """Drop what only a learner needs: people's histories, and sums that are not released."""

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from model.arrays import grown, moved, pack_array, unpack_array
+from model.arrays import grown, moved, pack_array, put_among_best, unpack_array
 from model.batch import Rows, Weights
 from schema.errors import MessageError, shown
 from schema.item import Item
@@ -397,12 +397,7 @@ def _best(  # type: ignore[no-untyped-def]
                 barred |= excluded[n] == item
             if barred:
                 continue
-            place = min(count, size - 1)
-            while place > 0 and score > scores[row, place - 1]:
-                found[row, place], scores[row, place] = found[row, place - 1], scores[row, place - 1]
-                place -= 1
-            found[row, place], scores[row, place] = item, score
-            count = min(count + 1, size)
+            count = put_among_best(found[row], scores[row], count, item, score)
         _clear_person(items[row], len(decay), tokens, used, person)
 
 

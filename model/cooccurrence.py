@@ -19,6 +19,7 @@ from model.arrays import (
     largest_of,
     moved,
     pack_array,
+    put_among_best,
     unpack_array,
     unpack_tensor,
     used_slots,
@@ -502,12 +503,7 @@ def _most_similar(rows, allowed, k, source_damping, target_damping, neighbours, 
             score = weights[row, slot] * source_damping[row] * target_damping[neighbour]
             if score <= scores[n, k - 1] or not allowed[neighbour]:
                 continue
-            place = min(count, k - 1)
-            while place > 0 and score > scores[n, place - 1]:
-                found[n, place], scores[n, place] = found[n, place - 1], scores[n, place - 1]
-                place -= 1
-            found[n, place], scores[n, place] = neighbour, score
-            count = min(count + 1, k)
+            count = put_among_best(found[n], scores[n], count, neighbour, score)
     return found, scores
 
 

@@ -64,8 +64,6 @@ class FailsafeSequence:
         if self._lost:
             self._lost = False
             return SequenceDelta(anew=True)
-        if not self._options.network:
-            return SequenceDelta()
         with self._at_risk():
             return self.model.learn(batch, content, train, related)
         self._lost = False

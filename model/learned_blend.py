@@ -159,9 +159,9 @@ class LearnedBlend:
 
     def _parts(self, events: list[int], clusters: Rows) -> Rows:
         """The rows of weights of people with so many events each, of these clusters."""
-        known = self.options.clusters
-        of_clusters = [1 + LEVELS + cluster if 0 <= cluster < known else -1 for cluster in clusters.tolist()]
-        return np.array([*zip((1 + level(count) for count in events), of_clusters, strict=True)], np.int64)
+        of_levels = [1 + level(count) for count in events]
+        of_clusters = [1 + LEVELS + n if 0 <= n < self.options.clusters else -1 for n in clusters.tolist()]
+        return np.array([*zip(of_levels, of_clusters, strict=True)], np.int64)
 
     def learn(self, user: str, item: int, place: int = -1) -> bool:
         """Learn from the item's row that the user took next, at this `place` of the list, -1 where they did not find it

@@ -62,7 +62,7 @@ class UserSegments:
     def of(self, queries: Weights) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
         """The segment of each of the vectors float32 [B, dimensions]: int64 [B], -1 for a vector of zeros, and for all
         until there are segments."""
-        if not self.options.segments or not self.centres.any():
+        if not self.centres.any():
             return np.full(len(queries), -1)
         return np.where(queries.any(1), (queries @ self.centres.T).argmax(1), -1)
 
