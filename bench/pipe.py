@@ -194,7 +194,7 @@ class Pipe:
 
 def taskmanager_of(stack: Stack, job: str, operator: str) -> int:
     """The process id of the TaskManager on which the operator's first subtask runs."""
-    vertex = next(one for one in stack.rest(f"/jobs/{job}")["vertices"] if one["name"].startswith(operator))
+    vertex = next(one for one in stack.rest(f"/jobs/{job}")["vertices"] if operator in one["name"])
     subtask, *_ = stack.rest(f"/jobs/{job}/vertices/{vertex['id']}")["subtasks"]
     place = subtask["taskmanager-id"]
     return next(process.pid for process in stack.state.processes.values() if process.resource_id == place)
@@ -210,4 +210,4 @@ def checkpointed_bytes(stack: Stack, job: str) -> int:
             break
     tasks = {vertex["id"]: vertex["name"] for vertex in stack.rest(f"/jobs/{job}")["vertices"]}
     details = stack.rest(f"/jobs/{job}/checkpoints/details/{newest['id']}")["tasks"]
-    return sum(task["state_size"] for vertex, task in details.items() if tasks[vertex].startswith("profile"))
+    return sum(task["state_size"] for vertex, task in details.items() if "profile" in tasks[vertex])

@@ -4,7 +4,7 @@ from functools import partial
 
 from pyflink.common import Types
 from pyflink.datastream import DataStream, StreamExecutionEnvironment
-from pyflink.table import Schema, StreamTableEnvironment
+from pyflink.table import Schema, StreamTableEnvironment, Table
 
 from jobs.entry import MILLISECONDS, USER_ID, connection, run, sink
 from jobs.flink import (
@@ -23,7 +23,8 @@ from operators.door import PseudonymFunction
 from operators.forbidden_items import FORBIDDEN_ITEMS
 from operators.item_encoder import ItemEncoderFunction
 from operators.learner import DELTA, DELTAS, TOPIC_STEP, LearnerFunction
-from operators.profile import EVENT, SEGMENT, SNAPSHOTS, UNKEYED, ProfileFunction
+from operators.micro_batch import micro_batches
+from operators.profile import BATCH, EVENT, FORMER_SNAPSHOTS, SEGMENT, SNAPSHOTS, UNKEYED, ProfileFunction
 from operators.receipts import RECEIPTS
 from operators.review import REVIEW_QUEUE
 from operators.scorer import LISTS, ScorerFunction
@@ -57,7 +58,6 @@ TABLE_UIDS = {
 """Names that the table planner gives, and the uids of those operators: a contract, as all uids are."""
 _SELDOM_MS = 20
 BYTES = Types.PRIMITIVE_ARRAY(Types.BYTE())
-BATCH = Types.ROW([Types.LONG(), Types.OBJECT_ARRAY(BYTES)])
 CATALOGUE = Types.ROW([Types.OBJECT_ARRAY(Types.ROW([Types.STRING(), BYTES, Types.INT(), Types.LONG()]))])
 MESSAGE = Types.ROW([Types.STRING(), BYTES, Types.INT(), Types.LONG(), Types.INT()])
 
@@ -117,11 +117,19 @@ def one_by_one(tables: StreamTableEnvironment, name: str, batches: DataStream) -
     )
 
 
+def by_key(tables: StreamTableEnvironment, name: str, messages: DataStream) -> Table:
+    """Each message by itself, of a stream of maps from keys to payloads: Python hands on those of a micro-batch
+    together, as each would be a call into the JVM."""
+    tables.create_temporary_view(name, tables.from_data_stream(messages).alias("messages"))
+    return tables.sql_query(f"select id, payload from {name} cross join unnest(messages) as message(id, payload)")
+
+
 def build(
     environment: StreamExecutionEnvironment,
     settings: Settings,
     learner: type[LearnerFunction] = LearnerFunction,
     scorer: type[ScorerFunction] = ScorerFunction,
+    profile: type[ProfileFunction] = ProfileFunction,
 ) -> None:
     """The way of an event, from the topic `events` to the topic `recommendations`."""
     tables = StreamTableEnvironment.create(environment)
@@ -150,9 +158,9 @@ def build(
         Types.ROW([Types.STRING(), event_type]),
     )
     profiles = (
-        keyed_in_jvm(events.union(segments), event_type, Types.STRING())
+        micro_batches(events.union(segments), settings.flink.window_ms)
         .process(
-            ProfileFunction(
+            profile(
                 settings.profile_options(),
                 settings.events.parser(imports=True),
                 kafka.events,
@@ -166,17 +174,19 @@ def build(
         .name("profile")
         .uid("profile")
     )
+    # Before events were gathered, snapshots were, in windows: a savepoint of then may hold some.
     by_time = Schema.new_builder().column_by_expression("arrived", "PROCTIME()")
-    snapshots = by_time.column("shard", "BIGINT").column("request", "BYTES").build()
-    tables.create_temporary_view("snapshots", tables.from_data_stream(profiles, snapshots))
+    former = by_time.column("shard", "BIGINT").column("request", "BYTES").build()
+    tables.create_temporary_view("snapshots", tables.from_data_stream(side_output(profiles, FORMER_SNAPSHOTS), former))
     window = f"descriptor(arrived), interval '{settings.flink.window_ms / 1000:.3f}' second(2, 3)"
-    batches = tables.to_append_stream(
+    former_batches = tables.to_append_stream(
         tables.sql_query(
             f"""select shard, row(shard, array_agg(request)) from table(tumble(table snapshots, {window}))
             group by shard, window_start, window_end"""
         ),
-        Types.ROW([Types.LONG(), BATCH]),
+        SNAPSHOTS,
     )
+    batches = profiles.union(former_batches)
     tables.create_temporary_view("batches", tables.from_data_stream(batches).alias("shard", "batch"))
     for_learner = tables.to_append_stream(
         tables.sql_query("select cast(0 as bigint), batch from batches"), Types.ROW([Types.LONG(), BATCH])
@@ -253,15 +263,15 @@ def build(
     # Of events there are many; of all else, micro-batches and their lists too, few.
     for stream in (segments, catalogue, steering):
         buffer_for(stream, _SELDOM_MS, before=True)
-    for stream in (batches, for_learner, catalogue, steering, deltas, ranked):
+    for stream in (profiles, former_batches, for_learner, catalogue, steering, deltas, ranked):
         buffer_for(stream, 0)
 
     inserts = tables.create_statement_set()
-    inserts.add_insert("recommendations", tables.from_data_stream(ranked))
+    inserts.add_insert("recommendations", by_key(tables, "new_lists", ranked))
+    inserts.add_insert("similar_items", by_key(tables, "new_similar_items", side_output(deltas, SIMILAR)))
     for table, tag in (("dead_letters", DEAD_LETTERS), ("erasures", RECEIPTS)):
         first, *others = (side_output(stream, tag) for stream in (profiles, deltas, ranked))
         inserts.add_insert(table, tables.from_data_stream(first.union(*others)))
-    inserts.add_insert("similar_items", tables.from_data_stream(side_output(deltas, SIMILAR)))
     inserts.add_insert("category_items", tables.from_data_stream(side_output(deltas, CATEGORY_ITEMS)))
     inserts.add_insert("forbidden_items", tables.from_data_stream(side_output(deltas, FORBIDDEN_ITEMS)))
     inserts.add_insert("review_queue", tables.from_data_stream(side_output(deltas, REVIEW_QUEUE)))

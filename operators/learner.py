@@ -238,10 +238,11 @@ class LearnerFunction(KeyedCoProcessFunction):
         self._sequence_updates.update(self._recommender.sequence.model.updates)
         self._sequence_failures.update(self._recommender.sequence.failures)
         yield from self._sent(False, pack_delta(delta))
-        for item in self._recommender.forgotten:
-            yield SIMILAR, Row(item, None)
+        told: dict[str, bytes | None] = dict.fromkeys(self._recommender.forgotten)
         for similar in self._recommender.similar_items(delta, self._similar_items):
-            yield SIMILAR, Row(similar.item_id, self._encode(similar))
+            told[similar.item_id] = self._encode(similar)
+        if told:
+            yield SIMILAR, Row(told)
         if folded:
             yield from self._receipts()
         elif self._erased:

@@ -2,12 +2,12 @@
 
 import time
 from base64 import b64decode
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from zlib import crc32
 
 import msgspec
 from pyflink.common import Row, Types
-from pyflink.datastream import KeyedProcessFunction, RuntimeContext
+from pyflink.datastream import KeyedProcessFunction, OutputTag, RuntimeContext
 
 from model.profile import (
     Profile,
@@ -20,8 +20,9 @@ from model.profile import (
     snapshot,
     unpack_profile,
 )
-from model.snapshot import pack_snapshot
+from model.snapshot import Snapshot, pack_snapshot
 from operators.dead_letters import DeadLetters
+from operators.micro_batch import CurrentUser, subtask
 from operators.profile_cache import ProfileCache
 from operators.receipts import RECEIPTS
 from operators.state import kept_for
@@ -34,13 +35,18 @@ from schema.pseudonym import pseudonym
 _SESSION_BYTES, _SESSION_MS = 8 * 2**20, 1_800_000
 EVENT, UNKEYED, SEGMENT = "u", "", "s"
 """Kinds of messages."""
-SNAPSHOTS = Types.ROW_NAMED(["shard", "request"], [Types.LONG(), Types.PRIMITIVE_ARRAY(Types.BYTE())])
+_BYTES = Types.PRIMITIVE_ARRAY(Types.BYTE())
+BATCH = Types.ROW([Types.LONG(), Types.OBJECT_ARRAY(_BYTES)])
+SNAPSHOTS = Types.ROW([Types.LONG(), BATCH])
+FORMER_SNAPSHOTS = OutputTag("former-snapshots", Types.ROW_NAMED(["shard", "request"], [Types.LONG(), _BYTES]))
+"""Where jobs sent them before events came in batches: nothing goes there now."""
 
 
 class ProfileFunction(KeyedProcessFunction):
-    """In: Row(kind, payload, partition, offset, appended_at): an event of a user, one that is keyed by none, as Flink
-    reads less of what JSON allows than the parser, or a message of the topic `segments`. Out: Row(shard, packed
-    Snapshot), dead letters, and receipts of erasure.
+    """In: a micro-batch, of each event its user, and its kind, payload, partition, offset and when it was appended; one
+    may be keyed by none, as Flink reads less of what JSON allows than the parser, or be a message of the topic
+    `segments`. Out: Row(shard, Row(shard, packed Snapshots)), dead letters, and receipts of erasure. The users of a
+    subtask are all of one shard.
 
     Keyed state `profile`: one packed `model.profile.Profile`, kept for `ttl_days` after the user's last event. Events
     without consent go to a profile of their session instead, which is in no state and forgotten after half an hour. A
@@ -64,24 +70,43 @@ class ProfileFunction(KeyedProcessFunction):
     def open(self, runtime_context: RuntimeContext) -> None:
         """Register the state and the counters."""
         self._parser = self._make_parser()
+        self._user = CurrentUser(runtime_context)
+        self._shard = self._shards[subtask(runtime_context)]
         ttl_ms = int(self._ttl_days * 86_400_000)
         self._cache = ProfileCache(self._cache_mb * 2**20, ttl_ms)
         self._sessions = ProfileCache(_SESSION_BYTES, _SESSION_MS)
         self._state = runtime_context.get_state(kept_for(self._ttl_days, "profile"))
-        self._metrics = runtime_context.get_metrics_group().add_group("headrace")
-        self._accepted = self._metrics.counter("events_accepted")
-        self._late = self._metrics.counter("events_late")
-        self._duplicate = self._metrics.counter("events_duplicate")
-        self._session_only = self._metrics.counter("events_session_only")
-        self._dead_letters = DeadLetters(self._metrics)
+        metrics = runtime_context.get_metrics_group().add_group("headrace")
+        names = ("events_accepted", "events_late", "events_duplicate", "events_session_only")
+        self._counters = {name: metrics.counter(name) for name in names}
+        self._counted: Counter[str] = Counter()
+        self._dead_letters = DeadLetters(metrics)
 
     def process_element(self, value: Row, ctx: KeyedProcessFunction.Context) -> Iterator[object]:
+        """Apply events, one after another."""
+        snapshots: list[bytes] = []
+        for user_id, *event in zip(*value, strict=True):
+            self._user.set(user_id)
+            for made in self._take(user_id, *event):
+                if isinstance(made, Snapshot):
+                    snapshots.append(pack_snapshot(made))
+                else:
+                    yield made
+        # Each count is a call into the JVM.
+        for name, count in self._counted.items():
+            self._counters[name].inc(count)
+        self._counted.clear()
+        if snapshots:
+            yield Row(self._shard, Row(self._shard, snapshots))
+
+    def _take(
+        self, user_id: str, kind: str, payload: bytes | None, partition: int, offset: int, appended_at: int
+    ) -> Iterator[object]:
         """Apply one event, or take what segment the user is of."""
-        kind, payload, partition, offset, appended_at = value
         payload = None if payload is None else bytes(payload)
         now = int(time.time() * 1000)
         if kind == SEGMENT:
-            self._take_segment(ctx.get_current_key(), payload, now)
+            self._take_segment(user_id, payload, now)
             return
         try:
             event = self._parser.parse(payload, now)
@@ -97,15 +122,14 @@ class ProfileFunction(KeyedProcessFunction):
             return
         if self._pseudonym is not None:
             event.user_id = pseudonym(self._pseudonym, event.user_id)
-        shard = self._shards[crc32(event.user_id.encode()) % len(self._shards)]
         if event.event_type == "erase_user":
             self._state.clear()
             self._cache.remove(event.user_id)
             self._sessions.remove_all(f"{event.user_id}\0")
-            self._accepted.inc()
+            self._counted["events_accepted"] += 1
             taken = erasure(event, appended_at)
             taken.partition, taken.offset = partition, offset
-            yield Row(shard, pack_snapshot(taken))
+            yield taken
             yield RECEIPTS, Row(receipt(event.event_id, "profile"))
             return
         if event.event_type == IMPORT_PROFILE:
@@ -115,20 +139,20 @@ class ProfileFunction(KeyedProcessFunction):
                 yield self._dead_letters.of(error, self._topic, partition, offset, payload)
             return
         if not event.consent:
-            yield from self._serve_session(event, shard, now, appended_at)
+            yield from self._serve_session(event, now, appended_at)
             return
         profile = self._profile_of(event.user_id, now)
         outcome = apply_event(profile, event, self._options)
         if not outcome.accepted:
-            self._duplicate.inc()
+            self._counted["events_duplicate"] += 1
             return
-        self._accepted.inc()
+        self._counted["events_accepted"] += 1
         if outcome.late:
-            self._late.inc()
+            self._counted["events_late"] += 1
         self._keep(event.user_id, now, profile)
         taken = snapshot(profile, event, outcome, appended_at, self._options)
         taken.partition, taken.offset = partition, offset
-        yield Row(shard, pack_snapshot(taken))
+        yield taken
 
     def _profile_of(self, user_id: str, now: int) -> Profile:
         """That of the current key, an empty one where there is none."""
@@ -166,24 +190,24 @@ class ProfileFunction(KeyedProcessFunction):
         profile = self._profile_of(event.user_id, now)
         digest = event_digest(event.event_id)
         if digest in profile.event_ids:
-            self._duplicate.inc()
+            self._counted["events_duplicate"] += 1
             return
         merged = merge_profiles(imported, profile, self._options)
         merged.event_ids = [*merged.event_ids, digest][-self._options.max_event_ids :]
-        self._accepted.inc()
+        self._counted["events_accepted"] += 1
         self._keep(event.user_id, now, merged)
 
-    def _serve_session(self, event: Event, shard: int, now: int, appended_at: int) -> Iterator[Row]:
+    def _serve_session(self, event: Event, now: int, appended_at: int) -> Iterator[Snapshot]:
         session = f"{event.user_id}\0{event.session_id or ''}"
         packed = self._sessions.get(session, now)
         profile = Profile() if packed is None else unpack_profile(packed)
         outcome = apply_event(profile, event, self._options)
         if not outcome.accepted:
-            self._duplicate.inc()
+            self._counted["events_duplicate"] += 1
             return
-        self._session_only.inc()
+        self._counted["events_session_only"] += 1
         self._sessions.put(session, now, pack_profile(profile))
         taken = snapshot(profile, event, outcome, appended_at, self._options)
         # Teaches nothing, is tested by nothing, and is no version of the profile.
         taken.event_index, taken.item_id, taken.profile_version, taken.session_only = -1, None, 0, True
-        yield Row(shard, pack_snapshot(taken))
+        yield taken

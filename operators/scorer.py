@@ -33,11 +33,13 @@ from schema.recommendation import (
 )
 from schema.taste_segment import TasteSegment, encode_taste_segment
 
-LISTS = Types.ROW_NAMED(["user_id", "payload"], [Types.STRING(), Types.PRIMITIVE_ARRAY(Types.BYTE())])
+LISTS = Types.ROW([Types.MAP(Types.STRING(), Types.PRIMITIVE_ARRAY(Types.BYTE()))])
 _RETRY_MS = 20
 # Lists are made of so many people at once, and of those without history; in turns of so long. In the pauses what has
 # come meanwhile is read.
-_PEOPLE, _TURN_S, _PAUSE_MS, _LONGEST_PAUSE_MS = LOOKED_UP - 1, 0.05, 10, 100
+_PEOPLE, _TURN_S, _PAUSE_MS = LOOKED_UP - 1, 0.05, 10
+# Who is late is made later by such a share of it at most, so that more is read.
+_GATHERING_SHARE, _LONGEST_MS, _MOMENT_MS = 0.1, 500, 50
 _SMOOTHING = 0.001
 # How often at most the list for people without history in a context is made.
 _CONTEXT_S = 1.0
@@ -66,7 +68,7 @@ class Came(NamedTuple):
 
 class ScorerFunction(KeyedCoProcessFunction):
     """In: Row(shard, packed snapshots), and Row(whole, made_at, payload) of the learner, which sends it to every
-    shard. Out: Row(user_id, list or None), a dead letter for each event whose list could not be made, a receipt for
+    shard. Out: Row of lists, or None, by user, a dead letter for each event whose list could not be made, a receipt for
     each user whose list was erased, and where there are segments, which one a user is of when it has changed.
 
     People wait for their lists in the order in which they came, each once, with what is newest of them: so the further
@@ -108,6 +110,8 @@ class ScorerFunction(KeyedCoProcessFunction):
         self._people: dict[int, WaitingPeople] = {}
         self._came: dict[int, Came] = {}
         self._due: set[int] = set()
+        # Until when more is read before the next turn, and how much had come when that was looked at.
+        self._gathers: dict[int, tuple[float, int]] = {}
         self._sent: OrderedDict[str, SentList] = OrderedDict()
         # When the list of each context was last made, of those that the model tells apart.
         self._context_lists: dict[str, float] = {}
@@ -139,6 +143,8 @@ class ScorerFunction(KeyedCoProcessFunction):
         yield from self._begin(shard)
         came = [(unpack_snapshot(request), request) for request in requests]
         yield from self._received(shard, came)
+        if shard not in self._due and (gathering := self._gathering(self._came.get(shard, Came()))):
+            self._gather(shard, ctx, gathering)
         if shard not in self._due:
             yield from self._turn(shard, ctx)
         self._people[shard].keep(came)
@@ -169,6 +175,11 @@ class ScorerFunction(KeyedCoProcessFunction):
             self._come_again(shard, ctx, _RETRY_MS)
             return
         yield from self._begin(shard)
+        until, seen = self._gathers.pop(shard, (0.0, 0))
+        left, came = until - time.time() * 1000, self._came.get(shard, Came())
+        if left > 0 and came.events > seen:
+            self._gather(shard, ctx, left)
+            return
         yield from self._turn(shard, ctx)
         self._people[shard].keep([])
         self._blend.update(self._restored(shard).pack())
@@ -196,13 +207,21 @@ class ScorerFunction(KeyedCoProcessFunction):
             yield from self._lists(shard, people.take(_PEOPLE))
         came = self._came.pop(shard, Came())
         if people:
+            # Who is far behind gains by reading on, as far as it is the same people who come.
+            gathering = self._gathering(came) * came.again / max(came.events, 1)
             # Where nothing came, there is nothing to read either.
-            pause = float(_PAUSE_MS if came.events else 0)
-            if came.late_ms > self._target_freshness_ms > 0:
-                # Who is far behind gains by reading on, as far as it is the same people who come.
-                pause += (_LONGEST_PAUSE_MS - _PAUSE_MS) * came.again / max(came.events, 1)
-            self._come_again(shard, ctx, round(pause))
+            self._gather(shard, ctx, max(_PAUSE_MS if came.events else 0, gathering))
         self._people_waiting.update(sum(map(len, self._people.values())))
+
+    def _gathering(self, came: Came) -> float:
+        """For how many milliseconds it pays to read on before lists are made: none where what came is in time."""
+        late = came.late_ms > self._target_freshness_ms > 0
+        return min(_GATHERING_SHARE * came.late_ms, _LONGEST_MS) if late else 0.0
+
+    def _gather(self, shard: int, ctx: KeyedCoProcessFunction.Context, milliseconds: float) -> None:
+        """Read on for so long, at most until nothing comes for a moment."""
+        self._gathers[shard] = time.time() * 1000 + milliseconds, self._came.get(shard, Came()).events
+        self._come_again(shard, ctx, round(min(milliseconds, _MOMENT_MS)))
 
     def _restored(self, shard: int) -> LearnedBlend:
         if shard not in self._blends:
@@ -222,7 +241,7 @@ class ScorerFunction(KeyedCoProcessFunction):
                 people.forget(user)
                 self._sent.pop(user, None)
                 blend.forget(user)
-                yield Row(user, None)
+                yield Row({user: None})
                 yield RECEIPTS, Row(receipt(snapshot.event_id, "lists"))
                 self._segments.pop(user, None)
                 if self._options.user_segments.segments:
@@ -251,7 +270,7 @@ class ScorerFunction(KeyedCoProcessFunction):
     def _lists(self, shard: int, people: list[Waiting]) -> Iterator[Row]:
         """The lists of people, and those for people without history."""
         assert self._replica is not None
-        blend, started, made = self._restored(shard), time.perf_counter(), self._lists_made
+        blend, started, lists = self._restored(shard), time.perf_counter(), dict[str, bytes]()
         oldest = min(waiting.since for waiting in people)
         snapshots = [unpack_snapshot(waiting.packed) for waiting in people]
         strangers = self._strangers(snapshots)
@@ -270,13 +289,15 @@ class ScorerFunction(KeyedCoProcessFunction):
             if snapshot.session_only:
                 result.experiments = None
             if list_id := self._changed(user_id, result.item_ids, result.experiments):
-                yield Row(user_id, self._encode(snapshot, result, list_id, now))
+                lists[user_id] = self._encode(snapshot, result, list_id, now)
             # Of who gave no consent nothing is kept.
             segment = None if snapshot.session_only else result.segment
             if segment is not None and self._segment_changed(user_id, segment):
                 told = TasteSegment(user_id, segment, now)
                 yield TASTE_SEGMENTS, Row(user_id, encode_taste_segment(told))
-        self._lists_sent.inc(self._lists_made - made)
+        if lists:
+            yield Row(lists)
+        self._lists_sent.inc(len(lists))
         self._batch_size.update(len(snapshots))
         self._freshness_ms.update(now - oldest)
         self._scorer_ms.update(int((time.perf_counter() - started) * 1000))

@@ -1,9 +1,9 @@
-"""The side output of similar items: what goes with an item, as far as the learner knows."""
+"""The side output of similar items: of many items at once what goes with each, as far as the learner knows."""
 
 from pyflink.common import Types
 from pyflink.datastream import OutputTag
 
 SIMILAR = OutputTag(
     "similar-items",
-    Types.ROW_NAMED(["item_id", "payload"], [Types.STRING(), Types.PRIMITIVE_ARRAY(Types.BYTE())]),
+    Types.ROW([Types.MAP(Types.STRING(), Types.PRIMITIVE_ARRAY(Types.BYTE()))]),
 )

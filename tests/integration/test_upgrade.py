@@ -1,6 +1,7 @@
 """Stopped with a savepoint and started as another job, twice: its lists equal those of a job that nobody stopped."""
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,8 @@ class Feed:
                 self._send(user, self._topics.event(self._number, user, item))
 
     def last_lists(self) -> dict[str, Any]:
-        """Every user's list after an event that teaches nothing."""
+        """Every user's list after an event that teaches nothing, once the deltas of those before have come."""
+        time.sleep(2)
         for user in USERS:
             event = json.loads(self._topics.event(self._number, user, None, "search"))
             self._send(user, json.dumps(event).encode())
@@ -104,3 +106,32 @@ def test_lists_after_two_upgrades_equal_those_of_a_job_that_ran_through(
     for user in USERS:
         assert [item for item, _ in upgraded[user]] == [item for item, _ in uninterrupted[user]]
         assert [score for _, score in upgraded[user]] == pytest.approx([s for _, s in uninterrupted[user]], abs=1e-4)
+
+
+def test_what_an_older_job_had_gathered_is_served_by_the_next(
+    job_stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HEADRACE_FLINK__WINDOW_MS", "10000")
+    older = job_stack.submit(Path("tests/integration/older_job.py"))
+    topics = Topics(job_stack.bootstrap_servers)
+
+    def tasks() -> list[dict[str, Any]]:
+        return list(job_stack.rest(f"/jobs/{older}")["vertices"])
+
+    def taken() -> int:
+        return int(next(task["metrics"]["read-records"] for task in tasks() if "profile" in task["name"]))
+
+    topics.wait(lambda: all(task["status"] == "RUNNING" for task in tasks()))
+    # Windows begin at whole multiples of their length.
+    while time.time() % 10 > 2:
+        time.sleep(0.1)
+    topics.send("events", *(topics.event(n, user, f"i{n}") for n, user in enumerate(USERS)))
+    topics.wait(lambda: taken() >= len(USERS))
+    savepoint = job_stack.stop_with_savepoint(older)
+    assert topics.newest() == {}
+
+    monkeypatch.setenv("HEADRACE_FLINK__WINDOW_MS", "25")
+    job = job_stack.submit(JOB, savepoint=savepoint)
+    topics.wait(lambda: set(USERS) <= topics.newest().keys())
+    topics.close()
+    job_stack.cancel(job)

@@ -63,9 +63,9 @@ class Flink(Keyed):
         self.due.append(at)
 
 
-def opened(flink: Flink, model: bool = True) -> ScorerFunction:
-    """A scorer that has started, with a model of three items or without."""
-    scorer = ScorerFunction(BlendOptions(), "events", 3, False, 10, 500)
+def opened(flink: Flink, model: bool = True, target_ms: int = 0) -> ScorerFunction:
+    """A scorer that has started, with a model of three items or without; without a target nothing is late."""
+    scorer = ScorerFunction(BlendOptions(), "events", 3, False, 10, target_ms)
     scorer.open(flink)
     if model:
         give_model(scorer, flink)
@@ -89,8 +89,8 @@ def wake(scorer: ScorerFunction, flink: Flink) -> list[tuple[str, str | None]]:
 
 
 def rows_of(made: Iterator[object]) -> list[tuple[str, str | None]]:
-    rows = [row for row in made if not isinstance(row, tuple)]
-    told = [(row[0], row[1] and msgspec.json.decode(row[1])["event_id"]) for row in rows]
+    rows = [one for row in made if isinstance(row, Row) for one in row[0].items()]
+    told = [(user, payload and msgspec.json.decode(payload)["event_id"]) for user, payload in rows]
     return [row for row in told if row[0] != DEFAULT_USER]
 
 
@@ -189,13 +189,14 @@ def test_people_without_history_have_a_list_by_context_each_second_at_most(monke
     def lists(*people: Snapshot) -> dict[str, list[str]]:
         """Those for people without history, once these people have come."""
         requests = [pack_snapshot(one) for one in people]
-        rows = [row for row in scorer.process_element1(Row(0, requests), flink) if not isinstance(row, tuple)]
-        made = {row[0]: decode_recommendation(row[1]) for row in rows if row[0].startswith(DEFAULT_USER)}
+        rows = [row[0] for row in scorer.process_element1(Row(0, requests), flink) if isinstance(row, Row)]
+        lists = {user: decode_recommendation(payload) for row in rows for user, payload in row.items()}
+        made = {user: one for user, one in lists.items() if user.startswith(DEFAULT_USER)}
         assert {(made.strategy, made.profile_version) for made in made.values()} <= {("popular", 0)}
         return {user: [item.item_id for item in one.items] for user, one in made.items()}
 
     options = BlendOptions(context=ContextPopularityOptions(("country",)))
-    flink, scorer = Flink(), ScorerFunction(options, "events", 3, True, 10, 500)
+    flink, scorer = Flink(), ScorerFunction(options, "events", 3, True, 10, 0)
     scorer.open(flink)
     recommender, now = Recommender(options), 1000.0
     crowd = [of("fr", f"f{n}", "a") for n in range(9)] + [of("de", f"d{n}", "c") for n in range(6)]
@@ -285,8 +286,10 @@ def test_what_waits_is_written_anew_where_most_of_it_is_out_of_date(monkeypatch:
 
 def test_pauses_are_longer_where_late_events_are_of_people_who_wait_already(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("operators.scorer._TURN_S", 0.0)
+    monkeypatch.setattr("operators.scorer._PAUSE_MS", 0)
+    monkeypatch.setattr("operators.scorer._MOMENT_MS", 5_000)
     flink = Flink()
-    scorer = opened(flink)
+    scorer = opened(flink, target_ms=500)
 
     def pause_after(*snapshots: Snapshot) -> int:
         take(scorer, flink, *snapshots)
@@ -295,8 +298,21 @@ def test_pauses_are_longer_where_late_events_are_of_people_who_wait_already(monk
         return flink.due[-1] - before
 
     assert pause_after(clicked("u", "1"), clicked("v", "2")) < 50
-    assert pause_after(clicked("u", "3"), clicked("v", "4")) >= 100
-    assert pause_after(clicked("w", "5")) < 50
+    assert pause_after(clicked("u", "3"), clicked("v", "4")) >= 500
+
+
+def test_late_events_are_gathered_until_no_more_come_for_a_moment() -> None:
+    flink = Flink()
+    scorer = opened(flink, target_ms=500)
+    assert take(scorer, flink, clicked("u", "1")) == []
+    assert take(scorer, flink, clicked("v", "2"), clicked("u", "3")) == []
+    # More have come since the moment began.
+    assert wake(scorer, flink) == []
+    assert len(flink.due) == 1
+    assert wake(scorer, flink) == [("u", "3"), ("v", "2")]
+    assert flink.due == []
+    now = msgspec.structs.replace(clicked("w", "4"), appended_at=int(time.time() * 1000))
+    assert take(scorer, flink, now) == [("w", "4")]
 
 
 def test_who_waits_is_served_without_a_pause_where_nothing_comes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -304,6 +320,7 @@ def test_who_waits_is_served_without_a_pause_where_nothing_comes(monkeypatch: py
     scorer = opened(flink)
     monkeypatch.setattr("operators.scorer._TURN_S", 0.0)
     monkeypatch.setattr("operators.scorer._PAUSE_MS", 5_000)
+    monkeypatch.setattr("operators.scorer._MOMENT_MS", 5_000)
     take(scorer, flink, clicked("u", "1"), clicked("v", "2"))
     assert flink.due[-1] > time.time() * 1000 + 1_000
     wake(scorer, flink)
