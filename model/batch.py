@@ -76,7 +76,7 @@ def to_batch(snapshots: Sequence[Snapshot], index: ItemIndex, learn: bool) -> Ba
     # Snapshots that were packed before they had all of these wait in savepoints.
     said = (getattr(s, name) or bytes(len(s.history)) for name in names for s in snapshots)
     joined = np.frombuffer(bytearray().join(said), np.uint8)
-    tables = _padded(joined, np.tile(lengths, len(names)), 0).reshape(len(names), *items.shape)
+    tables = _padded(joined, np.concatenate([lengths] * len(names)), 0).reshape(len(names), *items.shape)
     if learn:
         types, gaps = tables
         counts = ages = np.zeros_like(types)
@@ -102,9 +102,8 @@ def to_batch(snapshots: Sequence[Snapshot], index: ItemIndex, learn: bool) -> Ba
 def parts_of(batch: Batch, first: int, step: int) -> Iterator[Batch]:
     """The batch in parts that end with its `first`-th interaction, and with each `step`-th after that; the last part
     may end sooner."""
-    taught = np.cumsum(batch.event_index >= 0)
-    begin, due, size = 0, first, len(taught)
-    if not size or taught[-1] <= first:
+    begin, due, size = 0, first, len(batch.event_index)
+    if size <= max(first, 0) or (taught := np.cumsum(batch.event_index >= 0))[-1] <= first:
         yield batch
         return
     while begin < size:

@@ -40,7 +40,7 @@ class PrivacyOptions:
     @property
     def noise(self) -> float:
         """The standard deviation of what is added to each sum at each release."""
-        return self.noise_multiplier * self.sensitivity
+        return self.noise_multiplier * self.sensitivity if self.noise_multiplier else 0.0
 
 
 def epsilon(noise_multiplier: float, delta: float) -> float:
