@@ -158,7 +158,7 @@ def build(
         Types.ROW([Types.STRING(), event_type]),
     )
     profiles = (
-        micro_batches(events.union(segments), settings.flink.window_ms)
+        micro_batches(keyed_in_jvm(events.union(segments), event_type, Types.STRING()), settings.flink.window_ms)
         .process(
             profile(
                 settings.profile_options(),

@@ -4,7 +4,7 @@ from importlib.resources import files
 from typing import Any
 
 from pyflink.common import Types
-from pyflink.datastream import DataStream, RuntimeContext
+from pyflink.datastream import RuntimeContext
 from pyflink.datastream.data_stream import KeyedStream
 from pyflink.java_gateway import get_gateway
 
@@ -23,16 +23,13 @@ EVENTS = Types.ROW(
 _MOST = 1024
 
 
-def micro_batches(events: DataStream, wait_ms: int) -> KeyedStream:
-    """Key a stream of Row(user, Row(kind, payload, partition, offset, appended_at)) by its user, and gather what comes
-    to a subtask: the operator after it gets `EVENTS`, of users whose state all lies there. The key that Flink sets is
+def micro_batches(events: KeyedStream, wait_ms: int) -> KeyedStream:
+    """Gather what comes to a subtask of a stream by user, of Row(user, Row(kind, payload, partition, offset,
+    appended_at)): the operator after it gets `EVENTS`, of users whose state all lies there. The key that Flink sets is
     that of the first; for the others the operator sets it, by `CurrentUser`. A batch waits `wait_ms` after the one
     before it, and holds 1,024 events at most."""
-    jvm = get_gateway().jvm
-    flink = jvm.org.apache.flink
-    selector, key = jvm.KeyByKeySelector(), Types.ROW([Types.STRING()]).get_java_type_info()
-    keyed = events._j_data_stream.keyBy(selector, key)
-    environment = keyed.getExecutionEnvironment()
+    jvm, keyed = get_gateway().jvm, events._j_data_stream
+    flink, environment = jvm.org.apache.flink, keyed.getExecutionEnvironment()
     options = get_gateway().new_array(jvm.Object, 2)
     options[0], options[1] = wait_ms, _MOST
     source = files("operators").joinpath("MicroBatch.java").read_text()
@@ -50,7 +47,9 @@ def micro_batches(events: DataStream, wait_ms: int) -> KeyedStream:
     environment.addOperator(operator)
     # Keyed as it was, so nothing is sent on: both run in one thread.
     streams = flink.streaming.api.datastream
-    batches = streams.DataStreamUtils.reinterpretAsKeyedStream(streams.DataStream(environment, operator), selector, key)
+    batches = streams.DataStreamUtils.reinterpretAsKeyedStream(
+        streams.DataStream(environment, operator), keyed.getKeySelector(), keyed.getKeyType()
+    )
     return KeyedStream(batches, EVENTS, events)
 
 

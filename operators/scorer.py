@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from collections.abc import Iterator
 from typing import NamedTuple
 from uuid import uuid4
@@ -108,7 +108,7 @@ class ScorerFunction(KeyedCoProcessFunction):
         # By shard, as long as the operator runs: who waits, and what came since the last turn. Then the shards of which
         # a turn is due.
         self._people: dict[int, WaitingPeople] = {}
-        self._came: dict[int, Came] = {}
+        self._came: defaultdict[int, Came] = defaultdict(Came)
         self._due: set[int] = set()
         # Until when more is read before the next turn, and how much had come when that was looked at.
         self._gathers: dict[int, tuple[float, int]] = {}
@@ -143,10 +143,11 @@ class ScorerFunction(KeyedCoProcessFunction):
         yield from self._begin(shard)
         came = [(unpack_snapshot(request), request) for request in requests]
         yield from self._received(shard, came)
-        if shard not in self._due and (gathering := self._gathering(self._came.get(shard, Came()))):
-            self._gather(shard, ctx, gathering)
         if shard not in self._due:
-            yield from self._turn(shard, ctx)
+            if gathering := self._gathering(self._came[shard]):
+                self._gather(shard, ctx, gathering)
+            else:
+                yield from self._turn(shard, ctx)
         self._people[shard].keep(came)
         self._blend.update(self._restored(shard).pack())
 
@@ -176,8 +177,8 @@ class ScorerFunction(KeyedCoProcessFunction):
             return
         yield from self._begin(shard)
         until, seen = self._gathers.pop(shard, (0.0, 0))
-        left, came = until - time.time() * 1000, self._came.get(shard, Came())
-        if left > 0 and came.events > seen:
+        left = until - time.time() * 1000
+        if left > 0 and self._came[shard].events > seen:
             self._gather(shard, ctx, left)
             return
         yield from self._turn(shard, ctx)
@@ -220,7 +221,7 @@ class ScorerFunction(KeyedCoProcessFunction):
 
     def _gather(self, shard: int, ctx: KeyedCoProcessFunction.Context, milliseconds: float) -> None:
         """Read on for so long, at most until nothing comes for a moment."""
-        self._gathers[shard] = time.time() * 1000 + milliseconds, self._came.get(shard, Came()).events
+        self._gathers[shard] = time.time() * 1000 + milliseconds, self._came[shard].events
         self._come_again(shard, ctx, round(min(milliseconds, _MOMENT_MS)))
 
     def _restored(self, shard: int) -> LearnedBlend:
@@ -260,7 +261,7 @@ class ScorerFunction(KeyedCoProcessFunction):
                 continue
             again += people.put(snapshot, request)
         if came:
-            last = self._came.get(shard, Came())
+            last = self._came[shard]
             late_ms = int(time.time() * 1000) - snapshot.appended_at
             self._came[shard] = Came(last.events + len(came), last.again + again, late_ms)
         # PyFlink's gauges are integers, so the two are in millionths.
