@@ -124,6 +124,22 @@ def by_key(tables: StreamTableEnvironment, name: str, messages: DataStream) -> T
     return tables.sql_query(f"select id, payload from {name} cross join unnest(messages) as message(id, payload)")
 
 
+def former_batches(tables: StreamTableEnvironment, profiles: DataStream, window: str) -> DataStream:
+    """What a savepoint may hold of the time before events were gathered: then snapshots were, in windows. Nothing new
+    comes of it."""
+    by_time = Schema.new_builder().column_by_expression("arrived", "PROCTIME()")
+    snapshots = by_time.column("shard", "BIGINT").column("request", "BYTES").build()
+    former = tables.from_data_stream(side_output(profiles, FORMER_SNAPSHOTS), snapshots)
+    tables.create_temporary_view("snapshots", former)
+    return tables.to_append_stream(
+        tables.sql_query(
+            f"""select shard, row(shard, array_agg(request)) from table(tumble(table snapshots, {window}))
+            group by shard, window_start, window_end"""
+        ),
+        SNAPSHOTS,
+    )
+
+
 def build(
     environment: StreamExecutionEnvironment,
     settings: Settings,
@@ -174,19 +190,9 @@ def build(
         .name("profile")
         .uid("profile")
     )
-    # Before events were gathered, snapshots were, in windows: a savepoint of then may hold some.
-    by_time = Schema.new_builder().column_by_expression("arrived", "PROCTIME()")
-    former = by_time.column("shard", "BIGINT").column("request", "BYTES").build()
-    tables.create_temporary_view("snapshots", tables.from_data_stream(side_output(profiles, FORMER_SNAPSHOTS), former))
     window = f"descriptor(arrived), interval '{settings.flink.window_ms / 1000:.3f}' second(2, 3)"
-    former_batches = tables.to_append_stream(
-        tables.sql_query(
-            f"""select shard, row(shard, array_agg(request)) from table(tumble(table snapshots, {window}))
-            group by shard, window_start, window_end"""
-        ),
-        SNAPSHOTS,
-    )
-    batches = profiles.union(former_batches)
+    former = former_batches(tables, profiles, window)
+    batches = profiles.union(former)
     tables.create_temporary_view("batches", tables.from_data_stream(batches).alias("shard", "batch"))
     for_learner = tables.to_append_stream(
         tables.sql_query("select cast(0 as bigint), batch from batches"), Types.ROW([Types.LONG(), BATCH])
@@ -263,7 +269,7 @@ def build(
     # Of events there are many; of all else, micro-batches and their lists too, few.
     for stream in (segments, catalogue, steering):
         buffer_for(stream, _SELDOM_MS, before=True)
-    for stream in (profiles, former_batches, for_learner, catalogue, steering, deltas, ranked):
+    for stream in (profiles, former, for_learner, catalogue, steering, deltas, ranked):
         buffer_for(stream, 0)
 
     inserts = tables.create_statement_set()

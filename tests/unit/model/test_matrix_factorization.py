@@ -54,3 +54,17 @@ def test_an_erased_user_leaves_no_row_in_the_reservoir_nor_in_its_statistics() -
     told = np.frombuffer(delta.users, np.int64).tolist()
     last = len(told) - 1 - told[::-1].index(row)
     assert (np.frombuffer(delta.histories, np.int64).reshape(len(told), -1)[last] == -1).all()
+
+
+def test_one_persons_scores_are_those_of_a_batch() -> None:
+    model = MatrixFactorization(MatrixFactorizationOptions(dimensions=8), torch.device("cpu"))
+    model.resize(50)
+    model.learned[::3] = True
+    queries = torch.randn(3, 8, generator=torch.Generator().manual_seed(5))
+    together, alone = torch.empty(3, 50), torch.empty(3, 50)
+    model.score(queries, together)
+    for row in range(3):
+        model.score(queries[row : row + 1], alone[row : row + 1])
+    torch.testing.assert_close(alone, together)
+    assert (alone[:, 1] == 0).all()
+    assert (alone[:, 0] != 0).all()
