@@ -18,7 +18,7 @@ def empty(stack: Stack) -> None:
         # It may end by itself just now.
         with contextlib.suppress(StackError):
             stack.cancel(job)
-    admin, deadline = KafkaAdminClient(bootstrap_servers=stack.bootstrap_servers), time.monotonic() + 20
+    admin, deadline = KafkaAdminClient(bootstrap_servers=stack.bootstrap_servers), time.monotonic() + 60
     try:
         if left := _topics(admin):
             admin.delete_topics(left)

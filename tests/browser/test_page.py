@@ -160,7 +160,7 @@ def test_from_the_desk_rules_and_decisions_reach_the_lists(desk: Page, whole: St
     expect(desk.locator("#review-decisions")).to_contain_text("lamp-3")
     event = {"event_id": "at-the-desk", "user_id": "person-1", "event_type": "view", "item_id": "chair-3"}
     httpx.post(f"{whole.serving_url}/events", json=event)
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 90
     while any(item.startswith("lamp") and item != "lamp-3" for item in listed()):
         assert time.monotonic() < deadline
         time.sleep(0.2)

@@ -113,7 +113,7 @@ def test_a_mapped_csv_goes_through_the_broker(stack: Stack, tmp_path: Path) -> N
 def test_a_taskmanager_that_is_just_ending_is_started_again(stack: Stack) -> None:
     pid, all_of_them = stack.taskmanager_pids[0], stack.state.taskmanagers
     psutil.Process(pid).terminate()
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while len(stack.rest("/taskmanagers")["taskmanagers"]) == all_of_them:
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -165,7 +165,7 @@ def test_a_supervised_stack_outlives_its_jobmanager_and_down_leaves_no_process(o
     psutil.Process(own_stack.state.processes["jobmanager"].pid).kill()
     send(own_stack, "counted", "anna")
     assert messages(own_stack, "counts", 2)[-1] == {"count": 2}
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while len(runs := own_stack.state.submission.runs if own_stack.state.submission else []) < 2:
         assert time.monotonic() < deadline, runs
         time.sleep(0.2)
@@ -187,8 +187,8 @@ def test_a_supervised_stack_outlives_its_jobmanager_and_down_leaves_no_process(o
 
 
 def wait_for_checkpoint(stack: Stack, job: str) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 90
     taken = stack.rest(f"/jobs/{job}/checkpoints")["counts"]["completed"]
     while stack.rest(f"/jobs/{job}/checkpoints")["counts"]["completed"] < taken + 2:
-        assert time.monotonic() < deadline, "no checkpoint within 30 s"
+        assert time.monotonic() < deadline, "no checkpoint within 90 s"
         time.sleep(0.1)

@@ -125,7 +125,7 @@ def test_lists_flow_over_tls_and_scram_with_the_least_acls(
         producer.flush()
         consumer = KafkaConsumer("recommendations", auto_offset_reset="earliest", group_id=None, **shop)
         came: set[str] = set()
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 180
         while not {"u0", "u1"} <= came:
             assert time.monotonic() < deadline, came
             for records in consumer.poll(timeout_ms=200).values():
