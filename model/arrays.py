@@ -44,13 +44,13 @@ def grown(tensor: torch.Tensor, rows: int, fill: float) -> torch.Tensor:
     return whole
 
 
-@numba.njit("f4[:,::1](f4[::1], i8[:,:])", cache=True, nogil=True)
-def values_at(values, rows):  # type: ignore[no-untyped-def]
-    """The `values` float32 [N] at `rows` int64 [B, C]: float32 [B, C], 0 for -1."""
+@numba.njit("f4[:,::1](f4[::1], i8[:,:], f4)", cache=True, nogil=True)
+def values_at(values, rows, by):  # type: ignore[no-untyped-def]
+    """The `values` float32 [N] at `rows` int64 [B, C], divided `by` a number: float32 [B, C], 0 for -1."""
     found = np.empty(rows.shape, np.float32)
     for n in range(rows.shape[0]):
         for c in range(rows.shape[1]):
-            found[n, c] = values[rows[n, c]] if rows[n, c] >= 0 else 0
+            found[n, c] = values[rows[n, c]] / by if rows[n, c] >= 0 else 0
     return found
 
 

@@ -1,9 +1,10 @@
 """Snapshots as arrays: what every model learns from and scores for."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
 from itertools import accumulate, chain
+from typing import Any
 
+import msgspec
 import numba
 import numpy as np
 import numpy.typing as npt
@@ -15,8 +16,7 @@ Rows = npt.NDArray[np.int64]
 Weights = npt.NDArray[np.float32]
 
 
-@dataclass(frozen=True)
-class Batch:
+class Batch(msgspec.Struct, frozen=True):
     """Histories of B users, padded to the longest, to one item at least.
 
     `items` int64 [B, H], newest first, -1 where there is none; `weights` float32 [B, H], 0 where there is none;
@@ -39,9 +39,6 @@ class Batch:
     ages: npt.NDArray[np.uint8]
     erased: npt.NDArray[np.bool_]
     gaps: npt.NDArray[np.uint8]
-
-
-_FIELDS = tuple(field.name for field in fields(Batch))
 
 
 def batch_of(items: Rows, users: Sequence[str] = (), repeated: npt.NDArray[np.bool_] | None = None) -> Batch:
@@ -68,35 +65,45 @@ def to_batch(snapshots: Sequence[Snapshot], index: ItemIndex, learn: bool) -> Ba
         # In the order in which the items came: by events, and of a history the oldest first.
         index.extend(ids[place] for place in chain.from_iterable(unknown) if rows[place] < 0)
         rows = index.rows(ids)
-    lengths = np.array([len(history) for history in histories], np.int64)
-    items = _padded(np.array(rows, np.int64), lengths, -1)
-    weights = _padded(np.array(list(chain.from_iterable(s.weights for s in snapshots)), np.float32), lengths, 0)
+    lengths = list(map(len, histories))
+    items = _rows_of(np.array(rows, np.int64), lengths, -1)
+    weights = _rows_of(np.array(list(chain.from_iterable(s.weights for s in snapshots)), np.float32), lengths, 0)
     # The learner is spared what only lists are made of.
     names = ("types", "gaps") if learn else ("types", "gaps", "counts", "ages")
     # Snapshots that were packed before they had all of these wait in savepoints.
     said = (getattr(s, name) or bytes(len(s.history)) for name in names for s in snapshots)
     joined = np.frombuffer(bytearray().join(said), np.uint8)
-    tables = _padded(joined, np.concatenate([lengths] * len(names)), 0).reshape(len(names), *items.shape)
+    tables = _rows_of(joined, lengths * len(names), 0).reshape(len(names), *items.shape)
     if learn:
-        types, gaps = tables
-        counts = ages = np.zeros_like(types)
+        counts = ages = np.zeros(items.shape, np.uint8)
     else:
-        types, gaps, counts, ages = tables
-        weights *= items >= 0
+        counts, ages = tables[2], tables[3]
+        if -1 in rows:
+            weights[items < 0] = 0
+    numbers = np.array([[s.event_index for s in snapshots], [s.event_timestamp for s in snapshots]], np.int64)
+    flags = np.array([[s.repeated for s in snapshots], [s.erased for s in snapshots]], np.bool_)
     return Batch(
         items,
         weights,
-        types,
-        np.array([s.event_index for s in snapshots], np.int64),
-        np.array([s.event_timestamp for s in snapshots], np.int64),
+        tables[0],
+        numbers[0],
+        numbers[1],
         [s.user_id for s in snapshots],
         [s.profile_version for s in snapshots],
-        np.array([s.repeated for s in snapshots], np.bool_),
+        flags[0],
         counts,
         ages,
-        np.array([s.erased for s in snapshots], np.bool_),
-        gaps,
+        flags[1],
+        tables[1],
     )
+
+
+def _rows_of(values: npt.NDArray[Any], lengths: list[int], none: int) -> npt.NDArray[Any]:
+    """Of each user in turn so many `values`, one user a row, at least one column; `none` where there are no more."""
+    if len(set(lengths)) == 1 and lengths[0]:
+        # As those of one person always are: nothing is to copy.
+        return values.reshape(len(lengths), -1)
+    return _padded(values, np.array(lengths, np.int64), none)
 
 
 def parts_of(batch: Batch, first: int, step: int) -> Iterator[Batch]:
@@ -109,7 +116,7 @@ def parts_of(batch: Batch, first: int, step: int) -> Iterator[Batch]:
     while begin < size:
         end = int(np.searchsorted(taught, due)) + 1
         places = slice(begin, end)
-        yield Batch(**{name: getattr(batch, name)[places] for name in _FIELDS})
+        yield Batch(**{name: getattr(batch, name)[places] for name in Batch.__struct_fields__})
         begin, due = end, due + step
 
 
@@ -119,7 +126,6 @@ def parts_of(batch: Batch, first: int, step: int) -> Iterator[Batch]:
     nogil=True,
 )
 def _padded(values, lengths, none):  # type: ignore[no-untyped-def]
-    """Of each user in turn so many `values`, one user a row, at least one column; `none` where there are no more."""
     longest = 1
     for length in lengths:
         longest = max(longest, length)

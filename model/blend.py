@@ -18,7 +18,7 @@ import numpy.typing as npt
 import torch
 
 from model import devices
-from model.arrays import grown, largest_of, pack_array, unpack_array, unpack_tensor
+from model.arrays import largest_of, pack_array, unpack_array
 from model.batch import Batch, Rows, Weights, parts_of, to_batch
 from model.candidates import Asked, find_candidates, find_candidates_among
 from model.category_popularity import LEVELS, CategoryPopularity, CategoryPopularityOptions
@@ -50,6 +50,7 @@ from schema.review import parse_decision
 
 _log = logging.getLogger(__name__)
 _WITHDRAWN, _DESCRIBED = 100_000, 8192
+_SIGNALS = 11
 LOOKED_UP = 128
 """Of how many people at once the lists are made where candidates are looked up and no matrix must fit a cache."""
 GPU_SCORES = 2**27
@@ -159,9 +160,10 @@ class Recommender:
     def __init__(self, options: BlendOptions) -> None:
         self.options = options
         self.device = devices.pick_device(options.device)
+        self._on_cpu = self.device.type == "cpu"
         self.index = ItemIndex()
         self.version = 0
-        self.blocked = torch.empty(0, dtype=torch.bool, device=self.device)
+        self.blocked = np.empty(0, np.bool_)
         self._blocks = False
         # Ids of items that the last batch made the learner forget, of those that others went with.
         self.forgotten: list[str] = []
@@ -213,14 +215,14 @@ class Recommender:
         )
 
     def _resize(self) -> None:
-        if self.blocked.shape[0] == len(self.index):
+        if len(self.category) == len(self.index):
             return
         for model in self.models:
             model.resize(len(self.index))
         self.context.resize(len(self.index))
         self.rules.resize(self.index)
         known = len(self.blocked)
-        self.blocked = grown(self.blocked, len(self.index), False)
+        self.blocked = np.append(self.blocked, np.zeros(len(self.index) - known, np.bool_))
         if self._withdrawn:
             again = [row for row in range(known, len(self.index)) if self.index.ids[row] in self._withdrawn]
             self.blocked[again] = True
@@ -320,8 +322,7 @@ class Recommender:
 
     def _retain(self, rows: Rows) -> None:
         """Forget all items but those of `rows`, which stand in rows 0, 1, 2 from now on."""
-        blocked = self.blocked.cpu().numpy()
-        dropped = np.setdiff1d(np.flatnonzero(blocked), rows)
+        dropped = np.setdiff1d(np.flatnonzero(self.blocked), rows)
         self._withdrawn |= dict.fromkeys(self.index.ids[row] for row in dropped)
         # The catalogue says so again, should one of long ago come back.
         self._withdrawn = dict(islice(self._withdrawn.items(), max(0, len(self._withdrawn) - _WITHDRAWN), None))
@@ -331,25 +332,26 @@ class Recommender:
         self.index = ItemIndex(self.index.ids[row] for row in rows)
         self.relations.retain(self.index)
         self.rules.retain(rows, self.index)
-        self.blocked = torch.from_numpy(blocked[rows]).to(self.device)
+        self.blocked = self.blocked[rows]
         self._blocks = bool(self.blocked.any())
         self.category = self.category[rows]
         self.category_popularity.rebuild(self._people, self.category)
         self._parts.clear()
 
     def _follow_catalogue(self, catalogue: Sequence[CatalogueChange]) -> None:
-        if catalogue:
-            rows = torch.tensor(self.index.rows(c.item_id for c in catalogue), device=self.device)
-            self.blocked[rows] = torch.tensor([not c.available for c in catalogue], device=self.device)
-            self._blocks = bool(self.blocked.any())
-            contents, embeddings = (c.content for c in catalogue), (c.embedding for c in catalogue)
-            self.content.follow(rows.tolist(), contents, embeddings)
-            self.sequence.changed(rows.cpu().numpy())
-            for row, change in zip(rows.tolist(), catalogue, strict=True):
-                self.rules.follow(row, change.attributes)
-            for change in catalogue:
-                if change.related is not None:
-                    self.relations.follow(change.item_id, change.related)
+        if not catalogue:
+            return
+        rows = self.index.rows(c.item_id for c in catalogue)
+        self.blocked[rows] = [not c.available for c in catalogue]
+        self._blocks = bool(self.blocked.any())
+        contents, embeddings = (c.content for c in catalogue), (c.embedding for c in catalogue)
+        self.content.follow(rows, contents, embeddings)
+        self.sequence.changed(np.array(rows))
+        for row, change in zip(rows, catalogue, strict=True):
+            self.rules.follow(row, change.attributes)
+        for change in catalogue:
+            if change.related is not None:
+                self.relations.follow(change.item_id, change.related)
         moved, people = False, self._people
         for change in catalogue:
             if change.category is not None:
@@ -388,7 +390,7 @@ class Recommender:
         """How many people took each item lately, float32 [N]; under differential privacy, what of that was released."""
         if self.options.privacy.noise:
             return self.popularity.sums.cpu().numpy()
-        return self.context.everybody.sums.numpy()
+        return self.context.everybody.array
 
     def recommend(
         self,
@@ -410,11 +412,11 @@ class Recommender:
         blend = blend or LearnedBlend(self.options.learned)
         prior = self.popularity.score(self.options.weights[-1])
         if self._blocks:
-            prior.masked_fill_(self.blocked, -torch.inf)
+            prior.masked_fill_(torch.from_numpy(self.blocked).to(self.device), -torch.inf)
         # A GPU scores a large catalogue too, but the sequence model looks for the likeliest on the CPU.
         among_popular = not self._small and (not self._scores_all or bool(self.options.sequence.network))
         popular = self._most_popular(prior.cpu().numpy()) if among_popular else None
-        blocked = self.blocked.cpu().numpy()
+        blocked = self.blocked
         new = self.content.pool(self.cooccurrence.counts_of, blocked)
         size = self._block_size if self._scores_all else LOOKED_UP
         blocks = (snapshots[n : n + size] for n in range(0, len(snapshots), size))
@@ -447,7 +449,7 @@ class Recommender:
     def _block_size(self) -> int:
         """How many users the whole catalogue is scored for at once: few enough that their scores stay in a CPU's cache,
         or in a GPU's memory."""
-        return 64 if self.device.type == "cpu" else max(16, min(256, GPU_SCORES // len(self.index)))
+        return 64 if self._on_cpu else max(16, min(256, GPU_SCORES // len(self.index)))
 
     def _ranked(
         self,
@@ -474,7 +476,7 @@ class Recommender:
         near = _beside(near, self.context.near(contexts))
         new = self.content.new_items(batch.items, batch.weights, excluded, bounds, pool)
         related = self.relations.near(batch.items, batch.weights, self.index, blocked)
-        clusters = self.user_segments.of(queries.cpu().numpy())
+        clusters = self.user_segments.of(queries.numpy() if self._on_cpu else queries.cpu().numpy())
         arms = [self.experiments.arms_of(user) for user in batch.users] if self.experiments.running else None
         steered = [self.experiments.effective(one) for one in arms] if arms else [{} for _ in batch.users]
         may_read, fixed = self._allowed(steered) if arms else (np.float32(1), None)
@@ -486,7 +488,7 @@ class Recommender:
                 popular = None if popular is None else popular[~filtered[popular]]
             wanted = self.rules.wanted(held, prior.cpu().numpy(), blocked, k)
             near = _beside(_without(_without(near, wanted), own), _without(wanted, own))
-        wanted_by = np.asarray(sequence & (may_read > 0))
+        wanted_by = np.array([sequence]) if arms is None else np.asarray(sequence & (may_read > 0))
         reading = self.sequence.read(batch, wanted_by, prior, popular, own, excluded, bounds, self.content)
         # Each candidate once, among the new ones where it is new.
         near = _without(_beside(_without(near, related.items), related.items, reading.likeliest), new.items)
@@ -502,18 +504,17 @@ class Recommender:
             )
         self.rules.forbid(held, candidates.items)
         asked = (batch.items, batch.weights, candidates.items)
-        signals = np.concatenate(
-            [
-                self.cooccurrence.score_candidates(*asked),
-                self.linear.score_candidates(*asked)[None],
-                self.context.score_candidates(contexts, batch.timestamps, candidates.items)[None],
-                self.category_popularity.score_candidates(candidates.items, self._people, self.category)[None],
-                self.content.score_candidates(*asked)[None],
-                self.content.score_embeddings(*asked)[None],
-                self.sequence.scores(reading, candidates.items, self.content)[None],
-                related.scores_of(candidates.items)[None],
-            ]
-        )
+        signals = np.zeros((_SIGNALS, *candidates.items.shape), np.float32)
+        signals[:4] = self.cooccurrence.score_candidates(*asked)
+        signals[4] = self.linear.score_candidates(*asked)
+        signals[5] = self.context.score_candidates(contexts, batch.timestamps, candidates.items)
+        signals[6] = self.category_popularity.score_candidates(candidates.items, self._people, self.category)
+        if self.content.known:
+            signals[7] = self.content.score_candidates(*asked)
+            signals[8] = self.content.score_embeddings(*asked)
+        signals[9] = self.sequence.scores(reading, candidates.items, self.content)
+        if related.items.shape[1]:
+            signals[10] = related.scores_of(candidates.items)
         popularity = self.cooccurrence.counts_of(candidates.items)
         features = features_of(candidates, signals, popularity, weights, batch, self.category)
         diversity = self.options.diversity
@@ -580,11 +581,13 @@ class Recommender:
 
     def _leading(self, batch: Batch, origins: Origins, related: Related) -> Rows:
         """Which column of its person's history led to each entry, int64 [B, K], -1 where none did."""
-        by_pairs, by_content, by_relation = origins.asked
-        leading = self.cooccurrence.led_by(batch.items, batch.weights, by_pairs)
-        np.maximum(leading, self.content.led_by(batch.items, by_content), out=leading)
+        if not self.options.explain:
+            return np.full(origins.items.shape, -1)
+        leading = self.cooccurrence.led_by(batch.items, batch.weights, origins.asked[0])
+        if self.content.known:
+            np.maximum(leading, self.content.led_by(batch.items, origins.asked[1]), out=leading)
         if related.items.shape[1]:
-            np.maximum(leading, related.causes_of(by_relation), out=leading)
+            np.maximum(leading, related.causes_of(origins.asked[2]), out=leading)
         return leading
 
     def _in_common(self, item: int, other: int) -> str | None:
@@ -594,11 +597,12 @@ class Recommender:
 
     def _scores(self, batch: Batch, queries: torch.Tensor) -> torch.Tensor:
         """Both models' scores float32 [2, B, N], in scratch."""
-        parts = self._parts.get(len(queries))
+        size = len(batch.users)
+        parts = self._parts.get(size)
         if parts is None:
-            shape = (2, len(queries), len(self.index))
+            shape = (2, size, len(self.index))
             self._scratch = devices.with_room(self._scratch, 2 * self._block_size * len(self.index))
-            parts = self._parts[len(queries)] = self._scratch[: math.prod(shape)].view(shape)
+            parts = self._parts[size] = self._scratch[: math.prod(shape)].view(shape)
         first, second = self._scorers
         first.score(batch.items, batch.weights, parts[0])
         second.score(queries, parts[1])
@@ -607,7 +611,7 @@ class Recommender:
     def similar_items(self, delta: Delta, k: int) -> list[SimilarItems]:
         """What goes with the items whose counts the newest delta, made by this recommender, has brought over a power of
         1.5; with all that it holds under differential privacy. Items that nothing goes with are left out."""
-        allowed = ~(self.blocked.numpy() | self.rules.nowhere)
+        allowed = ~(self.blocked | self.rules.nowhere)
         grown, ids = self.cooccurrence.grown(delta.cooccurrence), self.index.ids
         if self.options.privacy.noise:
             grown = np.unique(unpack_array(delta.cooccurrence.items, np.int64))
@@ -634,7 +638,7 @@ class Recommender:
         self._levelled = len(self.categories)
         leaves = [leaf for leaf in self._leaves.get(category, ()) if leaf < len(self.category_popularity.best)]
         items = self.category_popularity.best[leaves].ravel()
-        items, allowed = items[items >= 0], ~(self.blocked.numpy() | self.rules.nowhere)
+        items, allowed = items[items >= 0], ~(self.blocked | self.rules.nowhere)
         if not allowed[items].all():
             # The most popular are sold out: those after them are known of no category.
             items = np.flatnonzero(np.isin(self.category, leaves) & (self._people > 0))
@@ -664,9 +668,8 @@ class Recommender:
 
     def pack(self, learning: bool = True) -> bytes:
         """The whole recommender, for a learner's state, or without `learning` for a replica."""
-        blocked = pack_array(self.blocked.cpu().numpy())
         models = [*(model.snapshot() for model in self.models[:-1]), self.sequence.snapshot(learning)]
-        packed = _Packed(self.version, self.index.ids, blocked, models)
+        packed = _Packed(self.version, self.index.ids, pack_array(self.blocked), models)
         packed.categories, packed.category = self.categories.ids, pack_array(self.category)
         packed.withdrawn, packed.private = list(self._withdrawn), self.options.privacy.noise > 0
         packed.relations, packed.user_segments = self.relations.named, self.user_segments.snapshot()
@@ -687,7 +690,7 @@ class Recommender:
         recommender.index.extend(state.items)
         recommender._resize()
         recommender._withdrawn = dict.fromkeys(state.withdrawn)
-        recommender.blocked = unpack_tensor(state.blocked, np.bool_, recommender.device)
+        recommender.blocked = unpack_array(state.blocked, np.bool_)
         recommender._blocks = bool(recommender.blocked.any())
         recommender.categories.extend(state.categories)
         for item, others in state.relations.items():

@@ -146,11 +146,11 @@ class ContextPopularity:
 
     def _follow(self, context: str, delta: PopularityDelta) -> None:
         items = unpack_array(delta.items, np.int64)
-        rise(items, self.popularity[context].sums.numpy(), self._one, self.best[context][None])
+        rise(items, self.popularity[context].array, self._one, self.best[context][None])
 
     def _rank(self, context: str) -> None:
         self.best[context] = np.full(self.options.items, -1)
-        sums = self.popularity[context].sums.numpy()
+        sums = self.popularity[context].array
         rise(np.flatnonzero(sums > 0), sums, self._one, self.best[context][None])
 
     def snapshot(self) -> dict[str, dict[str, dict[str, bytes]]]:

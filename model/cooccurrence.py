@@ -157,8 +157,11 @@ class Cooccurrence:
 
     def delta(self) -> CooccurrenceDelta:
         """What was learned since the last call."""
-        none = np.empty(0, np.int64)
-        slots, items = (np.concatenate(places) for places in zip((none, none), *self._changed, strict=True))
+        if len(self._changed) == 1:
+            slots, items = self._changed[0]
+        else:
+            none = np.empty(0, np.int64)
+            slots, items = (np.concatenate(places) for places in zip((none, none), *self._changed, strict=True))
         self._changed.clear()
         tables = (table.reshape(-1)[slots] for table in (*self._tables, self._forward))
         return CooccurrenceDelta(*map(pack_array, (slots, *tables, items, self._counts[items])))
@@ -259,7 +262,7 @@ class Cooccurrence:
     def counts_of(self, items: Rows) -> Weights:
         """How often each of `items` int64 [B, C] was interacted with: float32 [B, C], 0 for -1."""
         if devices.read_by_numba(self.device):
-            return values_at(self._counts, items)
+            return values_at(self._counts, items, 1)
         asked = torch.from_numpy(items).to(self.device)
         return self.counts[asked.clamp(min=0)].where(asked >= 0, 0).cpu().numpy()
 

@@ -1,5 +1,7 @@
 """Where tensors are, whose code reads them there, and what a GPU does in another way than a CPU."""
 
+from functools import cache
+
 import torch
 
 
@@ -8,6 +10,7 @@ def pick_device(name: str) -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else torch.device(name)
 
 
+@cache
 def read_by_numba(device: torch.device) -> bool:
     """Whether a scorer reads its tensors with the loops that numba compiles, as on a CPU, or with torch's operations,
     as on a GPU. Both give the same scores, and of items that score the same either may be chosen; tests let a CPU take

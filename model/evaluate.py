@@ -117,8 +117,8 @@ def evaluate(
     shop's `steering` holds from the first event. A list never depends on a later event. The weights of the learned
     blend follow every event, unless the model stands still. The measured rate includes lists for all events.
     """
-    # One recommender learns and makes lists, and learning is on the CPU.
-    recommender, blend = Recommender(replace(options, device="cpu")), LearnedBlend(options.learned)
+    # One recommender learns and makes lists, and learning is on the CPU. Nobody reads what led to an item.
+    recommender, blend = Recommender(replace(options, device="cpu", explain=False)), LearnedBlend(options.learned)
     recommender.learn([], steering=steering)
     profiles: dict[str, Profile] = {}
     visible: dict[str, Snapshot] = {}

@@ -131,14 +131,15 @@ class LinearItemModel:
     def learn(self, batch: Batch, cooccurrence: Cooccurrence) -> None:
         """Count the interactions, and solve what is due where they complete a step. `cooccurrence` has learned the same
         interactions, and none after them."""
-        if not self.sparse and batch.items.max(initial=-1) >= self.options.slots:
+        # Few have so many items that it is worth a look which of them are taken.
+        if not self.sparse and len(self._item_due) > self.options.slots <= batch.items.max(initial=-1):
             self._turn_sparse()
         if not self.sparse:
             if not len(self._gram):
                 self._gram = np.zeros((self.options.slots, self.options.slots), np.float32)
             pair_weights = self._pair_weights(batch.items.shape[1])
             _count(batch.items, batch.event_index, batch.repeated, pair_weights, self._gram)
-        taught = int((batch.event_index >= 0).sum())
+        taught = int(np.count_nonzero(batch.event_index >= 0))
         self._learned += taught
         if taught and self._learned % self.options.step == 0:
             if self.sparse:

@@ -194,6 +194,7 @@ class MatrixFactorization:
         """Name the CPU's tensors as arrays, once: doing so for each event would cost as much as the kernel."""
         if self.device.type == "cpu":
             self._arrays = (self.vectors.numpy(), self._inverse.numpy())
+            self._learned = self.learned.numpy()
 
     def apply(self, delta: MatrixFactorizationDelta) -> None:
         """Follow the learner."""
@@ -237,7 +238,7 @@ class MatrixFactorization:
         are still those that they began with, which say nothing."""
         if len(queries) == 1 and devices.read_by_numba(self.device):
             # For one person half of torch's time goes into finding out what is asked of it.
-            _score_one(queries[0].numpy(), self.vectors.numpy(), self.learned.numpy(), out[0].numpy())
+            _score_one(queries.numpy()[0], self._arrays[0], self._learned, out.numpy()[0])
             return
         torch.matmul(queries, self.vectors.T, out=out)
         out.mul_(self.learned)

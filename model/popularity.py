@@ -36,7 +36,7 @@ class PopularityDelta(msgspec.Struct, array_like=True):
 
 class Popularity:
     """`sums` float32 [N]: the decayed number of interactions of each item, relative to `landmark`; `largest` of them,
-    and the `rate` of the decay, a millisecond."""
+    and the `rate` of the decay, a millisecond. On a CPU `array` is the same memory as `sums`."""
 
     name = "popularity"
 
@@ -62,7 +62,7 @@ class Popularity:
     def _bind(self) -> None:
         """Name the CPU's tensor as an array, once: doing so for each event would cost as much as the kernel."""
         if self.device.type == "cpu":
-            self._array = self.sums.numpy()
+            self.array = self.sums.numpy()
 
     def learn(self, batch: Batch) -> PopularityDelta:
         """Add the batch's interactions."""
@@ -76,14 +76,14 @@ class Popularity:
             return PopularityDelta(self.landmark, b"", b"")
         if self.landmark == 0 or (newest - self.landmark) * self.rate > _MAX_EXPONENT:
             self._move_landmark(newest)
-        targets, changed, largest = _add(histories, at, times, self.landmark, self.rate, self._array)
+        targets, changed, largest = _add(histories, at, times, self.landmark, self.rate, self.array)
         self.largest = max(self.largest, largest)
         return PopularityDelta(self.landmark, pack_array(targets), pack_array(changed))
 
     def replace(self, sums: Weights) -> PopularityDelta:
         """Take undecayed sums float32 [N] that were made elsewhere in the place of what was learned."""
-        self._array[: len(sums)] = sums
-        self.largest = float(self._array.max(initial=0))
+        self.array[: len(sums)] = sums
+        self.largest = float(self.array.max(initial=0))
         return PopularityDelta(self.landmark, pack_array(np.arange(len(sums))), pack_array(sums))
 
     def _move_landmark(self, landmark: int) -> None:
@@ -102,15 +102,13 @@ class Popularity:
 
     def shares_of(self, items: Rows) -> Weights:
         """The sum of each of `items` int64 [B, C] as a share of the largest: float32 [B, C], 0 for -1. On the CPU."""
-        shares: Weights = values_at(self._array, items)
-        shares /= np.float32(max(self.largest, 1e-30))
-        return shares
+        return values_at(self.array, items, max(self.largest, 1e-30))
 
     def score(self, weight: float) -> torch.Tensor:
         """Scores float32 [N]: the share of the most popular item's, times `weight`."""
         scale = weight / max(self.largest, 1e-30)
         if devices.read_by_numba(self.device):
-            return torch.from_numpy(self._array * np.float32(scale))
+            return torch.from_numpy(self.array * np.float32(scale))
         return self.sums * scale
 
     def snapshot(self) -> dict[str, bytes]:

@@ -84,19 +84,20 @@ def ranked_lists(
     none. `names` are the sources', `ids` the items', and `shared` says what an item has in common with another."""
     # All users' lists at once, then cut: a call for each would cost more than what it does.
     entries = _entries(origins.items, origins.asked[1], leading, histories, chances, propensities)
-    rows, causes, scores, alike, drawn, lengths, led = entries
+    rows, causes, scores, alike, drawn, lengths, led, by_lot = entries
     items = list(map(ids.__getitem__, rows.tolist()))
     sources = list(map(names.__getitem__, origins.sources[origins.items >= 0].tolist()))
     because = [None if cause < 0 else ids[cause] for cause in causes.tolist()]
     by_chance: list[float | None] = [None] * len(items)
-    for place in np.flatnonzero(drawn).tolist():
+    for place in np.flatnonzero(drawn).tolist() if by_lot else ():
         by_chance[place] = round(float(drawn[place]), 9)
     in_common: list[str | None] = [None] * len(items)
-    for place in np.flatnonzero(alike).tolist():
+    goes_with = led.tolist()
+    for place in np.flatnonzero(alike).tolist() if any(goes_with) else ():
         in_common[place] = shared(rows[place], causes[place])
     listed_scores = scores.tolist()
     ends = accumulate(lengths.tolist(), initial=0)
-    for (begin, end), by_content in zip(pairwise(ends), led.tolist(), strict=True):
+    for (begin, end), by_content in zip(pairwise(ends), goes_with, strict=True):
         part = slice(begin, end)
         ranked = RankedList(items[part], listed_scores[part], sources[part], because[part], by_chance[part])
         if by_content:
@@ -164,17 +165,17 @@ def _origins(  # type: ignore[no-untyped-def]
 
 
 @numba.njit(
-    "Tuple((i8[::1], i8[::1], f8[::1], b1[::1], f4[::1], i8[::1], b1[::1]))(i8[:,::1], i8[:,::1], i8[:,:], i8[:,:], "
-    "f4[:,:], f4[:,:])",
+    "Tuple((i8[::1], i8[::1], f8[::1], b1[::1], f4[::1], i8[::1], b1[::1], b1))"
+    "(i8[:,::1], i8[:,::1], i8[:,:], i8[:,:], f4[:,:], f4[:,:])",
     cache=True,
     nogil=True,
 )
 def _entries(items, alike, leading, histories, chances, propensities):  # type: ignore[no-untyped-def]
     """All lists' entries, one after another: item, cause or -1, score, whether content led to it, propensity; and of
-    each list how many entries it has, and whether content led to one."""
+    each list how many entries it has, and whether content led to one. Last, whether any has a propensity."""
     rows, causes, scores = np.empty(items.size, np.int64), np.empty(items.size, np.int64), np.empty(items.size)
     by_content, drawn = np.zeros(items.size, np.bool_), np.empty(items.size, np.float32)
-    lengths, led, size = np.zeros(len(items), np.int64), np.zeros(len(items), np.bool_), 0
+    lengths, led, size, by_lot = np.zeros(len(items), np.int64), np.zeros(len(items), np.bool_), 0, False
     for n in range(len(items)):
         for k in range(items.shape[1]):
             if items[n, k] >= 0:
@@ -183,6 +184,7 @@ def _entries(items, alike, leading, histories, chances, propensities):  # type: 
                 scores[size] = np.rint(np.float64(chances[n, k]) * 1e5) / 1e5
                 by_content[size] = alike[n, k] >= 0 and leading[n, k] >= 0
                 led[n] |= by_content[size]
+                by_lot |= drawn[size] != 0
                 size += 1
                 lengths[n] += 1
-    return rows[:size], causes[:size], scores[:size], by_content[:size], drawn[:size], lengths, led
+    return rows[:size], causes[:size], scores[:size], by_content[:size], drawn[:size], lengths, led, by_lot

@@ -26,7 +26,7 @@ BY_COUNTRY = BlendOptions(
 
 def taken(*items: int, at: int = 1000) -> Batch:
     batch = batch_of(np.array(items, np.int64)[:, None])
-    return replace(batch, timestamps=np.full(len(items), at))
+    return msgspec.structs.replace(batch, timestamps=np.full(len(items), at))
 
 
 def model() -> ContextPopularity:
@@ -58,7 +58,7 @@ def test_each_context_has_its_own_best_and_there_are_so_many_contexts() -> None:
     context.learn(taken(3), ["a"])
     assert context.near(["a"]).tolist() == [[3, 1, 2]]
     # Who takes it again was counted before.
-    context.learn(replace(taken(2, 2), repeated=np.array([True, True])), ["a", "a"])
+    context.learn(msgspec.structs.replace(taken(2, 2), repeated=np.array([True, True])), ["a", "a"])
     assert (context.near(["a"]).tolist(), context.everybody.sums[2]) == ([[3, 1, 2]], 2)
     assert model().near(["a"]).shape == (1, 0)
 

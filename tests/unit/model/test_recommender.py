@@ -190,7 +190,9 @@ def test_the_most_popular_are_those_of_a_search_of_all_however_often_they_are_lo
     for start in range(0, len(events), size):
         changes = [CatalogueChange(f"i{item}", start % 2 == 0) for item in blocked]
         recommender.learn(events[start : start + size], changes)
-        prior = recommender.popularity.score(1.0).masked_fill_(recommender.blocked, -torch.inf).numpy()
+        prior = (
+            recommender.popularity.score(1.0).masked_fill_(torch.from_numpy(recommender.blocked), -torch.inf).numpy()
+        )
         sums = np.where(prior > -np.inf, recommender.popularity.sums.numpy(), -np.inf)
         expected = largest_of(sums, FEW_SCORED.popular, -math.inf)
         np.testing.assert_array_equal(recommender._most_popular(prior), expected)

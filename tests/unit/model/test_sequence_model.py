@@ -71,7 +71,7 @@ def batch_of(pairs: list[tuple[int, int]]) -> Batch:
 
 
 def rows_of(batch: Batch, places: slice) -> Batch:
-    return Batch(**{name: getattr(batch, name)[places] for name in Batch.__dataclass_fields__})
+    return Batch(**{name: getattr(batch, name)[places] for name in Batch.__struct_fields__})
 
 
 def scores(model: SequenceModel, content: Content, *histories: list[int]) -> np.ndarray:
