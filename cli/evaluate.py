@@ -5,6 +5,7 @@ import math
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
+from sys import intern
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -65,6 +66,8 @@ def read_events(
             event = parser.parse(msgspec.json.encode({"event_id": str(number), **fields}), now)
         except MessageError as error:
             raise typer.BadParameter(f"{file}, row {number + 1}: {error}") from error
+        # One text for each item and person, which a processor finds in its cache.
+        event.user_id, event.item_id = intern(event.user_id), event.item_id and intern(event.item_id)
         # An erasure is heeded whatever it says of consent, as the job does.
         if event.consent or event.event_type == "erase_user":
             events.append(event)

@@ -195,7 +195,7 @@ class Recommender:
         # What the least of the most popular items had when they were last looked for.
         self._least_popular = np.float32(math.inf)
         self._scratch = torch.empty(0, device=self.device)
-        self._parts: dict[int, torch.Tensor] = {}
+        self._parts: dict[int, tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = {}
         # The two that score the whole catalogue.
         first = self.linear if options.horizon == "any" and not options.privacy.noise else self.cooccurrence
         self._scorers: tuple[Cooccurrence | LinearItemModel, MatrixFactorization] = (first, self.factorization)
@@ -598,14 +598,15 @@ class Recommender:
     def _scores(self, batch: Batch, queries: torch.Tensor) -> torch.Tensor:
         """Both models' scores float32 [2, B, N], in scratch."""
         size = len(batch.users)
-        parts = self._parts.get(size)
-        if parts is None:
+        if size not in self._parts:
             shape = (2, size, len(self.index))
             self._scratch = devices.with_room(self._scratch, 2 * self._block_size * len(self.index))
-            parts = self._parts[size] = self._scratch[: math.prod(shape)].view(shape)
+            parts = self._scratch[: math.prod(shape)].view(shape)
+            self._parts[size] = parts, parts[0], parts[1]
+        parts, of_first, of_second = self._parts[size]
         first, second = self._scorers
-        first.score(batch.items, batch.weights, parts[0])
-        second.score(queries, parts[1])
+        first.score(batch.items, batch.weights, of_first)
+        second.score(queries, of_second)
         return parts
 
     def similar_items(self, delta: Delta, k: int) -> list[SimilarItems]:

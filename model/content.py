@@ -216,8 +216,9 @@ class Content:
         nothing is known; but none that stands in the history, or in row n's `excluded` int64 from `bounds[n]` to
         `bounds[n + 1]`."""
         size = min(self.options.new_items, len(pool))
-        found = NewItems(np.full((len(items), size), -1), np.zeros((len(items), size), np.float32))
+        found = NewItems(np.empty((len(items), size), np.int64), np.zeros((len(items), size), np.float32))
         if size:
+            found.items[:] = -1
             by_embedding = self.score_embeddings(items, weights, np.tile(pool, (len(items), 1)))
             content = self.tokens, self.used, self._idf, self.vectors, by_embedding
             _best(items, weights, self._decay, pool, excluded, bounds, *content, *found)

@@ -54,6 +54,8 @@ def explore(
     has the chance 0: the blend has not put it there.
     """
     propensities = np.zeros(columns.shape, np.float32)
+    if not drawn.shape[1]:
+        return propensities
     bounded = np.zeros((len(scores), 0), np.float32) if spreads is None else spreads
     _explore(columns, chances, items, first, scores, bounded, drawn, temperature, propensities)
     return propensities

@@ -61,6 +61,8 @@ class FailsafeSequence:
 
     def learn(self, batch: Batch, content: Content, train: bool, related: Callable[[], Rows]) -> SequenceDelta:
         """As `SequenceModel.learn`; the delta of a failure says so."""
+        if not self._options.network:
+            return SequenceDelta()
         if self._lost:
             self._lost = False
             return SequenceDelta(anew=True)

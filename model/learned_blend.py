@@ -69,10 +69,9 @@ class ShownLists:
 
     def put(self, users: list[str], items: Rows, features: Weights, parts: Rows) -> None:
         """Keep a batch's lists in the place of the users' earlier ones; of more than `capacity`, the last."""
-        first = max(len(users) - self._capacity, 0)
-        users, items, features, parts = users[first:], items[first:], features[first:], parts[first:]
-        columns = items.shape[1]
-        known = self._items.shape[1]
+        if (first := len(users) - self._capacity) > 0:
+            users, items, features, parts = users[first:], items[first:], features[first:], parts[first:]
+        columns, known = items.shape[1], self._items.shape[1]
         if columns > known:
             # By several columns at once, as histories grow; of zeros, which take memory only where they are written.
             before = self._items, self._features

@@ -236,9 +236,9 @@ class MatrixFactorization:
     def score(self, queries: torch.Tensor, out: torch.Tensor) -> None:
         """Writes scores float32 [B, N] to `out`, for users' vectors float32 [B, dimensions]: 0 of items whose vectors
         are still those that they began with, which say nothing."""
-        if len(queries) == 1 and devices.read_by_numba(self.device):
+        if devices.read_by_numba(self.device) and len(users := queries.numpy()) == 1:
             # For one person half of torch's time goes into finding out what is asked of it.
-            _score_one(queries.numpy()[0], self._arrays[0], self._learned, out.numpy()[0])
+            _score_one(users[0], self._arrays[0], self._learned, out.numpy()[0])
             return
         torch.matmul(queries, self.vectors.T, out=out)
         out.mul_(self.learned)

@@ -217,8 +217,8 @@ def _newest_distinct(profile: Profile, limit: int) -> tuple[list[str], list[floa
 
 
 def _gaps(times: list[int]) -> bytes:
-    """How many binary digits the time from each to the next older one has."""
-    return bytes([max(newer - older, 0).bit_length() for newer, older in pairwise([*times, *times[-1:]])])
+    """How many binary digits the time from each to the next older one has. The `times` are newest first."""
+    return bytes([(newer - older).bit_length() for newer, older in pairwise([*times, *times[-1:]])])
 
 
 def plain_properties(event: Event) -> dict[str, str | bool | float]:
@@ -250,6 +250,7 @@ def snapshot(profile: Profile, event: Event, outcome: Outcome, appended_at: int,
     The event's item is taught only where it is inside that window.
     """
     history, weights, types, counts, times = _newest_distinct(profile, options.history_length)
+    now = event.timestamp
     event_index = -1
     if event.item_id is not None and outcome.position >= 0 and event.item_id in history:
         event_index = history.index(event.item_id)
@@ -261,7 +262,7 @@ def snapshot(profile: Profile, event: Event, outcome: Outcome, appended_at: int,
     return Snapshot(
         user_id=event.user_id,
         event_id=event.event_id,
-        event_timestamp=event.timestamp,
+        event_timestamp=now,
         appended_at=appended_at,
         history=history,
         weights=weights,
@@ -272,7 +273,7 @@ def snapshot(profile: Profile, event: Event, outcome: Outcome, appended_at: int,
         types=types,
         repeated=event_index >= 0 and counts[event_index] > 1,
         counts=counts,
-        ages=bytes([max(event.timestamp - time, 0).bit_length() for time in times]),
+        ages=bytes([(now - time).bit_length() if time < now else 0 for time in times]),
         last_seen=profile.last_seen,
         gaps=_gaps(times) if options.gaps else b"",
         list_id=event.list_id,

@@ -102,21 +102,22 @@ class Relations:
         """What is related to the newest of each history `items` int64 [B, H], newest first, -1 for none, with `weights`
         float32 [B, H]: none of the history itself, nor of `blocked` bool [N]."""
         size = self.options.items if self.named else 0
-        found = Related(
-            np.full((len(items), size), -1), np.zeros((len(items), size), np.float32), np.full((len(items), size), -1)
-        )
-        if self.named:
-            for n, history in enumerate(items[:, : self.options.recent].tolist()):
-                places: dict[int, int] = {}
-                # With -1, of what is not known.
-                own = {-1, *items[n].tolist()}
-                for column, row in enumerate(history):
-                    following = self._following.get(index.ids[row], ()) if row >= 0 else ()
-                    for item in index.rows(islice(following, self.options.looked_at)):
-                        if item not in places and len(places) < size and item not in own and not blocked[item]:
-                            places[item] = len(places)
-                            found.causes[n, places[item]] = column
-                        if item in places:
-                            found.scores[n, places[item]] += weights[n, column] * self._decay[column]
-                found.items[n, : len(places)] = list(places)
+        table = np.empty((len(items), size), np.int64)
+        found = Related(table, np.zeros(table.shape, np.float32), table.copy())
+        if not self.named:
+            return found
+        found.items[:], found.causes[:] = -1, -1
+        for n, history in enumerate(items[:, : self.options.recent].tolist()):
+            places: dict[int, int] = {}
+            # With -1, of what is not known.
+            own = {-1, *items[n].tolist()}
+            for column, row in enumerate(history):
+                following = self._following.get(index.ids[row], ()) if row >= 0 else ()
+                for item in index.rows(islice(following, self.options.looked_at)):
+                    if item not in places and len(places) < size and item not in own and not blocked[item]:
+                        places[item] = len(places)
+                        found.causes[n, places[item]] = column
+                    if item in places:
+                        found.scores[n, places[item]] += weights[n, column] * self._decay[column]
+            found.items[n, : len(places)] = list(places)
         return found
