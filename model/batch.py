@@ -1,7 +1,7 @@
 """Snapshots as arrays: what every model learns from and scores for."""
 
 from collections.abc import Iterator, Sequence
-from itertools import accumulate, chain
+from itertools import accumulate, chain, cycle
 from typing import Any
 
 import msgspec
@@ -57,9 +57,9 @@ def to_batch(snapshots: Sequence[Snapshot], index: ItemIndex, learn: bool) -> Ba
     """Turn snapshots into arrays; with `learn` unknown items get a row and counts and ages stay 0, without it unknown
     items are left out (-1)."""
     histories = [snapshot.history for snapshot in snapshots]
-    rows = index.rows(chain.from_iterable(histories))
+    ids = _one_after_another(histories)
+    rows = index.rows(ids)
     if learn and -1 in rows:
-        ids = list(chain.from_iterable(histories))
         ends = accumulate(map(len, histories))
         unknown = (range(end - 1, end - len(history) - 1, -1) for end, history in zip(ends, histories, strict=True))
         # In the order in which the items came: by events, and of a history the oldest first.
@@ -67,13 +67,16 @@ def to_batch(snapshots: Sequence[Snapshot], index: ItemIndex, learn: bool) -> Ba
         rows = index.rows(ids)
     lengths = list(map(len, histories))
     items = _rows_of(np.array(rows, np.int64), lengths, -1)
-    weights = _rows_of(np.array(list(chain.from_iterable(s.weights for s in snapshots)), np.float32), lengths, 0)
-    # The learner is spared what only lists are made of.
-    names = ("types", "gaps") if learn else ("types", "gaps", "counts", "ages")
+    weights = _rows_of(np.array(_one_after_another([s.weights for s in snapshots]), np.float32), lengths, 0)
+    said = [s.types for s in snapshots] + [s.gaps for s in snapshots]
+    if not learn:
+        # The learner is spared what only lists are made of.
+        said += [s.counts for s in snapshots] + [s.ages for s in snapshots]
     # Snapshots that were packed before they had all of these wait in savepoints.
-    said = (getattr(s, name) or bytes(len(s.history)) for name in names for s in snapshots)
-    joined = np.frombuffer(bytearray().join(said), np.uint8)
-    tables = _rows_of(joined, lengths * len(names), 0).reshape(len(names), *items.shape)
+    told = [one or bytes(length) for one, length in zip(said, cycle(lengths), strict=False)]
+    joined = np.frombuffer(bytearray().join(told), np.uint8)
+    names = 2 if learn else 4
+    tables = _rows_of(joined, lengths * names, 0).reshape(names, *items.shape)
     if learn:
         counts = ages = np.zeros(items.shape, np.uint8)
     else:
@@ -96,6 +99,10 @@ def to_batch(snapshots: Sequence[Snapshot], index: ItemIndex, learn: bool) -> Ba
         flags[1],
         tables[1],
     )
+
+
+def _one_after_another(lists: list[list[Any]]) -> list[Any]:
+    return lists[0] if len(lists) == 1 else list(chain.from_iterable(lists))
 
 
 def _rows_of(values: npt.NDArray[Any], lengths: list[int], none: int) -> npt.NDArray[Any]:

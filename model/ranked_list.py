@@ -83,11 +83,12 @@ def ranked_lists(
     """The lists. Entries were led to by the columns `leading` int64 [B, K] of the `histories` int64 [B, H], -1 for
     none. `names` are the sources', `ids` the items', and `shared` says what an item has in common with another."""
     # All users' lists at once, then cut: a call for each would cost more than what it does.
-    entries = _entries(origins.items, origins.asked[1], leading, histories, chances, propensities)
-    rows, causes, scores, alike, drawn, lengths, led, by_lot = entries
-    items = list(map(ids.__getitem__, rows.tolist()))
-    sources = list(map(names.__getitem__, origins.sources[origins.items >= 0].tolist()))
-    because = [None if cause < 0 else ids[cause] for cause in causes.tolist()]
+    found = _entries(*origins, leading, histories, chances, propensities)
+    entries, scores, alike, drawn, lengths, led, by_lot = found
+    rows, of_names, causes = entries.tolist()
+    items = list(map(ids.__getitem__, rows))
+    sources = list(map(names.__getitem__, of_names))
+    because = [None if cause < 0 else ids[cause] for cause in causes]
     by_chance: list[float | None] = [None] * len(items)
     for place in np.flatnonzero(drawn).tolist() if by_lot else ():
         by_chance[place] = round(float(drawn[place]), 9)
@@ -165,26 +166,27 @@ def _origins(  # type: ignore[no-untyped-def]
 
 
 @numba.njit(
-    "Tuple((i8[::1], i8[::1], f8[::1], b1[::1], f4[::1], i8[::1], b1[::1], b1))"
-    "(i8[:,::1], i8[:,::1], i8[:,:], i8[:,:], f4[:,:], f4[:,:])",
+    "Tuple((i8[:,:], f8[::1], b1[::1], f4[::1], i8[::1], b1[::1], b1))"
+    "(i8[:,::1], i8[:,::1], i8[:,:,::1], i8[:,:], i8[:,:], f4[:,:], f4[:,:])",
     cache=True,
     nogil=True,
 )
-def _entries(items, alike, leading, histories, chances, propensities):  # type: ignore[no-untyped-def]
-    """All lists' entries, one after another: item, cause or -1, score, whether content led to it, propensity; and of
-    each list how many entries it has, and whether content led to one. Last, whether any has a propensity."""
-    rows, causes, scores = np.empty(items.size, np.int64), np.empty(items.size, np.int64), np.empty(items.size)
+def _entries(items, sources, asked, leading, histories, chances, propensities):  # type: ignore[no-untyped-def]
+    """All lists' entries, one after another: item, source, cause or -1, score, whether content led to it, propensity;
+    of each list how many entries it has, and whether content led to one; and whether any has a propensity."""
+    entries, scores = np.empty((3, items.size), np.int64), np.empty(items.size)
     by_content, drawn = np.zeros(items.size, np.bool_), np.empty(items.size, np.float32)
     lengths, led, size, by_lot = np.zeros(len(items), np.int64), np.zeros(len(items), np.bool_), 0, False
     for n in range(len(items)):
         for k in range(items.shape[1]):
             if items[n, k] >= 0:
                 cause = histories[n, leading[n, k]] if leading[n, k] >= 0 else -1
-                rows[size], causes[size], drawn[size] = items[n, k], cause, propensities[n, k]
+                entries[0, size], entries[1, size], entries[2, size] = items[n, k], sources[n, k], cause
+                drawn[size] = propensities[n, k]
                 scores[size] = np.rint(np.float64(chances[n, k]) * 1e5) / 1e5
-                by_content[size] = alike[n, k] >= 0 and leading[n, k] >= 0
+                by_content[size] = asked[1, n, k] >= 0 and leading[n, k] >= 0
                 led[n] |= by_content[size]
                 by_lot |= drawn[size] != 0
                 size += 1
                 lengths[n] += 1
-    return rows[:size], causes[:size], scores[:size], by_content[:size], drawn[:size], lengths, led, by_lot
+    return entries[:, :size], scores[:size], by_content[:size], drawn[:size], lengths, led, by_lot
