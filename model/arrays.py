@@ -1,6 +1,7 @@
 """Arrays as bytes, tensors that grow by rows, and rows whose used slots come first."""
 
 import math
+from functools import cache
 from typing import Any
 
 import numba
@@ -22,6 +23,12 @@ def unpack_array(packed: bytes, dtype: Any) -> npt.NDArray[Any]:
 def unpack_tensor(packed: bytes, dtype: Any, device: torch.device) -> torch.Tensor:
     """The same as a tensor on the device."""
     return torch.from_numpy(unpack_array(packed, dtype)).to(device)
+
+
+@cache
+def as_array(numbers: tuple[float, ...]) -> npt.NDArray[np.float32]:
+    """The numbers as float32, made once and not to be written to: as often as lists are made it would add up."""
+    return np.array(numbers, np.float32)
 
 
 def grown(tensor: torch.Tensor, rows: int, fill: float) -> torch.Tensor:

@@ -8,6 +8,7 @@ import numpy.typing as npt
 import torch
 
 from model import devices
+from model.arrays import as_array
 
 Indices = npt.NDArray[np.int64]
 _BLOCK = 128
@@ -53,7 +54,7 @@ def find_candidates(parts: torch.Tensor, weights: tuple[float, ...], prior: torc
     anybody.
     """
     if devices.read_by_numba(parts.device):
-        arrays = (parts.numpy(), np.array(weights, np.float32), prior.numpy(), *asked[:-1])
+        arrays = (parts.numpy(), as_array(weights), prior.numpy(), *asked[:-1])
         return Candidates(*_find_candidates(*arrays, min(asked.others, parts.shape[2])))
     return _find_candidates_torch(parts, weights, prior, asked)
 
@@ -75,7 +76,7 @@ def find_candidates_among(
     # By torch: a scorer gives it one thread, where NumPy's product would take every core.
     of_popular = (torch.from_numpy(queries) @ torch.from_numpy(vectors[popular]).T).numpy()
     of_popular *= learned[popular]
-    arrays = (queries, vectors, learned, popular, of_popular, np.array(weights, np.float32), prior)
+    arrays = (queries, vectors, learned, popular, of_popular, as_array(weights), prior)
     return Candidates(*_find_among(*known, *arrays, *asked[:-1], min(asked.others, len(prior))))
 
 

@@ -90,7 +90,8 @@ class ContextPopularity:
     def learn(self, batch: Batch, contexts: list[str]) -> dict[str, PopularityDelta]:
         """Count who took something for the first time, with all and in their context. Returns what changed, by
         context."""
-        first = np.where(batch.repeated, -1, batch.event_index)
+        first = batch.event_index.copy()
+        first[batch.repeated] = -1
         found = {_ALL: self.everybody.add(batch.items, first, batch.timestamps)}
         rows: dict[str, list[int]] = {}
         for row in np.flatnonzero(first >= 0).tolist() if self.options.properties else ():

@@ -18,7 +18,7 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from model.arrays import pack_array, unpack_array
+from model.arrays import as_array, pack_array, unpack_array
 from model.batch import Batch, Rows, Weights
 from model.candidates import Candidates
 from model.category_popularity import Categories
@@ -234,9 +234,8 @@ def features_of(
     last with their own items, how often and how long ago; and from each item's `category` int32 [N], -1 where it has
     none.
     """
-    weights = np.array(blend_weights, np.float32)
     own = (batch.items, batch.types, batch.counts, batch.ages)
-    return _features(*candidates, signals, popularity, weights, *own, _OWN_TYPES, category)
+    return _features(*candidates, signals, popularity, as_array(blend_weights), *own, _OWN_TYPES, category)
 
 
 @numba.njit(

@@ -8,6 +8,7 @@ import msgspec
 import numba
 import numpy as np
 
+from model.arrays import as_array
 from model.batch import Rows, Weights
 from model.candidates import Candidates
 
@@ -65,7 +66,7 @@ def origins_of(
     thought of what the blend has below all these. Chance has put an entry there where its `propensities` float32
     [B, K] are above 0. Of what is merely popular, or was in the history, no other item is the cause.
     """
-    given = np.array([*weights, 1], np.float32)
+    given = as_array((*weights, 1))
     bounds = likeliest.start, likeliest.stop, others
     return Origins(*_origins(*candidates, given, signals, *bounds, columns, propensities, explain))
 
