@@ -11,6 +11,7 @@ sampled softmax does with a fixed weight of -1 (Yi et al., "Sampling-bias-correc
 item recommendations", RecSys 2019, equation 3).
 """
 
+from collections import OrderedDict
 from dataclasses import dataclass
 
 import msgspec
@@ -56,13 +57,13 @@ class ShownLists:
     """What the last lists of at most `capacity` users were made of; who was shown one longest ago is forgotten first.
 
     `items` int64 [capacity, C], -1 for none, `features` float32 [capacity, C, FEATURES] and `parts` int64 [capacity, 2]
-    (rows of weights) are written round and round, so that a batch is kept by one copy."""
+    (rows of weights) are at each user's place. The place that became free last is taken next, as a processor's cache
+    still holds it."""
 
     def __init__(self, capacity: int) -> None:
-        self._capacity, self._next = capacity, 0
-        self._places: dict[str, int] = {}
-        # Whose list stands at each place.
-        self._users: list[str | None] = [None] * capacity
+        self._capacity = capacity
+        self._places: OrderedDict[str, int] = OrderedDict()
+        self._free = list(range(capacity))
         self._items = np.empty((capacity, 0), np.int64)
         self._features = np.empty((capacity, 0, FEATURES), np.float32)
         self._parts = np.zeros((capacity, 2), np.int64)
@@ -78,15 +79,14 @@ class ShownLists:
             self._items = np.full((self._capacity, columns + 16), -1)
             self._features = np.zeros((*self._items.shape, FEATURES), np.float32)
             self._items[:, :known], self._features[:, :known] = before
-        begin, self._next = self._next, (self._next + len(users)) % self._capacity
-        _keep(begin, items, features, parts, self._items, self._features, self._parts)
-        for n, user in enumerate(users):
-            place = (begin + n) % self._capacity
-            self.pop(user)
-            other = self._users[place]
-            if other is not None:
-                del self._places[other]
-            self._users[place], self._places[user] = user, place
+        places = []
+        for user in users:
+            place = self._places.pop(user, None)
+            if place is None:
+                place = self._free.pop() if self._free else self._places.popitem(last=False)[1]
+            self._places[user] = place
+            places.append(place)
+        _keep(np.array(places, np.int64), items, features, parts, self._items, self._features, self._parts)
 
     def pop(self, user: str) -> tuple[Rows, Weights, Rows] | None:
         """The user's list as item rows [C], features [C, FEATURES] and rows of weights [2], views until the next `put`.
@@ -94,7 +94,7 @@ class ShownLists:
         place = self._places.pop(user, None)
         if place is None:
             return None
-        self._users[place] = None
+        self._free.append(place)
         return self._items[place], self._features[place], self._parts[place]
 
 
@@ -239,15 +239,13 @@ def features_of(
 
 
 @numba.njit(
-    "(i8, i8[:,::1], f4[:,:,::1], i8[:,::1], i8[:,::1], f4[:,:,::1], i8[:,::1])",
+    "(i8[::1], i8[:,::1], f4[:,:,::1], i8[:,::1], i8[:,::1], f4[:,:,::1], i8[:,::1])",
     cache=True,
     nogil=True,
 )
-def _keep(begin, items, features, parts, kept_items, kept_features, kept_parts):  # type: ignore[no-untyped-def]
-    """Write the rows from `begin` on, round and round."""
-    capacity, columns = len(kept_items), items.shape[1]
-    for n in range(len(items)):
-        place = (begin + n) % capacity
+def _keep(places, items, features, parts, kept_items, kept_features, kept_parts):  # type: ignore[no-untyped-def]
+    columns = items.shape[1]
+    for n, place in enumerate(places):
         kept_items[place, :columns], kept_items[place, columns:] = items[n], -1
         kept_features[place, :columns], kept_parts[place] = features[n], parts[n]
 
