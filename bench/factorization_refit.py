@@ -42,10 +42,13 @@ class _Peer:
         if not self._histories[user]:
             return []
         batch = to_batch([self._snapshot(user)], self._index, learn=False)
-        scores = torch.empty(1, len(self._index))
+        scores = np.empty((1, len(self._index)), np.float32)
         self._model.score(self._model.query(batch.items, batch.weights), scores)
-        scores[0, self._index.rows(excluded)] = -torch.inf
-        return [self._index.ids[item] for item in scores[0].topk(min(k, len(self._index))).indices.tolist()]
+        scores[0, self._index.rows(excluded)] = -np.inf
+        return [
+            self._index.ids[item]
+            for item in torch.from_numpy(scores[0]).topk(min(k, len(self._index))).indices.tolist()
+        ]
 
     def learn(self, user: str, item: str) -> None:
         """As `Peer.learn`."""

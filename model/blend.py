@@ -154,6 +154,13 @@ def _without(items: Rows, others: Rows) -> Rows:
     return np.where((items[:, :, None] == others[:, None]).any(2), -1, items)
 
 
+def _barred(prior: devices.Table, items: npt.NDArray[np.bool_]) -> devices.Table:
+    """The prior, -inf for the `items` bool [N]."""
+    if isinstance(prior, np.ndarray):
+        return np.where(items, np.float32(-math.inf), prior)
+    return prior.masked_fill(torch.from_numpy(items).to(prior.device), -math.inf)
+
+
 class Recommender:
     """Item index, availability, and the models. `version` counts the snapshots and catalogue changes taken."""
 
@@ -195,7 +202,7 @@ class Recommender:
         # What the least of the most popular items had when they were last looked for.
         self._least_popular = np.float32(math.inf)
         self._scratch = torch.empty(0, device=self.device)
-        self._parts: dict[int, tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = {}
+        self._parts: dict[int, tuple[devices.Table, devices.Table, devices.Table]] = {}
         # The two that score the whole catalogue.
         first = self.linear if options.horizon == "any" and not options.privacy.noise else self.cooccurrence
         self._scorers: tuple[Cooccurrence | LinearItemModel, MatrixFactorization] = (first, self.factorization)
@@ -412,10 +419,10 @@ class Recommender:
         blend = blend or LearnedBlend(self.options.learned)
         prior = self.popularity.score(self.options.weights[-1])
         if self._blocks:
-            prior.masked_fill_(torch.from_numpy(self.blocked).to(self.device), -torch.inf)
+            prior = _barred(prior, self.blocked)
         # A GPU scores a large catalogue too, but the sequence model looks for the likeliest on the CPU.
         among_popular = not self._small and (not self._scores_all or bool(self.options.sequence.network))
-        popular = self._most_popular(prior.cpu().numpy()) if among_popular else None
+        popular = self._most_popular(devices.on_host(prior)) if among_popular else None
         blocked = self.blocked
         new = self.content.pool(self.cooccurrence.counts_of, blocked)
         size = self._block_size if self._scores_all else LOOKED_UP
@@ -456,7 +463,7 @@ class Recommender:
         snapshots: Sequence[Snapshot],
         k: int,
         blend: LearnedBlend,
-        prior: torch.Tensor,
+        prior: devices.Table,
         popular: Rows | None,
         blocked: npt.NDArray[np.bool_],
         pool: Rows,
@@ -476,7 +483,7 @@ class Recommender:
         near = _beside(near, self.context.near(contexts))
         new = self.content.new_items(batch.items, batch.weights, excluded, bounds, pool)
         related = self.relations.near(batch.items, batch.weights, self.index, blocked)
-        clusters = self.user_segments.of(queries.numpy() if self._on_cpu else queries.cpu().numpy())
+        clusters = self.user_segments.of(devices.on_host(queries))
         arms = [self.experiments.arms_of(user) for user in batch.users] if self.experiments.running else None
         steered = [self.experiments.effective(one) for one in arms] if arms else [{} for _ in batch.users]
         may_read, fixed = self._allowed(steered) if arms else (np.float32(1), None)
@@ -484,9 +491,9 @@ class Recommender:
         if held:
             if (filtered := self.rules.blocked(held)) is not None:
                 # Here already, so that what is looked for is what may be on a list.
-                prior = prior.masked_fill(torch.from_numpy(filtered).to(self.device), -torch.inf)
+                prior = _barred(prior, filtered)
                 popular = None if popular is None else popular[~filtered[popular]]
-            wanted = self.rules.wanted(held, prior.cpu().numpy(), blocked, k)
+            wanted = self.rules.wanted(held, devices.on_host(prior), blocked, k)
             near = _beside(_without(_without(near, wanted), own), _without(wanted, own))
         wanted_by = np.array([sequence]) if arms is None else np.asarray(sequence & (may_read > 0))
         reading = self.sequence.read(batch, wanted_by, prior, popular, own, excluded, bounds, self.content)
@@ -500,7 +507,7 @@ class Recommender:
             known = self.cooccurrence.neighbourhoods(batch.items, batch.weights)
             vectors, learned = self.factorization.vectors.numpy(), self.factorization.learned.numpy()
             candidates = find_candidates_among(
-                known, queries.numpy(), vectors, learned, popular, weights, prior.numpy(), given
+                known, devices.on_host(queries), vectors, learned, popular, weights, devices.on_host(prior), given
             )
         self.rules.forbid(held, candidates.items)
         asked = (batch.items, batch.weights, candidates.items)
@@ -595,13 +602,14 @@ class Recommender:
         known = self.rules.known
         return self.content.shared(_described(known[item]), _described(known[other]))
 
-    def _scores(self, batch: Batch, queries: torch.Tensor) -> torch.Tensor:
+    def _scores(self, batch: Batch, queries: devices.Table) -> devices.Table:
         """Both models' scores float32 [2, B, N], in scratch."""
         size = len(batch.users)
         if size not in self._parts:
             shape = (2, size, len(self.index))
             self._scratch = devices.with_room(self._scratch, 2 * self._block_size * len(self.index))
-            parts = self._scratch[: math.prod(shape)].view(shape)
+            scratch = self._scratch[: math.prod(shape)].view(shape)
+            parts = scratch.numpy() if devices.read_by_numba(self.device) else scratch
             self._parts[size] = parts, parts[0], parts[1]
         parts, of_first, of_second = self._parts[size]
         first, second = self._scorers

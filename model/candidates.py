@@ -7,8 +7,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from model import devices
 from model.arrays import as_array
+from model.devices import Table, as_tensor, on_host
 
 Indices = npt.NDArray[np.int64]
 _BLOCK = 128
@@ -46,17 +46,17 @@ class Asked(NamedTuple):
     others: int
 
 
-def find_candidates(parts: torch.Tensor, weights: tuple[float, ...], prior: torch.Tensor, asked: Asked) -> Candidates:
+def find_candidates(parts: Table, weights: tuple[float, ...], prior: Table, asked: Asked) -> Candidates:
     """The user's own items, the extra ones, and the others that are best by a fixed blend, in no order.
 
     `parts` float32 [M, B, N], left undefined: each model's scores, of which those below 0 count as 0; each row is
     divided by its maximum and weighted. `prior` float32 [N] is added for everybody; -inf makes an item no candidate of
     anybody.
     """
-    if devices.read_by_numba(parts.device):
-        arrays = (parts.numpy(), as_array(weights), prior.numpy(), *asked[:-1])
+    if isinstance(parts, np.ndarray):
+        arrays = (parts, as_array(weights), on_host(prior), *asked[:-1])
         return Candidates(*_find_candidates(*arrays, min(asked.others, parts.shape[2])))
-    return _find_candidates_torch(parts, weights, prior, asked)
+    return _find_candidates_torch(parts, weights, as_tensor(prior), asked)
 
 
 def find_candidates_among(

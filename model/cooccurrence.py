@@ -187,11 +187,11 @@ class Cooccurrence:
         items = unpack_tensor(delta.items, np.int64, self.device)
         self._count(items, unpack_tensor(delta.counts, np.float32, self.device))
 
-    def score(self, items: Rows, weights: Weights, out: torch.Tensor) -> None:
+    def score(self, items: Rows, weights: Weights, out: devices.Table) -> None:
         """Writes scores float32 [B, N] to `out`, for histories `items` int64 [B, H] (-1 for none) with `weights`
         float32 [B, H]."""
-        if devices.read_by_numba(self.device):
-            _add_neighbours(items, weights, self._query_weights, *self._damping, *self._tables, out.numpy())
+        if isinstance(out, np.ndarray):
+            _add_neighbours(items, weights, self._query_weights, *self._damping, *self._tables, out)
         else:
             self._add_neighbours(items, weights, out)
 

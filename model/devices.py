@@ -2,7 +2,13 @@
 
 from functools import cache
 
+import numpy as np
+import numpy.typing as npt
 import torch
+
+Table = torch.Tensor | npt.NDArray[np.float32]
+"""What scores are made of: an array where numba reads it, else a tensor. Of one person's list a tenth of the time would
+go into making the one of the other."""
 
 
 def pick_device(name: str) -> torch.device:
@@ -16,6 +22,16 @@ def read_by_numba(device: torch.device) -> bool:
     as on a GPU. Both give the same scores, and of items that score the same either may be chosen; tests let a CPU take
     the GPU's way."""
     return device.type == "cpu"
+
+
+def on_host(table: Table) -> npt.NDArray[np.float32]:
+    """The table as an array."""
+    return table if isinstance(table, np.ndarray) else table.cpu().numpy()
+
+
+def as_tensor(table: Table) -> torch.Tensor:
+    """The table as a tensor, which shares the memory of an array."""
+    return torch.from_numpy(table) if isinstance(table, np.ndarray) else table
 
 
 class SumTable:

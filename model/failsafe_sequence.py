@@ -13,6 +13,7 @@ import torch
 
 from model.batch import Batch, Rows, Weights
 from model.content import Content
+from model.devices import Table, on_host
 from model.reading_time import ReadingTime
 from model.sequence_model import SequenceDelta, SequenceModel, SequenceOptions
 
@@ -84,7 +85,7 @@ class FailsafeSequence:
         self,
         batch: Batch,
         wanted: npt.NDArray[np.bool_],
-        prior: torch.Tensor,
+        prior: Table,
         popular: Rows | None,
         own: Rows,
         excluded: Rows,
@@ -103,7 +104,7 @@ class FailsafeSequence:
             queries = self.model.query(batch.items, batch.types, batch.gaps, content) * wanted
             if not np.isfinite(queries).all():
                 raise FloatingPointError("what the sequence model makes of a history is not finite")
-            among = np.flatnonzero(prior.cpu().numpy() > -math.inf) if popular is None else popular
+            among = np.flatnonzero(on_host(prior) > -math.inf) if popular is None else popular
             likeliest = self.model.likeliest(queries, among, own, excluded, bounds, content)
         except Exception:
             self._failed()

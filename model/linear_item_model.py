@@ -231,18 +231,18 @@ class LinearItemModel:
         else:
             self._take(items, weights)
 
-    def score(self, items: Rows, weights: Weights, out: torch.Tensor) -> None:
+    def score(self, items: Rows, weights: Weights, out: devices.Table) -> None:
         """Writes scores float32 [B, N] to `out`, for histories `items` int64 [B, H] (-1 for none) with `weights`
         float32 [B, H]: 0 where an item is not solved for."""
-        out.zero_()
-        if self.sparse and devices.read_by_numba(self.device):
+        out[:] = 0
+        if self.sparse and isinstance(out, np.ndarray):
             if self._predicted is None:
                 self._predicted = _turn_round(*self._sparse_arrays)
-            _add_predicted(items, weights, *self._predicted, out.numpy())
+            _add_predicted(items, weights, *self._predicted, out)
         elif self.sparse:
-            self._score_sparse(items, weights, out)
+            self._score_sparse(items, weights, devices.as_tensor(out))
         else:
-            out[:, self.items] = self._slot_query(items, weights) @ self.weights
+            devices.as_tensor(out)[:, self.items] = self._slot_query(items, weights) @ self.weights
 
     def _score_sparse(self, items: Rows, weights: Weights, out: torch.Tensor) -> None:
         """The torch version, for a GPU."""

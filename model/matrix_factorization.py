@@ -161,7 +161,8 @@ class MatrixFactorization:
         histories = newest[:, :longest]
         # Undecayed: what an item's vector learns from a user must not fade with the user's next steps.
         before = self._users[users].astype(np.float64)
-        self._users[users] = self.fold_in(histories, (histories >= 0).astype(np.float32), self._undecayed).cpu().numpy()
+        folded = self.fold_in(histories, (histories >= 0).astype(np.float32), self._undecayed)
+        self._users[users] = devices.on_host(folded)
         after = self._users[users].astype(np.float64)
         self._user_gram += after.T @ after - before.T @ before
         items = largest_of(self._stale, options.step_items)
@@ -203,7 +204,7 @@ class MatrixFactorization:
             vectors = unpack_tensor(delta.vectors, np.float32, self.device)
             self._move(items, vectors.view(-1, self.options.dimensions))
 
-    def fold_in(self, items: Rows, weights: Weights, decay: Weights) -> torch.Tensor:
+    def fold_in(self, items: Rows, weights: Weights, decay: Weights) -> devices.Table:
         """User vectors float32 [B, dimensions] of histories `items` int64 [B, H] (-1 for none) with `weights` float32
         [B, H], 0 where there is none; the n-th item's confidence is its weight times `decay[n]`.
 
@@ -213,7 +214,7 @@ class MatrixFactorization:
         if devices.read_by_numba(self.device):
             users = np.zeros((len(items), self.options.dimensions), np.float32)
             _fold_in(items, weights, decay, *self._arrays, users)
-            return torch.from_numpy(users)
+            return users
         return self._fold_in(*(torch.from_numpy(array) for array in (items, weights, decay)))
 
     def _fold_in(self, items: torch.Tensor, weights: torch.Tensor, decay: torch.Tensor) -> torch.Tensor:
@@ -227,21 +228,22 @@ class MatrixFactorization:
         left.diagonal(dim1=1, dim2=2).add_(1.0)
         return (projected.transpose(1, 2) @ _solve(left, root[..., 0])[..., None])[..., 0]
 
-    def query(self, items: Rows, weights: Weights) -> torch.Tensor:
+    def query(self, items: Rows, weights: Weights) -> devices.Table:
         """The vectors float32 [B, dimensions] of histories `items` int64 [B, H] (-1 for none) with `weights` float32
         [B, H], newest first. The confidence of an item falls with its place, so that the list follows the person's
         latest steps."""
         return self.fold_in(items, weights, self._decay)
 
-    def score(self, queries: torch.Tensor, out: torch.Tensor) -> None:
+    def score(self, queries: devices.Table, out: devices.Table) -> None:
         """Writes scores float32 [B, N] to `out`, for users' vectors float32 [B, dimensions]: 0 of items whose vectors
         are still those that they began with, which say nothing."""
-        if devices.read_by_numba(self.device) and len(users := queries.numpy()) == 1:
+        if isinstance(queries, np.ndarray) and len(queries) == 1:
             # For one person half of torch's time goes into finding out what is asked of it.
-            _score_one(users[0], self._arrays[0], self._learned, out.numpy()[0])
+            _score_one(queries[0], self._arrays[0], self._learned, out[0])
             return
-        torch.matmul(queries, self.vectors.T, out=out)
-        out.mul_(self.learned)
+        scores = devices.as_tensor(out)
+        torch.matmul(devices.as_tensor(queries), self.vectors.T, out=scores)
+        scores.mul_(self.learned)
 
     def directions_of(self, items: Rows) -> Weights:
         """The vectors of `items` int64 [B, C] (-1 for none) at length 1, float32 [B, C, dimensions]."""

@@ -104,11 +104,11 @@ class Popularity:
         """The sum of each of `items` int64 [B, C] as a share of the largest: float32 [B, C], 0 for -1. On the CPU."""
         return values_at(self.array, items, max(self.largest, 1e-30))
 
-    def score(self, weight: float) -> torch.Tensor:
+    def score(self, weight: float) -> devices.Table:
         """Scores float32 [N]: the share of the most popular item's, times `weight`."""
         scale = weight / max(self.largest, 1e-30)
         if devices.read_by_numba(self.device):
-            return torch.from_numpy(self.array * np.float32(scale))
+            return self.array * np.float32(scale)
         return self.sums * scale
 
     def snapshot(self) -> dict[str, bytes]:

@@ -64,13 +64,13 @@ class UserNeighbours:
             vectors = unpack_tensor(delta.user_vectors, np.float32, self.device).view(len(users), -1)
             self.vectors[users] = torch.nn.functional.normalize(vectors)
 
-    def near(self, users: Sequence[str], queries: torch.Tensor, own: Rows) -> Rows:
+    def near(self, users: Sequence[str], queries: devices.Table, own: Rows) -> Rows:
         """The best items int64 [B, E] (-1 for none) of the people whose vectors are most like `queries` float32
         [B, dimensions]; without the `users`' own items int64 [B, H] (-1 for none)."""
         count = min(self.options.nearest, len(self.vectors))
         if not count:
             return np.empty((len(users), 0), np.int64)
-        similar = queries @ self.vectors.T
+        similar = devices.as_tensor(queries) @ self.vectors.T
         rows = np.array([crc32(user.encode()) for user in users], np.int64) % len(self.vectors)
         if devices.read_by_numba(self.device):
             arrays = similar.numpy(), rows, self.histories.numpy(), own

@@ -32,7 +32,9 @@ def of_rows(excluded: list[list[int]]) -> tuple[Indices, Indices]:
 def test_own_items_come_with_their_places_and_the_best_others_beside_them() -> None:
     parts = torch.tensor([[[4.0, 2.0, -1.0, 0.0, 3.0]], [[0.0, 0.5, 0.25, 0.0, 0.0]]])
     prior = torch.tensor([0.0, 0.0, 0.0, 0.125, 0.0])
-    found = find_candidates(parts, (1.0, 0.75), prior, Asked(*of_rows([[4]]), np.array([[3, 4, -1]]), NONE[:1], 2))
+    found = find_candidates(
+        parts.numpy(), (1.0, 0.75), prior, Asked(*of_rows([[4]]), np.array([[3, 4, -1]]), NONE[:1], 2)
+    )
     columns = {int(item): column for column, item in enumerate(found.items[0]) if item >= 0}
     assert columns.keys() == {3, 0, 1}
     assert [found.places[0, columns[item]] for item in (3, 0, 1)] == [0, -1, -1]
@@ -43,8 +45,8 @@ def test_own_items_come_with_their_places_and_the_best_others_beside_them() -> N
 def test_an_extra_item_is_a_candidate_whatever_its_score_and_only_once() -> None:
     parts = torch.tensor([[[4.0, 2.0, 1.0, 0.0, 3.0]]])
     extra = np.array([[3, 4, 0, 2, 3, -1]])
-    for find in (find_candidates, _find_candidates_torch):
-        found = find(parts.clone(), (1.0,), torch.zeros(5), Asked(*of_rows([[2]]), np.array([[4]]), extra, 1))
+    for table in (parts.clone(), parts.numpy()):
+        found = find_candidates(table, (1.0,), torch.zeros(5), Asked(*of_rows([[2]]), np.array([[4]]), extra, 1))
         assert sorted(found.items[0].tolist()) == [-1, -1, -1, -1, 0, 1, 3, 4]
         assert found.places[0, found.items[0] == 4].tolist() == [0]
 
@@ -52,7 +54,9 @@ def test_an_extra_item_is_a_candidate_whatever_its_score_and_only_once() -> None
 def test_forbidden_items_are_nobody_s_candidates_and_excluded_ones_not_their_row_s() -> None:
     parts = torch.arange(1.0, 13.0).reshape(1, 2, 6)
     prior = torch.tensor([0.0, 0.0, 0.0, 0.0, 0.0, -torch.inf])
-    found = find_candidates(parts, (1.0,), prior, Asked(*of_rows([[4, -1, 3], []]), np.array([[5], [-1]]), NONE, 9))
+    found = find_candidates(
+        parts.numpy(), (1.0,), prior, Asked(*of_rows([[4, -1, 3], []]), np.array([[5], [-1]]), NONE, 9)
+    )
     assert set(found.items[0].tolist()) == {0, 1, 2, -1}
     assert set(found.items[1].tolist()) == {0, 1, 2, 3, 4, -1}
 
@@ -68,7 +72,7 @@ def test_numba_and_torch_find_the_same(device: str, seed: int, items: int, count
     excluded = of_rows([random.integers(-1, items, 5).tolist(), [], [0]])
     own = np.array([random.permutation(np.append(np.arange(items), -np.ones(4, np.int64)))[:4] for _ in range(3)])
     extra = np.array([random.permutation(np.append(np.arange(items), [-1] * 6))[:6] for _ in range(3)])
-    by_numba = find_candidates(parts.clone(), (1.0, 0.3), prior, Asked(*excluded, own, extra, count))
+    by_numba = find_candidates(parts.clone().numpy(), (1.0, 0.3), prior, Asked(*excluded, own, extra, count))
     there = parts.to(device, copy=True), (1.0, 0.3), prior.to(device)
     by_torch = _find_candidates_torch(*there, Asked(*excluded, own, extra, count))
     for row in range(3):
@@ -91,9 +95,7 @@ def test_among_all_items_the_same_is_found_as_in_the_whole_catalogue(seed: int, 
     extra = np.array([random.permutation(np.append(np.arange(items), [-1] * 6))[:6] for _ in range(3)])
     asked = Asked(*excluded, own, extra, count)
     learned = random.random(items) < 0.7
-    whole = find_candidates(
-        torch.from_numpy(np.stack([scores, queries @ vectors.T * learned])), (1.0, 0.3), torch.from_numpy(prior), asked
-    )
+    whole = find_candidates(np.stack([scores, queries @ vectors.T * learned]), (1.0, 0.3), prior, asked)
     known = Neighbourhoods(
         np.cumsum([0, *(scores > 0).sum(1)]), np.concatenate([*map(np.flatnonzero, scores)]), scores[scores > 0]
     )

@@ -31,7 +31,7 @@ def test_numba_and_torch_add_the_same_neighbours(device: str) -> None:
     there._source_damping, there._target_damping = model._source_damping.to(device), model._target_damping.to(device)
     by_torch, by_numba = torch.rand(5, 30, device=device), torch.rand(5, 30)
     there._add_neighbours(items, weights, by_torch)
-    model.score(items, weights, by_numba)
+    model.score(items, weights, by_numba.numpy())
     assert by_numba.abs().sum() > 0
     torch.testing.assert_close(by_torch.cpu(), by_numba)
     candidates = np.stack([random.permutation(30)[:6] for _ in range(5)])

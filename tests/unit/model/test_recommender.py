@@ -7,7 +7,6 @@ from dataclasses import replace
 import msgspec
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,6 +15,7 @@ from model.blend import BlendOptions, Recommender
 from model.content import ContentOptions, tokens_of
 from model.context_popularity import ContextPopularityOptions
 from model.delta import CatalogueChange, change_of, pack_delta, unpack_delta
+from model.devices import on_host
 from model.learned_blend import LearnedBlend, LearnedBlendOptions
 from model.linear_item_model import LinearItemModelOptions
 from model.matrix_factorization import MatrixFactorizationOptions
@@ -190,9 +190,7 @@ def test_the_most_popular_are_those_of_a_search_of_all_however_often_they_are_lo
     for start in range(0, len(events), size):
         changes = [CatalogueChange(f"i{item}", start % 2 == 0) for item in blocked]
         recommender.learn(events[start : start + size], changes)
-        prior = (
-            recommender.popularity.score(1.0).masked_fill_(torch.from_numpy(recommender.blocked), -torch.inf).numpy()
-        )
+        prior = np.where(recommender.blocked, -np.inf, on_host(recommender.popularity.score(1.0)))
         sums = np.where(prior > -np.inf, recommender.popularity.sums.numpy(), -np.inf)
         expected = largest_of(sums, FEW_SCORED.popular, -math.inf)
         np.testing.assert_array_equal(recommender._most_popular(prior), expected)
