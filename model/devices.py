@@ -7,8 +7,8 @@ import numpy.typing as npt
 import torch
 
 Table = torch.Tensor | npt.NDArray[np.float32]
-"""What scores are made of: an array where numba reads it, else a tensor. For one person, making the one of the other and
-back would cost as much as a model's scores."""
+"""What scores are made of: an array where numba reads it, else a tensor. For one person, making the one of the other
+and back would cost as much as a model's scores."""
 
 
 def pick_device(name: str) -> torch.device:
