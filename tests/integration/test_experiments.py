@@ -90,7 +90,7 @@ def test_arms_are_in_lists_and_results_on_their_topic(empty_stack: Stack, monkey
 def last_results(server: str, experiment: str, people: int, bought: int) -> dict[str, Any]:
     """The results once they count so many people, of whom so many bought."""
     consumer = KafkaConsumer("experiment-results", bootstrap_servers=server, auto_offset_reset="earliest")
-    end, found = time.time() + 60, {}
+    end, found = time.time() + 180, {}
     while True:
         assert time.time() < end, found
         for records in consumer.poll(500).values():

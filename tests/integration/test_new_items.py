@@ -79,7 +79,7 @@ def test_a_new_item_reaches_those_whom_it_suits_within_a_second(
 
     # Nothing else says whom it suits.
     describe("lace", {"relations": {"accessory_of": ["anna's 0", "not sold yet"]}})
-    end = time.time() + 30
+    end = time.time() + 180
     while "lace" not in listed("anna"):
         assert time.time() < end, topics.newest()
         act()
@@ -94,7 +94,7 @@ def test_a_new_item_reaches_those_whom_it_suits_within_a_second(
     topics.send("events", *(topics.event(100_000 + n, f"someone {n}", "new 0") for n in range(5)))
     topics.wait(lambda: all(f"someone {n}" in topics.newest() for n in range(5)))
     # The scorer has learned of them once the model of its lists has counted all that was sent until now.
-    sent_in_all, end = len(crowd) + len(KINDS) * taken + 5 + described, time.time() + 30
+    sent_in_all, end = len(crowd) + len(KINDS) * taken + 5 + described, time.time() + 180
     while (topics.newest()["anna"] or {})["model_version"] < sent_in_all:
         assert time.time() < end
         act()
@@ -113,7 +113,7 @@ def test_a_new_item_reaches_those_whom_it_suits_within_a_second(
         act()
 
     # While lists were late the network was not trained.
-    end = time.time() + 60
+    end = time.time() + 180
     while not (metrics := operator_metrics(job_stack))["sequence_updates"]:
         assert time.time() < end
         go_on()
@@ -126,7 +126,7 @@ def test_a_new_item_reaches_those_whom_it_suits_within_a_second(
     consumer = KafkaConsumer(
         "taste-segments", bootstrap_servers=job_stack.bootstrap_servers, auto_offset_reset="earliest"
     )
-    end = time.time() + 60
+    end = time.time() + 180
     while len(told) < 10 or any(told[user].segment != (topics.newest()[user] or {})["segment"] for user in told):
         assert time.time() < end, told
         go_on()

@@ -50,7 +50,7 @@ class Topics:
         fields = {"event_id": f"e{number}", "user_id": user, "event_type": event_type, "timestamp": START + number}
         return json.dumps(fields | ({"item_id": item} if item else {})).encode()
 
-    def wait(self, ready: Callable[[], bool], seconds: float = 90) -> None:
+    def wait(self, ready: Callable[[], bool], seconds: float = 180) -> None:
         """Read until `ready`; fails with what arrived where that does not come."""
         end = time.monotonic() + seconds
         while not ready():
