@@ -75,10 +75,10 @@ class ShownLists:
         columns, known = items.shape[1], self._items.shape[1]
         if columns > known:
             # By several columns at once, as histories grow; of zeros, which take memory only where they are written.
-            before = self._items, self._features
+            items_before, features_before, used = self._items, self._features, list(self._places.values())
             self._items = np.full((self._capacity, columns + 16), -1)
             self._features = np.zeros((*self._items.shape, FEATURES), np.float32)
-            self._items[:, :known], self._features[:, :known] = before
+            self._items[used, :known], self._features[used, :known] = items_before[used], features_before[used]
         places = []
         for user in users:
             place = self._places.pop(user, None)
