@@ -45,10 +45,7 @@ class _Peer:
         scores = np.empty((1, len(self._index)), np.float32)
         self._model.score(self._model.query(batch.items, batch.weights), scores)
         scores[0, self._index.rows(excluded)] = -np.inf
-        return [
-            self._index.ids[item]
-            for item in torch.from_numpy(scores[0]).topk(min(k, len(self._index))).indices.tolist()
-        ]
+        return [self._index.ids[item] for item in np.argsort(-scores[0])[:k].tolist()]
 
     def learn(self, user: str, item: str) -> None:
         """As `Peer.learn`."""

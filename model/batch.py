@@ -57,7 +57,7 @@ def to_batch(snapshots: Sequence[Snapshot], index: ItemIndex, learn: bool) -> Ba
     """Turn snapshots into arrays; with `learn` unknown items get a row and counts and ages stay 0, without it unknown
     items are left out (-1)."""
     histories = [snapshot.history for snapshot in snapshots]
-    ids = _one_after_another(histories)
+    ids = list(chain.from_iterable(histories))
     rows = index.rows(ids)
     if learn and -1 in rows:
         ends = accumulate(map(len, histories))
@@ -67,7 +67,7 @@ def to_batch(snapshots: Sequence[Snapshot], index: ItemIndex, learn: bool) -> Ba
         rows = index.rows(ids)
     lengths = list(map(len, histories))
     items = _rows_of(np.array(rows, np.int64), lengths, -1)
-    weights = _rows_of(np.array(_one_after_another([s.weights for s in snapshots]), np.float32), lengths, 0)
+    weights = _rows_of(np.array(list(chain.from_iterable(s.weights for s in snapshots)), np.float32), lengths, 0)
     said = [s.types for s in snapshots] + [s.gaps for s in snapshots]
     if not learn:
         # The learner is spared what only lists are made of.
@@ -99,10 +99,6 @@ def to_batch(snapshots: Sequence[Snapshot], index: ItemIndex, learn: bool) -> Ba
         flags[1],
         tables[1],
     )
-
-
-def _one_after_another(lists: list[list[Any]]) -> list[Any]:
-    return lists[0] if len(lists) == 1 else list(chain.from_iterable(lists))
 
 
 def _rows_of(values: npt.NDArray[Any], lengths: list[int], none: int) -> npt.NDArray[Any]:

@@ -167,7 +167,6 @@ class Recommender:
     def __init__(self, options: BlendOptions) -> None:
         self.options = options
         self.device = devices.pick_device(options.device)
-        self._on_cpu = self.device.type == "cpu"
         self.index = ItemIndex()
         self.version = 0
         self.blocked = np.empty(0, np.bool_)
@@ -456,7 +455,7 @@ class Recommender:
     def _block_size(self) -> int:
         """How many users the whole catalogue is scored for at once: few enough that their scores stay in a CPU's cache,
         or in a GPU's memory."""
-        return 64 if self._on_cpu else max(16, min(256, GPU_SCORES // len(self.index)))
+        return 64 if devices.read_by_numba(self.device) else max(16, min(256, GPU_SCORES // len(self.index)))
 
     def _ranked(
         self,
@@ -511,17 +510,15 @@ class Recommender:
             )
         self.rules.forbid(held, candidates.items)
         asked = (batch.items, batch.weights, candidates.items)
-        signals = np.zeros((_SIGNALS, *candidates.items.shape), np.float32)
+        signals = np.empty((_SIGNALS, *candidates.items.shape), np.float32)
         signals[:4] = self.cooccurrence.score_candidates(*asked)
         signals[4] = self.linear.score_candidates(*asked)
         signals[5] = self.context.score_candidates(contexts, batch.timestamps, candidates.items)
         signals[6] = self.category_popularity.score_candidates(candidates.items, self._people, self.category)
-        if self.content.known:
-            signals[7] = self.content.score_candidates(*asked)
-            signals[8] = self.content.score_embeddings(*asked)
+        signals[7] = self.content.score_candidates(*asked)
+        signals[8] = self.content.score_embeddings(*asked)
         signals[9] = self.sequence.scores(reading, candidates.items, self.content)
-        if related.items.shape[1]:
-            signals[10] = related.scores_of(candidates.items)
+        signals[10] = related.scores_of(candidates.items)
         popularity = self.cooccurrence.counts_of(candidates.items)
         features = features_of(candidates, signals, popularity, weights, batch, self.category)
         diversity = self.options.diversity
@@ -591,8 +588,7 @@ class Recommender:
         if not self.options.explain:
             return np.full(origins.items.shape, -1)
         leading = self.cooccurrence.led_by(batch.items, batch.weights, origins.asked[0])
-        if self.content.known:
-            np.maximum(leading, self.content.led_by(batch.items, origins.asked[1]), out=leading)
+        np.maximum(leading, self.content.led_by(batch.items, origins.asked[1]), out=leading)
         if related.items.shape[1]:
             np.maximum(leading, related.causes_of(origins.asked[2]), out=leading)
         return leading

@@ -193,11 +193,6 @@ class Content:
             _multiply(items, weights, self._decay, candidates, self.vectors, scores)
         return scores
 
-    @property
-    def known(self) -> bool:
-        """Whether the content of any item is known."""
-        return bool(self._arrived)
-
     def pool(self, counts_of: Callable[[Rows], Weights], blocked: npt.NDArray[np.bool_]) -> Rows:
         """The rows of new items, the newest first, of the 4,096 that came last; `counts_of` tells the interactions
         of rows int64 [1, n], and `blocked` bool [N] items are left out."""
@@ -228,7 +223,7 @@ class Content:
         """Which of the `recent` newest items of each history int64 [B, H] each of the `listed` int64 [B, K] goes with
         best: its column int64 [B, K], -1 where it goes with none, and for -1."""
         columns = np.full(listed.shape, -1)
-        if self.known:
+        if self._arrived:
             content = self.tokens, self.used, self._idf, self.vectors
             _closest(items[:, : self.options.recent], listed, *content, columns)
         return columns

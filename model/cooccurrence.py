@@ -157,11 +157,8 @@ class Cooccurrence:
 
     def delta(self) -> CooccurrenceDelta:
         """What was learned since the last call."""
-        if len(self._changed) == 1:
-            slots, items = self._changed[0]
-        else:
-            none = np.empty(0, np.int64)
-            slots, items = (np.concatenate(places) for places in zip((none, none), *self._changed, strict=True))
+        none = np.empty(0, np.int64)
+        slots, items = map(np.concatenate, zip(*self._changed or [(none, none)], strict=True))
         self._changed.clear()
         tables = (table.reshape(-1)[slots] for table in (*self._tables, self._forward))
         return CooccurrenceDelta(*map(pack_array, (slots, *tables, items, self._counts[items])))

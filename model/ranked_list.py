@@ -85,21 +85,20 @@ def ranked_lists(
     none. `names` are the sources', `ids` the items', and `shared` says what an item has in common with another."""
     # All users' lists at once, then cut: a call for each would cost more than what it does.
     found = _entries(*origins, leading, histories, chances, propensities)
-    entries, scores, alike, drawn, lengths, led, by_lot = found
+    entries, scores, alike, drawn, lengths, led = found
     rows, of_names, causes = entries.tolist()
     items = list(map(ids.__getitem__, rows))
     sources = list(map(names.__getitem__, of_names))
     because = [None if cause < 0 else ids[cause] for cause in causes]
     by_chance: list[float | None] = [None] * len(items)
-    for place in np.flatnonzero(drawn).tolist() if by_lot else ():
+    for place in drawn.nonzero()[0].tolist():
         by_chance[place] = round(float(drawn[place]), 9)
     in_common: list[str | None] = [None] * len(items)
-    goes_with = led.tolist()
-    for place in np.flatnonzero(alike).tolist() if any(goes_with) else ():
+    for place in alike.nonzero()[0].tolist():
         in_common[place] = shared(rows[place], causes[place])
     listed_scores = scores.tolist()
     ends = accumulate(lengths.tolist(), initial=0)
-    for (begin, end), by_content in zip(pairwise(ends), goes_with, strict=True):
+    for (begin, end), by_content in zip(pairwise(ends), led.tolist(), strict=True):
         part = slice(begin, end)
         ranked = RankedList(items[part], listed_scores[part], sources[part], because[part], by_chance[part])
         if by_content:
@@ -167,17 +166,17 @@ def _origins(  # type: ignore[no-untyped-def]
 
 
 @numba.njit(
-    "Tuple((i8[:,:], f8[::1], b1[::1], f4[::1], i8[::1], b1[::1], b1))"
+    "Tuple((i8[:,:], f8[::1], b1[::1], f4[::1], i8[::1], b1[::1]))"
     "(i8[:,::1], i8[:,::1], i8[:,:,::1], i8[:,:], i8[:,:], f4[:,:], f4[:,:])",
     cache=True,
     nogil=True,
 )
 def _entries(items, sources, asked, leading, histories, chances, propensities):  # type: ignore[no-untyped-def]
     """All lists' entries, one after another: item, source, cause or -1, score, whether content led to it, propensity;
-    of each list how many entries it has, and whether content led to one; and whether any has a propensity."""
+    and of each list how many entries it has, and whether content led to one."""
     entries, scores = np.empty((3, items.size), np.int64), np.empty(items.size)
     by_content, drawn = np.zeros(items.size, np.bool_), np.empty(items.size, np.float32)
-    lengths, led, size, by_lot = np.zeros(len(items), np.int64), np.zeros(len(items), np.bool_), 0, False
+    lengths, led, size = np.zeros(len(items), np.int64), np.zeros(len(items), np.bool_), 0
     for n in range(len(items)):
         for k in range(items.shape[1]):
             if items[n, k] >= 0:
@@ -187,7 +186,6 @@ def _entries(items, sources, asked, leading, histories, chances, propensities): 
                 scores[size] = np.rint(np.float64(chances[n, k]) * 1e5) / 1e5
                 by_content[size] = asked[1, n, k] >= 0 and leading[n, k] >= 0
                 led[n] |= by_content[size]
-                by_lot |= drawn[size] != 0
                 size += 1
                 lengths[n] += 1
-    return entries[:, :size], scores[:size], by_content[:size], drawn[:size], lengths, led, by_lot
+    return entries[:, :size], scores[:size], by_content[:size], drawn[:size], lengths, led

@@ -101,12 +101,12 @@ class Relations:
     def near(self, items: Rows, weights: Weights, index: ItemIndex, blocked: npt.NDArray[np.bool_]) -> Related:
         """What is related to the newest of each history `items` int64 [B, H], newest first, -1 for none, with `weights`
         float32 [B, H]: none of the history itself, nor of `blocked` bool [N]."""
-        size = self.options.items if self.named else 0
-        table = np.empty((len(items), size), np.int64)
-        found = Related(table, np.zeros(table.shape, np.float32), table.copy())
         if not self.named:
-            return found
-        found.items[:], found.causes[:] = -1, -1
+            none = np.empty((len(items), 0), np.int64)
+            return Related(none, none.astype(np.float32), none)
+        size = self.options.items
+        shape = len(items), size
+        found = Related(np.full(shape, -1), np.zeros(shape, np.float32), np.full(shape, -1))
         for n, history in enumerate(items[:, : self.options.recent].tolist()):
             places: dict[int, int] = {}
             # With -1, of what is not known.

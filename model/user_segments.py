@@ -7,7 +7,6 @@ Learning 42, 2001) a vector at a time, each centre with a rate of its own that f
 
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 
 from model.arrays import pack_array, unpack_array
@@ -63,7 +62,9 @@ class UserSegments:
     def of(self, queries: Weights) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
         """The segment of each of the vectors float32 [B, dimensions]: int64 [B], -1 for a vector of zeros, and for all
         until there are segments."""
-        return _nearest(queries, self.centres)
+        if not self.options.segments or not self.centres.any():
+            return np.full(len(queries), -1)
+        return np.where(queries.any(1), (queries @ self.centres.T).argmax(1), -1)
 
     def snapshot(self) -> dict[str, bytes]:
         """The centres as packed arrays."""
@@ -74,17 +75,3 @@ class UserSegments:
         centres, taken = unpack_array(arrays["centres"], np.float32), unpack_array(arrays["taken"], np.int64)
         if centres.size == self.centres.size and len(taken) == len(self._taken):
             self.centres, self._taken = centres.reshape(self.centres.shape), taken
-
-
-@numba.njit("i8[::1](f4[:,::1], f4[:,::1])", cache=True, nogil=True)
-def _nearest(queries, centres):  # type: ignore[no-untyped-def]
-    nearest = np.full(len(queries), -1, np.int64)
-    for n in range(len(queries) if centres.any() else 0):
-        most = np.float32(-np.inf)
-        for segment in range(len(centres) if queries[n].any() else 0):
-            product = np.float32(0)
-            for d in range(centres.shape[1]):
-                product += queries[n, d] * centres[segment, d]
-            if product > most:
-                most, nearest[n] = product, segment
-    return nearest
